@@ -1,0 +1,58 @@
+"""Typed configuration: a document is what its type says, or one line says why not."""
+
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from underone.errors import UserError, unknown
+
+AnyModel = TypeVar("AnyModel", bound=BaseModel)
+
+
+class Config(BaseModel):
+    """Base of all configuration documents: frozen, strict about what it holds."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
+
+
+def parse(model: type[AnyModel], document: object, where: str) -> AnyModel:
+    """Read `document` as a `model`; the first thing that does not fit is a one-line `UserError`.
+
+    `where` names the document in the message. Unknown keys are errors naming the nearest known one.
+    """
+    try:
+        value = model.model_validate(document)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"]) or "the document"
+        given = "" if first["type"] == "missing" else f", got {_shortened(first['input'])}"
+        raise UserError(f"{where}: {place}: {first['msg']}{given}") from None
+    except UserError as error:
+        raise UserError(f"{where}: {error}") from None
+    _refuse_unknown_keys(document, value, where)
+    return value
+
+
+def _refuse_unknown_keys(document: object, value: object, where: str) -> None:
+    known = _fields(value)
+    if known is None or not isinstance(document, Mapping):
+        return
+    for key, inner in document.items():
+        if key not in known:
+            raise unknown(f"key in {where}:", key, known)
+        _refuse_unknown_keys(inner, known[key], where)
+
+
+def _fields(value: object) -> dict[str, Any] | None:
+    if isinstance(value, BaseModel):
+        return {name: getattr(value, name) for name in type(value).model_fields}
+    if is_dataclass(value):
+        return {field.name: getattr(value, field.name) for field in fields(value)}
+    return None
+
+
+def _shortened(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."

@@ -1,0 +1,22 @@
+"""The one kind of error a user is meant to read."""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class UserError(Exception):
+    """A user's mistake, told in one line: what was wrong, what was expected, what to do.
+
+    The command line prints the message alone and exits with status 2.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(" ".join(message.split()))
+
+
+def unknown(kind: str, name: str, known: Iterable[str]) -> UserError:
+    """The error for a name that is not one of `known`, with the nearest that is."""
+    names = sorted(known)
+    near = get_close_matches(name, names, n=1)
+    hint = f"did you mean {near[0]!r}?" if near else f"choose one of {', '.join(names)}"
+    return UserError(f"unknown {kind} {name!r}: {hint}")
