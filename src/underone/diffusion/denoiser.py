@@ -1,0 +1,97 @@
+"""Denoisers: (x_t, node, label) -> E[x0 | x_t]. All samplers ever see of a model."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from underone.diffusion.evaluations import record_evaluations
+from underone.diffusion.node import Estimate, Node, Schedule, node_at
+from underone.diffusion.prediction import Prediction
+
+
+class Denoiser(Protocol):
+    """Estimates the clean image. Guidance, clipping and inpainting wrap one denoiser in another."""
+
+    @property
+    def schedule(self) -> Schedule:
+        """The noise schedule the denoiser was made for."""
+        ...
+
+    def __call__(self, x: Tensor, node: Node, label: Tensor | None) -> Tensor:
+        """E[x0 | x_t = x], of the shape of x: (B, ...). `label`: (B,) int64, or None."""
+        ...
+
+
+@dataclass(frozen=True)
+class NetworkDenoiser:
+    """A network read through its prediction; the leaf of every chain of denoisers.
+
+    `network(input, condition, label)` gets the condition as float32 of shape (B,). `name` is what
+    its evaluations are counted under. With `autocast` (a dtype, usually bfloat16) the network, and
+    only the network, runs in mixed precision; its output is brought back to the precision of x.
+    """
+
+    network: nn.Module
+    schedule: Schedule
+    prediction: Prediction
+    name: str = "model"
+    autocast: torch.dtype | None = None
+
+    def __call__(self, x: Tensor, node: Node, label: Tensor | None) -> Tensor:
+        """E[x0 | x_t = x] in one network evaluation."""
+        condition = self.prediction.condition(node)
+        if condition is not None:
+            condition = condition.to(x.device, torch.float32).expand(x.shape[0])
+        record_evaluations(self.name, x.shape[0])
+        with torch.autocast(
+            x.device.type, dtype=self.autocast, enabled=self.autocast is not None
+        ):
+            output = self.network(self.prediction.input(x, node), condition, label)
+        return self.prediction.to_x0(output.to(x.dtype), x, node)
+
+
+@dataclass(frozen=True)
+class Clipped:
+    """x0 clamped to [-bound, bound]. Wrap it around guidance, so that the mixed x0 is clipped."""
+
+    denoiser: Denoiser
+    bound: float = 1.0
+
+    @property
+    def schedule(self) -> Schedule:
+        """The wrapped denoiser's schedule."""
+        return self.denoiser.schedule
+
+    def __call__(self, x: Tensor, node: Node, label: Tensor | None) -> Tensor:
+        """The wrapped estimate, clamped."""
+        return self.denoiser(x, node, label).clamp(-self.bound, self.bound)
+
+
+class Model(Protocol):
+    """A denoiser with its labels bound: what a sampler is given."""
+
+    def __call__(self, x: Tensor, node: Node) -> Estimate:
+        """One evaluation of the estimate at a node."""
+        ...
+
+    def node(self, log_snr: Tensor) -> Node:
+        """The node of a given log(alpha / sigma), for midpoints and adaptive steps."""
+        ...
+
+
+@dataclass(frozen=True)
+class Bound:
+    """A denoiser with its labels (B,) bound."""
+
+    denoiser: Denoiser
+    label: Tensor | None
+
+    def __call__(self, x: Tensor, node: Node) -> Estimate:
+        """One evaluation of the estimate at a node."""
+        return Estimate(node, x, self.denoiser(x, node, self.label))
+
+    def node(self, log_snr: Tensor) -> Node:
+        """The node of a given log(alpha / sigma)."""
+        return node_at(self.denoiser.schedule, self.denoiser.schedule.time(log_snr))

@@ -1,0 +1,66 @@
+"""Points of the noise schedule, and what is known there."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Node:
+    """A noise level: x_t = alpha x0 + sigma z, with z ~ N(0, I).
+
+    `t` in [0, 1], `alpha` and `sigma` are float64 tensors of shape () or (B,).
+    """
+
+    t: Tensor
+    alpha: Tensor
+    sigma: Tensor
+
+    @property
+    def log_snr(self) -> Tensor:
+        """lambda = log(alpha / sigma), half the logarithm of the signal-to-noise ratio."""
+        return torch.log(self.alpha) - torch.log(self.sigma)
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What is known at a node: the noisy state `x` and the estimate `x0` of E[x0 | x], (B, ...)."""
+
+    node: Node
+    x: Tensor
+    x0: Tensor
+
+
+class Schedule(Protocol):
+    """A noise schedule: the map from time to the coefficients of x_t = alpha x0 + sigma z."""
+
+    @property
+    def steps(self) -> int:
+        """T, the number of whole steps: step k is the time t = k / T."""
+        ...
+
+    def __call__(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        """Alpha and sigma (float64) at times t in [0, 1] of any shape."""
+        ...
+
+    def time(self, log_snr: Tensor) -> Tensor:
+        """The time at which log(alpha / sigma) equals `log_snr`: the inverse of the schedule."""
+        ...
+
+
+def node_at(schedule: Schedule, t: Tensor) -> Node:
+    """The node of `schedule` at time(s) t in [0, 1]."""
+    alpha, sigma = schedule(t)
+    return Node(t.to(torch.float64), alpha, sigma)
+
+
+def expand(coefficient: Tensor, like: Tensor) -> Tensor:
+    """A coefficient of shape () or (B,) ready to multiply a batch (B, ...) without changing dtype.
+
+    A zero-dimensional float64 tensor never promotes, so it is kept at full precision.
+    """
+    if coefficient.ndim == 0:
+        return coefficient
+    return coefficient.to(like).reshape(-1, *(1,) * (like.ndim - 1))

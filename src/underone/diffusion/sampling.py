@@ -1,0 +1,92 @@
+"""The one sampling loop, and whole sample sets drawn through it in batches."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from underone.diffusion.denoiser import Bound, Denoiser, Model
+from underone.diffusion.grid import Grid, nodes
+from underone.diffusion.node import Estimate, Node
+from underone.diffusion.noise import NoiseStreams
+from underone.diffusion.samplers.sampler import Sampler
+
+
+def integrate(
+    model: Model,
+    sampler: Sampler,
+    path: Sequence[Node],
+    x: Tensor,
+    noise: Callable[[], Tensor],
+) -> Iterator[Estimate]:
+    """Carry x along the nodes of `path`, yielding the estimate made at each.
+
+    The last estimate belongs to the last node: its `x` (and `x0`) is the result. Where the path
+    ends at sigma = 0 the sampler's `finish` makes the last step. Differentiable in x.
+    """
+    past: list[Estimate] = []
+    for now, to in zip(path, path[1:], strict=False):
+        if to.sigma == 0:
+            x, here = sampler.finish(x, now, past, model, noise)
+        else:
+            x, here = sampler.step(x, now, to, past, model, noise)
+        yield here
+        past.append(here)
+        if sampler.history is not None:
+            past = past[len(past) - sampler.history :]
+    yield Estimate(path[-1], x, x)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Samples `x` (B, ...), float32 around [-1, 1], with the labels (B,) and keys they came from."""
+
+    x: Tensor
+    labels: Tensor | None
+    keys: list[tuple[int, int]]
+
+
+def sample(
+    denoiser: Denoiser,
+    sampler: Sampler,
+    grid: Grid,
+    steps: int,
+    *,
+    shape: tuple[int, ...],
+    keys: Sequence[tuple[int, int]],
+    labels: Tensor | None,
+    batch_size: int = 128,
+    device: torch.device | str = "cpu",
+) -> Iterator[Batch]:
+    """Draw one sample of `shape` per key, batch after batch, each from sigma_T z.
+
+    `keys` are (seed, index) pairs, `labels` (N,) int64 beside them or None. The result for a key
+    does not depend on `batch_size` (up to rounding in the network's kernels).
+    """
+    path = nodes(grid, denoiser.schedule, steps)
+    for start in range(0, len(keys), batch_size):
+        chunk = list(keys[start : start + batch_size])
+        chosen = None if labels is None else labels[start : start + batch_size]
+        with torch.no_grad():
+            for estimate in trajectory(
+                denoiser, sampler, path, shape=shape, keys=chunk, labels=chosen, device=device
+            ):
+                last = estimate
+        yield Batch(last.x, chosen, chunk)
+
+
+def trajectory(
+    denoiser: Denoiser,
+    sampler: Sampler,
+    path: Sequence[Node],
+    *,
+    shape: tuple[int, ...],
+    keys: Sequence[tuple[int, int]],
+    labels: Tensor | None,
+    device: torch.device | str = "cpu",
+) -> Iterator[Estimate]:
+    """Every estimate along the way of one batch: x_t and x0 at each node, the result last."""
+    noise = NoiseStreams(keys, shape, device)
+    bound = Bound(denoiser, None if labels is None else labels.to(device))
+    return integrate(bound, sampler, path, path[0].sigma * noise(), noise)
