@@ -1,0 +1,26 @@
+"""Data sets and sample sets: uint8 NCHW images, int64 labels, and the only normalisation."""
+
+from underone.data.dataset import SPLITS, Dataset, balanced_indices
+from underone.data.images import check_images, to_model_range, to_uint8
+from underone.data.load import DATASET_NAMES, load_dataset
+from underone.data.locate import cache_folder
+from underone.data.picture import png_bytes, save_picture, tile, to_picture
+from underone.data.sample_set import SampleSet, read_samples
+
+__all__ = [
+    "DATASET_NAMES",
+    "SPLITS",
+    "Dataset",
+    "SampleSet",
+    "balanced_indices",
+    "cache_folder",
+    "check_images",
+    "load_dataset",
+    "png_bytes",
+    "read_samples",
+    "save_picture",
+    "tile",
+    "to_model_range",
+    "to_picture",
+    "to_uint8",
+]

@@ -1,0 +1,91 @@
+"""CIFAR-10, binary version: 32x32 RGB images in ten classes (Krizhevsky, 2009).
+
+A record is 3,073 bytes: the label, then the red, green and blue planes, row by row.
+"""
+
+import io
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from underone.data.compressed import read_at_most
+from underone.data.dataset import Dataset
+from underone.errors import UserError
+
+FOLDER = "cifar-10-batches-bin"
+CLASS_NAMES_FILE = "batches.meta.txt"
+BATCHES = {
+    "train": tuple(f"data_batch_{number}.bin" for number in range(1, 6)),
+    "test": ("test_batch.bin",),
+}
+RECORD = 1 + 3 * 32 * 32
+LARGEST_BATCH = 10_000 * RECORD
+LARGEST_ARCHIVE = 6 * LARGEST_BATCH + 1_000_000
+
+
+def read_cifar10(source: Path, split: str) -> Dataset:
+    """One split from `cifar-10-binary.tar.gz` or from the folder it extracts to.
+
+    The archive is read in memory: nothing is extracted to disk. A file that is missing, damaged
+    or of another format is a `UserError`.
+    """
+    names = (CLASS_NAMES_FILE, *BATCHES[split])
+    members = _read_folder(source, names) if source.is_dir() else _read_archive(source, names)
+    class_names = _parse_class_names(members[CLASS_NAMES_FILE], source)
+    batches = [_parse_batch(members[name], f"{name} in {source}") for name in BATCHES[split]]
+    images = torch.cat([images for images, _ in batches])
+    labels = torch.cat([labels for _, labels in batches])
+    return Dataset("cifar10", split, images, labels, class_names)
+
+
+def _read_folder(folder: Path, names: tuple[str, ...]) -> dict[str, bytes]:
+    return {name: read_at_most(folder / name, LARGEST_BATCH) for name in names}
+
+
+def _read_archive(archive: Path, names: tuple[str, ...]) -> dict[str, bytes]:
+    data = io.BytesIO(read_at_most(archive, LARGEST_ARCHIVE))
+    try:
+        with tarfile.open(fileobj=data, mode="r:") as tar:
+            return {name: _read_member(tar, name, archive) for name in names}
+    except (tarfile.TarError, OverflowError, ValueError) as error:  # as hostile headers raise
+        raise UserError(f"{archive} is not a whole tar archive ({error})") from None
+
+
+def _read_member(tar: tarfile.TarFile, name: str, archive: Path) -> bytes:
+    try:
+        member = tar.getmember(f"{FOLDER}/{name}")
+    except KeyError:
+        raise UserError(
+            f"{archive} holds no {FOLDER}/{name}: not CIFAR-10, binary version"
+        ) from None
+    file = tar.extractfile(member) if member.isreg() else None
+    # A sparse member of a few bytes may claim terabytes.
+    if file is None or member.size > LARGEST_BATCH:
+        raise UserError(f"{FOLDER}/{name} in {archive} is not a file of at most 10,000 records")
+    return file.read()
+
+
+def _parse_class_names(data: bytes, source: Path) -> tuple[str, ...]:
+    names = tuple(data.decode("ascii", errors="replace").split())
+    if len(names) != 10 or len(set(names)) != 10:
+        raise UserError(
+            f"{CLASS_NAMES_FILE} in {source} must name ten classes, not {len(set(names))}"
+        )
+    return names
+
+
+def _parse_batch(data: bytes, source: str) -> tuple[Tensor, Tensor]:
+    if not data or len(data) % RECORD:
+        raise UserError(
+            f"{source} is truncated or damaged: {len(data)} bytes are no whole number of "
+            f"{RECORD}-byte records"
+        )
+    records = np.frombuffer(data, np.uint8).reshape(-1, RECORD)
+    labels = torch.from_numpy(records[:, 0].astype(np.int64))
+    if labels.max() > 9:
+        raise UserError(f"{source} holds label {int(labels.max())}, expected 0..9")
+    images = torch.from_numpy(records[:, 1:].copy()).reshape(-1, 3, 32, 32)
+    return images, labels

@@ -1,0 +1,55 @@
+"""Read image files of any common format as uint8 tensors."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from underone.errors import UserError
+
+EXTENSIONS = frozenset({".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
+GREYSCALE = frozenset({"1", "L", "LA"})
+
+
+def is_image_file(path: Path) -> bool:
+    """Whether the name, in any case, is that of an image; hidden files are not."""
+    # A Mac leaves a hidden `._photo.png`, which is no image, beside every `photo.png` it copies.
+    return path.suffix.lower() in EXTENSIONS and not path.name.startswith(".") and path.is_file()
+
+
+def read_image(path: Path) -> Tensor:
+    """One image as uint8 (C, H, W): greyscale has C = 1, everything else is read as RGB.
+
+    A file that is damaged, truncated or deeper than 8 bits is a `UserError`.
+    """
+    try:
+        with Image.open(path) as image:
+            if image.mode.startswith(("I", "F")):
+                raise UserError(f"{path} has more than 8 bits a channel: save it with 8")
+            pixels = np.array(image.convert("L" if image.mode in GREYSCALE else "RGB"))
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise UserError(f"{path} is not a readable image ({error}): replace or delete it") from None
+    return torch.from_numpy(pixels.reshape(*pixels.shape[:2], -1)).permute(2, 0, 1)
+
+
+def read_images(paths: Sequence[Path]) -> Tensor:
+    """Images of one size as uint8 (N, C, H, W); a `UserError` names the first that differs."""
+    first = read_image(paths[0])
+    images = torch.empty((len(paths), *first.shape), dtype=torch.uint8)
+    for index, path in enumerate(paths):
+        image = read_image(path)
+        if image.shape != first.shape:
+            raise UserError(
+                f"{path} is {_describe(image)}, but {paths[0]} is {_describe(first)}: "
+                f"make all images one size and all grey or all RGB"
+            )
+        images[index] = image
+    return images
+
+
+def _describe(image: Tensor) -> str:
+    channels, height, width = image.shape
+    return f"{width}x{height} {'grey' if channels == 1 else 'RGB'}"

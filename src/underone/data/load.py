@@ -1,0 +1,36 @@
+"""Load a data set by name."""
+
+import os
+from pathlib import Path
+
+from underone.data.cifar import read_cifar10
+from underone.data.dataset import Dataset, check_split
+from underone.data.fashion_mnist import read_fashion_mnist
+from underone.data.folder import read_folder
+from underone.data.locate import locate_cifar10, locate_fashion_mnist
+from underone.errors import UserError, unknown
+
+DATASET_NAMES = ("cifar10", "fashion-mnist")
+
+
+def load_dataset(name: str, split: str = "train", root: Path | None = None) -> Dataset:
+    """The "train" or "test" split of a data set.
+
+    `name` is "fashion-mnist", "cifar10", or the path of a folder of images by class. The files of
+    a named set are looked for in `root` alone if it is given, else in the cache and on the
+    system, and are downloaded if they are nowhere. A user's mistake is a `UserError`.
+    """
+    check_split(split)
+    if name == "fashion-mnist":
+        images, labels = locate_fashion_mnist(split, root)
+        return read_fashion_mnist(images, labels, split)
+    if name == "cifar10":
+        return read_cifar10(locate_cifar10(root), split)
+    if root is not None:
+        raise UserError(f"a root goes with {' or '.join(DATASET_NAMES)} only, not with {name!r}")
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        return read_folder(folder, split)
+    if os.sep in name:
+        raise UserError(f"no such folder of images: {name}")
+    raise unknown("data set", name, DATASET_NAMES)

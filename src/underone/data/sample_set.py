@@ -1,0 +1,221 @@
+"""Sample sets on disk: an .npz or a folder of PNGs, bit for bit what was in memory."""
+
+import json
+import re
+import tempfile
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from underone.data.image_files import is_image_file, read_images
+from underone.data.images import check_images
+from underone.data.picture import to_picture
+from underone.errors import UserError
+from underone.files import read_json, write_atomically, write_json
+
+LABELLED_NAME = re.compile(r"\d+_class(\d+)\.png", re.IGNORECASE)
+RECORD_NAME = "samples.json"
+# What torch and json raise on values out of range, ragged, of a wrong type or nested too deep.
+MALFORMED = (OverflowError, RuntimeError, TypeError, ValueError)
+
+
+@dataclass(frozen=True, eq=False)
+class SampleSet:
+    """Generated images and what is known of them; anything of another form raises `ValueError`.
+
+    `images` is uint8 (N, C, H, W); `labels` int64 (N,), not negative; `seeds` int64 (N, 2), each
+    row the seed and index that key a sample's noise; `protocol` what JSON can hold.
+    """
+
+    images: Tensor
+    labels: Tensor | None = None
+    seeds: Tensor | None = None
+    protocol: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        check_images(self.images)
+        count = len(self.images)
+        if count == 0:
+            raise ValueError("a sample set needs at least one image")
+        _check_integers("labels", self.labels, (count,))
+        _check_integers("seeds", self.seeds, (count, 2))
+        if self.labels is not None and (self.labels < 0).any():
+            raise ValueError("labels must not be negative")
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def save_npz(self, path: Path) -> None:
+        """Write `images`, `labels`, `seeds` and `protocol` (JSON) atomically; no pickles."""
+        tensors = {"images": self.images, "labels": self.labels, "seeds": self.seeds}
+        arrays = {
+            name: values.cpu().numpy() for name, values in tensors.items() if values is not None
+        }
+        arrays["protocol"] = np.array(json.dumps(self.protocol))
+        write_atomically(path, lambda temporary: _write_arrays(temporary, arrays))
+
+    def save_png_folder(self, folder: Path) -> None:
+        """Write `NNNNN_classL.png` (or `NNNNN.png`) files and `samples.json` to a new folder.
+
+        The folder appears when all is written. One that holds anything already is a `UserError`,
+        for old and new samples in one folder would be measured as one set.
+        """
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise UserError(f"{folder} exists and is not an empty folder: choose another name")
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as temporary:
+            whole = Path(temporary) / folder.name
+            whole.mkdir()
+            for image, name in zip(self.images, _png_names(self), strict=True):
+                to_picture(image).save(whole / name)
+            seeds = None if self.seeds is None else self.seeds.tolist()
+            write_json(whole / RECORD_NAME, {"seeds": seeds, "protocol": self.protocol})
+            if folder.exists():
+                folder.rmdir()
+            whole.rename(folder)
+
+
+def read_samples(path: Path) -> SampleSet:
+    """Read what `SampleSet` wrote, ADM's .npz (`arr_0` NHWC, `arr_1` labels), or a folder of PNGs.
+
+    PNGs are ordered by name; they have labels if all are named as `save_png_folder` names them.
+    A file that is damaged, pickled or of another form is a `UserError`.
+    """
+    if path.is_dir():
+        return _read_png_folder(path)
+    arrays = _read_arrays(path)
+    try:
+        return _from_arrays(arrays)
+    except MALFORMED as error:
+        raise UserError(f"{path} is no sample set: {error}") from None
+
+
+def _check_integers(name: str, values: Tensor | None, shape: tuple[int, ...]) -> None:
+    if values is not None and (values.dtype != torch.int64 or values.shape != shape):
+        raise ValueError(
+            f"{name} must be int64 of shape {shape}, not {values.dtype} {tuple(values.shape)}"
+        )
+
+
+def _png_names(samples: SampleSet) -> list[str]:
+    count = len(samples)
+    digits = max(5, len(str(count - 1)))
+    if samples.labels is None:
+        return [f"{index:0{digits}}.png" for index in range(count)]
+    return [
+        f"{index:0{digits}}_class{label}.png" for index, label in enumerate(samples.labels.tolist())
+    ]
+
+
+def _write_arrays(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
+    # Not numpy.savez, which takes the names as keywords and adds .npz to a path without it.
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, array in arrays.items():
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as file:
+                np.lib.format.write_array(file, array, allow_pickle=False)
+
+
+def _read_arrays(path: Path) -> dict[str, NDArray[Any]]:
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            present = set(archive.files)
+            names = present if "images" in present else present & {"arr_0", "arr_1"}
+            return {name: np.asarray(archive[name]) for name in names}
+    except FileNotFoundError:
+        raise UserError(f"no such sample set: {path}") from None
+    except Exception:  # on hostile bytes zipfile and numpy raise a dozen unrelated types
+        raise UserError(
+            f"{path} is not an .npz, or is damaged, truncated or pickled: "
+            f"expected images as uint8 NCHW, or arr_0 as uint8 NHWC"
+        ) from None
+
+
+def _from_arrays(arrays: Mapping[str, NDArray[Any]]) -> SampleSet:
+    if "images" in arrays:
+        _check_names(arrays)
+        return SampleSet(
+            images=_images(arrays["images"]),
+            labels=_integers(arrays.get("labels")),
+            seeds=_integers(arrays.get("seeds")),
+            protocol=_protocol(json.loads(str(arrays.get("protocol", "{}")))),
+        )
+    if "arr_0" not in arrays:
+        raise ValueError("it holds neither images (uint8 NCHW) nor arr_0 (uint8 NHWC)")
+    if arrays["arr_0"].ndim != 4:
+        raise ValueError(f"arr_0 must be NHWC, not of shape {arrays['arr_0'].shape}")
+    return SampleSet(
+        images=_images(arrays["arr_0"].transpose(0, 3, 1, 2)),
+        labels=_integers(arrays.get("arr_1")),
+    )
+
+
+def _check_names(arrays: Mapping[str, NDArray[Any]]) -> None:
+    # Passing over `label` would lose the labels without a word.
+    strangers = sorted(arrays.keys() - {"images", "labels", "seeds", "protocol"})
+    if strangers:
+        raise ValueError(
+            f"beside images it may hold labels, seeds and protocol, not {', '.join(strangers)}"
+        )
+
+
+def _images(array: NDArray[Any]) -> Tensor:
+    if array.dtype != np.uint8:
+        raise ValueError(f"images must be uint8 in 0..255, not {array.dtype}")
+    return torch.from_numpy(np.ascontiguousarray(array))
+
+
+def _integers(array: NDArray[Any] | None) -> Tensor | None:
+    if array is None:
+        return None
+    if array.dtype.kind not in "iu":
+        raise ValueError(f"labels and seeds must be integers, not {array.dtype}")
+    return torch.from_numpy(array.astype(np.int64))
+
+
+def _protocol(value: object) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise ValueError("protocol must be a JSON object")
+    return value
+
+
+def _read_png_folder(folder: Path) -> SampleSet:
+    paths = sorted(
+        (path for path in folder.iterdir() if is_image_file(path)), key=lambda path: path.name
+    )
+    if not paths:
+        raise UserError(f"{folder} holds no PNG images")
+    for path in paths:
+        if path.suffix.lower() != ".png":
+            raise UserError(
+                f"{path} is not a PNG: other formats may lose detail, which changes every metric"
+            )
+    record = _read_record(folder / RECORD_NAME)
+    try:
+        return SampleSet(
+            images=read_images(paths),
+            labels=_labels_of_names([path.name for path in paths]),
+            seeds=None if record.get("seeds") is None else torch.tensor(record["seeds"]),
+            protocol=_protocol(record.get("protocol", {})),
+        )
+    except MALFORMED as error:
+        raise UserError(f"{folder} is no sample set: {error}") from None
+
+
+def _read_record(path: Path) -> dict[str, Any]:
+    record = read_json(path) if path.exists() else {}
+    if not isinstance(record, dict):
+        raise UserError(f"{path} must hold a JSON object: restore or delete it")
+    return record
+
+
+def _labels_of_names(names: list[str]) -> Tensor | None:
+    matches = [LABELLED_NAME.fullmatch(name) for name in names]
+    labels = [int(match[1]) for match in matches if match is not None]
+    return torch.tensor(labels) if len(labels) == len(names) else None
