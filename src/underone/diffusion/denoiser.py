@@ -45,9 +45,7 @@ class NetworkDenoiser:
         if condition is not None:
             condition = condition.to(x.device, torch.float32).expand(x.shape[0])
         record_evaluations(self.name, x.shape[0])
-        with torch.autocast(
-            x.device.type, dtype=self.autocast, enabled=self.autocast is not None
-        ):
+        with torch.autocast(x.device.type, dtype=self.autocast, enabled=self.autocast is not None):
             output = self.network(self.prediction.input(x, node), condition, label)
         return self.prediction.to_x0(output.to(x.dtype), x, node)
 

@@ -40,9 +40,7 @@ class ClassifierFree:
         if self.weight == 0:
             return self.denoiser(x, node, label)
         labels = torch.cat([label, torch.full_like(label, self.null_label)])
-        conditional, unconditional = self.denoiser(
-            torch.cat([x, x]), _twice(node), labels
-        ).chunk(2)
+        conditional, unconditional = self.denoiser(torch.cat([x, x]), _twice(node), labels).chunk(2)
         return (1 + self.weight) * conditional - self.weight * unconditional
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -26,7 +27,7 @@ def integrate(
     ends at sigma = 0 the sampler's `finish` makes the last step. Differentiable in x.
     """
     past: list[Estimate] = []
-    for now, to in zip(path, path[1:], strict=False):
+    for now, to in pairwise(path):
         if to.sigma == 0:
             x, here = sampler.finish(x, now, past, model, noise)
         else:
@@ -34,13 +35,13 @@ def integrate(
         yield here
         past.append(here)
         if sampler.history is not None:
-            past = past[len(past) - sampler.history :]
+            past = past[max(0, len(past) - sampler.history) :]
     yield Estimate(path[-1], x, x)
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Samples `x` (B, ...), float32 around [-1, 1], with the labels (B,) and keys they came from."""
+    """Samples `x` (B, ...), float32 around [-1, 1], with their labels (B,) and keys."""
 
     x: Tensor
     labels: Tensor | None

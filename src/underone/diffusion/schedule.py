@@ -69,7 +69,7 @@ class LinearBeta(DiscreteSchedule):
 
 @dataclass(frozen=True, kw_only=True)
 class Cosine(DiscreteSchedule):
-    """alpha_k^2 = f(k/T)/f(0), f(t) = cos^2((t + s)/(1 + s) pi/2) (Nichol and Dhariwal 2021, eq. 17).
+    """alpha_k^2 = f(k/T)/f(0), f(t) = cos^2((t + s)/(1 + s) pi/2) (Nichol and Dhariwal, eq. 17).
 
     beta_k is clipped at 0.999, as in the paper, so that alpha_T stays above 0.
     """

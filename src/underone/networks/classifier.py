@@ -1,6 +1,7 @@
 """A convolutional classifier; its pooled features are what FID is measured in."""
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal
 
 from torch import Tensor, nn
@@ -27,6 +28,8 @@ class ClassifierConfig:
             raise UserError("a classifier's image_size, channels and classes must be >= 1")
         if not self.widths or min(self.widths) < 1:
             raise UserError(f"widths must be whole numbers >= 1, got {self.widths}")
+        if not 0 <= self.dropout < 1:
+            raise UserError(f"dropout must lie in [0, 1), got {self.dropout}")
 
 
 class Block(nn.Module):
@@ -55,7 +58,7 @@ class Classifier(nn.Module):
         self.stem = nn.Conv2d(config.channels, widths[0], 3, padding=1)
         self.blocks = nn.ModuleList(Block(width) for width in widths)
         self.downsample = nn.ModuleList(
-            down(inputs, outputs) for inputs, outputs in zip(widths, widths[1:], strict=False)
+            down(inputs, outputs) for inputs, outputs in pairwise(widths)
         )
         self.dropout = nn.Dropout(config.dropout)
         self.out = nn.Linear(widths[-1], config.classes)
@@ -70,5 +73,4 @@ class Classifier(nn.Module):
         return hidden.mean(dim=(2, 3))
 
     def forward(self, x: Tensor) -> Tensor:
-        logits: Tensor = self.out(self.dropout(self.features(x)))
-        return logits
+        return self.out(self.dropout(self.features(x)))

@@ -24,9 +24,16 @@ def sinusoidal_encoding(value: Tensor, size: int, longest_period: float = 10_000
 
 
 def normalisation(channels: int) -> nn.GroupNorm:
-    """Group normalisation with up to 32 groups of at least 4 channels."""
-    groups = max(g for g in range(1, min(32, channels // 4) + 1) if channels % g == 0)
+    """Group normalisation with up to 32 groups of at least 4 channels, or one group of fewer."""
+    most = max(1, min(32, channels // 4))
+    groups = max(g for g in range(1, most + 1) if channels % g == 0)
     return nn.GroupNorm(groups, channels)
+
+
+def zero(layer: nn.Conv2d | nn.Linear) -> None:
+    """Set weight and bias to 0, so that the branch that ends in `layer` is nothing at first."""
+    for parameter in layer.parameters():
+        nn.init.zeros_(parameter)
 
 
 class AdaptiveGroupNorm(nn.Module):
@@ -36,8 +43,7 @@ class AdaptiveGroupNorm(nn.Module):
         super().__init__()
         self.norm = normalisation(channels)
         self.modulation = nn.Linear(embedding, 2 * channels)
-        nn.init.zeros_(self.modulation.weight)
-        nn.init.zeros_(self.modulation.bias)
+        zero(self.modulation)
 
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
         scale, shift = self.modulation(embedding)[:, :, None, None].chunk(2, dim=1)
@@ -58,9 +64,7 @@ class ResidualBlock(nn.Module):
         self.dropout = nn.Dropout(dropout)
         self.out = nn.Conv2d(outputs, outputs, 3, padding=1)
         self.skip = nn.Identity() if inputs == outputs else nn.Conv2d(inputs, outputs, 1)
-        nn.init.zeros_(self.out.weight)
-        assert self.out.bias is not None  # noqa: S101 (for the type checker)
-        nn.init.zeros_(self.out.bias)
+        zero(self.out)
 
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
         hidden = self.conv(functional.silu(self.norm(x)))
@@ -77,7 +81,7 @@ class Attention(nn.Module):
         self.norm = normalisation(channels)
         self.query_key_value = nn.Conv2d(channels, 3 * channels, 1)
         self.out = nn.Conv2d(channels, channels, 1)
-        nn.init.zeros_(self.out.weight)
+        zero(self.out)
 
     def forward(self, x: Tensor) -> Tensor:
         batch, channels, height, width = x.shape

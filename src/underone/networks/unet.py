@@ -16,6 +16,7 @@ from underone.networks.layers import (
     Revision,
     normalisation,
     sinusoidal_encoding,
+    zero,
 )
 
 
@@ -44,8 +45,15 @@ class UNetConfig:
     name: Literal["unet"] = "unet"
 
     def __post_init__(self) -> None:
-        if min(self.image_size, self.channels, self.width, self.blocks, self.patch) < 1:
-            raise UserError("a U-Net's image_size, channels, width, blocks and patch must be >= 1")
+        sizes = (self.image_size, self.channels, self.width, self.blocks, self.heads, self.patch)
+        if min(sizes) < 1:
+            raise UserError(
+                "a U-Net's image_size, channels, width, blocks, heads and patch must be >= 1"
+            )
+        if self.classes is not None and self.classes < 1:
+            raise UserError(f"classes must be >= 1, or left out for none, got {self.classes}")
+        if not 0 <= self.dropout < 1:
+            raise UserError(f"dropout must lie in [0, 1), got {self.dropout}")
         if not self.multipliers or min(self.multipliers) < 1:
             raise UserError(f"multipliers must be whole numbers >= 1, got {self.multipliers}")
         if self.image_size % self.patch:
@@ -77,8 +85,7 @@ class Stage(nn.Module):
         self.attention = Attention(outputs, config.heads) if attention else nn.Identity()
 
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
-        out: Tensor = self.attention(self.block(x, embedding))
-        return out
+        return self.attention(self.block(x, embedding))
 
 
 class UNet(nn.Module):
@@ -143,7 +150,7 @@ class UNet(nn.Module):
 
         self.out_norm = normalisation(channels)
         self.out = nn.Conv2d(channels, pixels, 3, padding=1)
-        nn.init.zeros_(self.out.weight)
+        zero(self.out)
 
     def forward(self, x: Tensor, condition: Tensor | None, label: Tensor | None) -> Tensor:
         embedding = functional.silu(self._embedding(x, condition, label))

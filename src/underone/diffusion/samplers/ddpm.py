@@ -13,7 +13,7 @@ from underone.errors import unknown
 
 
 def added_variance(now: Node, to: Node) -> Tensor:
-    """S^2 = sigma_t^2 - (alpha_t / alpha_s)^2 sigma_s^2: the noise the forward chain adds from s to t.
+    """S^2 = sigma_t^2 - (alpha_t / alpha_s)^2 sigma_s^2: what the forward chain adds from s to t.
 
     Between neighbouring steps of a DDPM this is beta_t; between any two it is beta after respacing.
     """

@@ -1,0 +1,363 @@
+"""Checkpoint folders: config.json + model.safetensors, atomic, versioned, never mixed up.
+
+A folder holds everything sampling needs: `config.json` (what the network is, its schedule and
+prediction, its data set and classes, how it was trained), `model.safetensors` (the weights to use;
+for a diffusion model their moving average), and where they differ `raw.safetensors`.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import torch
+from pydantic import Field, model_validator
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from underone.config import Config, parse
+from underone.data.images import to_model_range
+from underone.diffusion import (
+    ClassifierFree,
+    Clipped,
+    Cosine,
+    Data,
+    Denoiser,
+    LinearBeta,
+    NetworkDenoiser,
+    Noise,
+    Velocity,
+)
+from underone.errors import UserError
+from underone.files import read_json, sha256_of_file, write_atomically, write_json
+from underone.networks import Classifier, ClassifierConfig, UNet, UNetConfig
+
+AnySchedule = Annotated[LinearBeta | Cosine, Field(discriminator="name")]
+AnyPrediction = Annotated[Noise | Data | Velocity, Field(discriminator="name")]
+Weights = Literal["model", "raw"]
+
+
+def check_noisy_end(schedule: AnySchedule, prediction: AnyPrediction) -> None:
+    """A `UserError` where noise is predicted though no signal is left to divide out at t = 1."""
+    alpha = schedule(torch.ones(()))[0].item()
+    if isinstance(prediction, Noise) and alpha < torch.finfo(torch.float32).eps:
+        raise UserError(
+            f"this schedule ends at alpha = {alpha:.2g}, where x0 = (x - sigma noise) / alpha is "
+            "rounding error alone: predict velocity or data, or use smaller betas"
+        )
+
+
+class DataRecord(Config):
+    """The data a model was trained on."""
+
+    name: str
+    sha256: str
+    class_names: tuple[str, ...]
+
+
+class TrainingRecord(Config):
+    """How a model was trained."""
+
+    recipe: str
+    steps: int
+    batch_size: int
+    images_seen: int
+    seconds: float
+    seed: int
+    label_dropout: float = 0.0
+    moving_average: float | None = None
+    torch: str
+
+
+class DiffusionConfig(Config):
+    """What a diffusion model's config.json says."""
+
+    kind: Literal["diffusion"] = "diffusion"
+    format_version: Literal[1] = 1
+    network: UNetConfig
+    schedule: AnySchedule
+    prediction: AnyPrediction
+    data: DataRecord
+    training: TrainingRecord
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        check_noisy_end(self.schedule, self.prediction)
+        return self
+
+
+class ClassifierCheckpointConfig(Config):
+    """What a classifier's config.json says.
+
+    Its features are multiplied by `feature_scale` before anything is measured in them.
+    """
+
+    kind: Literal["classifier"] = "classifier"
+    format_version: Literal[1] = 1
+    network: ClassifierConfig
+    feature_scale: float = Field(default=1.0, gt=0)
+    data: DataRecord
+    training: TrainingRecord
+
+
+CheckpointConfig = DiffusionConfig | ClassifierCheckpointConfig
+_KINDS: dict[str, type[DiffusionConfig] | type[ClassifierCheckpointConfig]] = {
+    "diffusion": DiffusionConfig,
+    "classifier": ClassifierCheckpointConfig,
+}
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A loaded checkpoint: its configuration and its network, in evaluation mode.
+
+    `sha256` is the identity of the function computed: weights, network, how its output is read.
+    """
+
+    folder: Path
+    config: CheckpointConfig
+    network: nn.Module
+    sha256: str
+    weights: Weights = "model"
+
+    @property
+    def name(self) -> str:
+        """The folder's name."""
+        return self.folder.name
+
+
+@dataclass(frozen=True)
+class DiffusionModel(Checkpoint):
+    """A loaded diffusion model."""
+
+    config: DiffusionConfig
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of its images."""
+        network = self.config.network
+        return network.channels, network.image_size, network.image_size
+
+    @property
+    def num_classes(self) -> int | None:
+        """How many classes it knows; its null label is this number."""
+        return self.config.network.classes
+
+    def denoiser(
+        self, guidance: float = 0.0, *, clip: bool = True, autocast: torch.dtype | None = None
+    ) -> Denoiser:
+        """The denoiser of this model: network, then guidance, then clipping.
+
+        `guidance` is the weight w of `ClassifierFree`; `autocast` the dtype of mixed precision.
+        """
+        config = self.config
+        denoiser: Denoiser = NetworkDenoiser(
+            self.network, config.schedule, config.prediction, autocast=autocast
+        )
+        self.check_guidance(guidance)
+        if self.num_classes is not None:
+            denoiser = ClassifierFree(denoiser, guidance, self.num_classes)
+        return Clipped(denoiser) if clip else denoiser
+
+    def check_guidance(self, weight: float) -> None:
+        """A `UserError` where this model cannot be guided with weight w = `weight`."""
+        if not -1 <= weight < float("inf"):
+            raise UserError(f"the guidance weight w must be a finite number >= -1, got {weight}")
+        if weight != 0 and self.num_classes is None:
+            raise UserError(
+                f"{self.name} is unconditional: guidance {weight:g} means nothing to it"
+            )
+        if weight != 0 and self.config.training.label_dropout == 0:
+            raise UserError(
+                f"{self.name} was trained without label dropout, so it has no unconditional branch "
+                f"for guidance {weight:g}: use --guidance 0, or train with label_dropout > 0"
+            )
+
+
+@dataclass(frozen=True)
+class ClassifierModel(Checkpoint):
+    """A loaded classifier."""
+
+    config: ClassifierCheckpointConfig
+    network: Classifier
+
+    @torch.no_grad()
+    def features_and_logits(self, images: Tensor, batch_size: int = 500) -> tuple[Tensor, Tensor]:
+        """Features (N, D), unscaled, and logits (N, classes) of uint8 NCHW images, in float32."""
+        device = next(self.network.parameters()).device
+        features = torch.cat(
+            [
+                self.network.features(to_model_range(chunk).to(device)).cpu()
+                for chunk in images.split(batch_size)
+            ]
+        )
+        return features, self.network.out(features.to(device)).cpu()
+
+
+def weights_file(folder: Path, weights: Weights = "model") -> Path:
+    """Where a checkpoint folder keeps its weights."""
+    return folder / f"{weights}.safetensors"
+
+
+def save_config(folder: Path, config: CheckpointConfig) -> None:
+    """Write `config.json`."""
+    write_json(folder / "config.json", config.model_dump(mode="json"))
+
+
+def save_weights(
+    folder: Path,
+    tensors: Mapping[str, Tensor],
+    weights: Weights = "model",
+    dtype: torch.dtype = torch.float32,
+) -> None:
+    """Write weights as safetensors, floating-point ones as `dtype`; there they must be finite."""
+    plain = {
+        name: tensor.detach().to(dtype if tensor.is_floating_point() else tensor.dtype).contiguous()
+        for name, tensor in tensors.items()
+    }
+    check_finite(plain, weights_file(folder, weights))
+    write_atomically(weights_file(folder, weights), lambda path: save_file(plain, path))
+
+
+def load_checkpoint(
+    folder: Path, weights: Weights = "model", device: torch.device | str = "cpu"
+) -> DiffusionModel | ClassifierModel:
+    """Load a checkpoint folder. Whatever does not fit together is refused in one line."""
+    config = load_config(folder)
+    network = build_network(config)
+    path = weights_file(folder, weights)
+    fill(network, load_tensors(path), path)
+    # Taken now: a run that is still training replaces the file later.
+    sha256 = _identity(config, sha256_of_file(path))
+    network = network.to(device).eval().requires_grad_(False)
+    if isinstance(config, DiffusionConfig):
+        return DiffusionModel(folder, config, network, sha256, weights)
+    assert isinstance(network, Classifier)  # noqa: S101 (for the type checker)
+    return ClassifierModel(folder, config, network, sha256, weights)
+
+
+def _identity(config: CheckpointConfig, weights_sha256: str) -> str:
+    function = {
+        key: value
+        for key, value in config.model_dump(mode="json").items()
+        if key in ("kind", "network", "schedule", "prediction", "feature_scale")
+    }
+    digest = hashlib.sha256(json.dumps(function, sort_keys=True).encode())
+    digest.update(weights_sha256.encode())
+    return digest.hexdigest()
+
+
+def load_config(folder: Path) -> CheckpointConfig:
+    """Read a checkpoint folder's config.json."""
+    if folder.is_file():
+        raise _bare_weights(folder)
+    if not folder.is_dir():
+        raise UserError(f"no checkpoint folder at {folder}")
+    path = folder / "config.json"
+    if not path.exists():
+        found = weights_file(folder)
+        raise (
+            _bare_weights(found)
+            if found.exists()
+            else UserError(f"{folder} is not a checkpoint folder: it has no config.json")
+        )
+    document = read_json(path)
+    kind = document.get("kind") if isinstance(document, dict) else None
+    if not isinstance(kind, str) or kind not in _KINDS:
+        raise UserError(f"{path}: kind must be one of {', '.join(_KINDS)}, got {kind!r}")
+    return parse(_KINDS[kind], document, str(path))
+
+
+def build_network(config: CheckpointConfig) -> nn.Module:
+    """The network a configuration describes, freshly initialised."""
+    if isinstance(config, DiffusionConfig):
+        return UNet(config.network)
+    return Classifier(config.network)
+
+
+def load_tensors(path: Path) -> dict[str, Tensor]:
+    """Read a safetensors file; truncated, pickled or non-finite content is refused."""
+    if not path.is_file():
+        raise UserError(f"no weights at {path}")
+    with path.open("rb") as file:
+        start = file.read(9)
+    # safetensors begin with the 8-byte length of a JSON object, which may itself look like "PK".
+    if start[8:] != b"{" and start.startswith(_PICKLES):
+        raise UserError(
+            f"{path} holds a pickle, which can run any code and is never opened: "
+            "save the tensors with safetensors.torch.save_file"
+        )
+    try:
+        tensors = load_file(path)
+    except (SafetensorError, ValueError, OverflowError) as error:
+        raise UserError(
+            f"{path} is not a whole safetensors file ({error}): fetch or save it again"
+        ) from None
+    check_finite(tensors, path)
+    return tensors
+
+
+def check_finite(tensors: Mapping[str, Tensor], path: Path) -> None:
+    """A `UserError` naming the first tensor with a NaN or infinite value."""
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point() and not tensor.isfinite().all():
+            raise UserError(
+                f"{path}: tensor {name} holds NaN or infinite values: not a usable model"
+            )
+
+
+# A zip archive, which torch.save writes, and pickle protocols 2 to 5.
+_PICKLES = (b"PK", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
+
+
+def fill(network: nn.Module, tensors: Mapping[str, Tensor], source: Path) -> None:
+    """Copy `tensors` into `network`, which must fit them name by name and shape by shape."""
+    expected = network.state_dict()
+    odd = sorted(expected.keys() ^ tensors.keys())
+    for name, tensor in expected.items():
+        if name in tensors and tensors[name].shape != tensor.shape:
+            odd.append(name)
+    if odd:
+        raise _misfit(source, odd[0], expected, tensors)
+    network.load_state_dict({name: tensors[name].to(expected[name].dtype) for name in expected})
+
+
+def revision_of(names: Mapping[str, Any]) -> int:
+    """The architecture revision whose resampling tensors these are."""
+    return 1 if any(f"{part}.0.conv." in name for name in names for part in _RESAMPLING) else 2
+
+
+_RESAMPLING = ("downsample", "upsample")
+
+
+def _misfit(
+    source: Path, name: str, expected: Mapping[str, Tensor], given: Mapping[str, Tensor]
+) -> UserError:
+    wanted, found = revision_of(expected), revision_of(given)
+    shapes = " and ".join(
+        f"{where} {tuple(tensors[name].shape)}" if name in tensors else f"not {where}"
+        for where, tensors in (("in the config's network", expected), ("in the file", given))
+    )
+    if wanted != found:
+        return UserError(
+            f"{source} holds weights of architecture revision {found}, but its config.json says "
+            f"revision {wanted}: first tensor that does not fit: {name} ({shapes}). Revisions are "
+            "never mixed; restore the config.json that was saved with these weights"
+        )
+    return UserError(
+        f"{source} does not fit its config.json: first tensor that does not fit: {name} ({shapes})"
+    )
+
+
+def _bare_weights(path: Path) -> UserError:
+    names = load_tensors(path)
+    found = revision_of(names)
+    first = next((n for n in sorted(names) if "sample." in n), next(iter(sorted(names)), "none"))
+    return UserError(
+        f"{path} is a bare state dict without config.json: its tensors look like architecture "
+        f"revision {found} (see {first}), but revisions 1 and 2 compute different functions of "
+        "their weights, so it is not guessed: give the folder that holds config.json as well"
+    )
