@@ -1,0 +1,36 @@
+"""The model card that is written beside the weights."""
+
+from underone.checkpoint import CheckpointConfig, DiffusionConfig
+
+
+def model_card(name: str, config: CheckpointConfig, scores: dict[str, str]) -> str:
+    """A README.md for a checkpoint folder: what it is, how it was trained, what it scores."""
+    training, data = config.training, config.data
+    average = training.moving_average
+    if isinstance(config, DiffusionConfig):
+        kind = "An unconditional" if config.network.classes is None else "A class-conditional"
+        what = (
+            f"{kind} diffusion model of {data.name} "
+            f"({config.prediction.name} prediction, {config.schedule.name} schedule, "
+            f"T = {config.schedule.steps})."
+        )
+    else:
+        what = f"A convolutional classifier of {data.name}."
+    rows = {
+        "recipe": training.recipe,
+        "steps x batch": f"{training.steps} x {training.batch_size}",
+        "images seen": f"{training.images_seen:,}",
+        "training time": f"{training.seconds / 60:.1f} minutes",
+        "label dropout": f"{training.label_dropout:g}" if training.label_dropout else "none",
+        "moving average": "none" if average is None else f"power function, width {average:g}",
+        "architecture revision": str(config.network.revision),
+        "torch": training.torch,
+        **scores,
+    }
+    table = "\n".join(f"| {key} | {value} |" for key, value in rows.items())
+    command = (
+        f"underone sample {name} --sampler ddim --steps 20 --count 100 --out samples.png"
+        if isinstance(config, DiffusionConfig)
+        else f"underone evaluate SAMPLES --extractor {name}"
+    )
+    return f"# {name}\n\n{what}\n\n| | |\n| --- | --- |\n{table}\n\n```\n{command}\n```\n"

@@ -1,0 +1,73 @@
+"""What is minimised."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from underone.diffusion import Prediction, Schedule, node_at
+from underone.diffusion.node import expand
+
+
+class Objective(Protocol):
+    """A training loss."""
+
+    def __call__(
+        self, network: nn.Module, images: Tensor, labels: Tensor, generator: torch.Generator
+    ) -> Tensor:
+        """The mean loss of a batch: images (B, C, H, W) in [-1, 1], labels (B,) int64."""
+        ...
+
+
+@dataclass(frozen=True)
+class Denoising:
+    """E |network(alpha_k x0 + sigma_k z, k, c) - target|^2 (Ho et al. 2020, Algorithm 1, eq. 14).
+
+    k is uniform on 1..T, stratified over the batch: each of B equal parts of 1..T is drawn from
+    once, which keeps the expectation and lowers its variance (Kingma et al. 2021, appendix I.1).
+    With probability `label_dropout` the label becomes the null label (Ho and Salimans 2022).
+    """
+
+    schedule: Schedule
+    prediction: Prediction
+    label_dropout: float
+    null_label: int | None
+
+    def __call__(
+        self, network: nn.Module, images: Tensor, labels: Tensor, generator: torch.Generator
+    ) -> Tensor:
+        """The mean squared error of a batch."""
+        batch = len(images)
+        offset = torch.rand(1, generator=generator, dtype=torch.float64)
+        uniform = (offset + torch.arange(batch, dtype=torch.float64) / batch) % 1
+        steps = self.schedule.steps
+        node = node_at(self.schedule, (torch.floor(uniform * steps) + 1) / steps)
+        noise = torch.randn(images.shape, generator=generator).to(images.device)
+        noisy = expand(node.alpha, images) * images + expand(node.sigma, images) * noise
+        label = None
+        if self.null_label is not None:
+            dropped = torch.rand(batch, generator=generator) < self.label_dropout
+            label = torch.where(dropped.to(labels.device), self.null_label, labels)
+        condition = self.prediction.condition(node)
+        output = network(
+            self.prediction.input(noisy, node),
+            None if condition is None else condition.float().to(images.device),
+            label,
+        )
+        return functional.mse_loss(output.float(), self.prediction.target(images, noise, node))
+
+
+@dataclass(frozen=True)
+class Classification:
+    """Cross-entropy with label smoothing."""
+
+    label_smoothing: float
+
+    def __call__(
+        self, network: nn.Module, images: Tensor, labels: Tensor, generator: torch.Generator
+    ) -> Tensor:
+        """The mean cross-entropy of a batch."""
+        logits = network(images).float()
+        return functional.cross_entropy(logits, labels, label_smoothing=self.label_smoothing)

@@ -1,0 +1,132 @@
+"""Recipes: everything that decides a training run, as a typed TOML file."""
+
+import tomllib
+from collections.abc import Iterable
+from importlib.resources import files
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, model_validator
+
+from underone.checkpoint import AnyPrediction, AnySchedule, check_noisy_end
+from underone.config import Config, parse
+from underone.errors import UserError, unknown
+from underone.networks import ClassifierConfig, UNetConfig
+
+Fraction = Annotated[float, Field(ge=0, lt=1)]
+
+
+class Optimisation(Config):
+    """AdamW under a learning rate that warms up linearly and decays to 0 by a cosine."""
+
+    learning_rate: float = Field(default=1e-3, gt=0)
+    warmup_steps: int = Field(default=100, ge=0)
+    betas: tuple[Fraction, Fraction] = (0.9, 0.99)
+    weight_decay: float = Field(default=0.0, ge=0)
+    gradient_clip: float = Field(default=1.0, gt=0)
+
+
+class Augmentation(Config):
+    """Random changes that keep an image's class: mirroring, shifts by up to `shift` pixels."""
+
+    flip: bool = False
+    shift: int = Field(default=0, ge=0)
+
+
+class _Recipe(Config):
+    data: str
+    steps: int = Field(ge=1)
+    batch_size: int = Field(default=128, ge=1)
+    seed: int = Field(default=0, ge=0)
+    optimisation: Optimisation = Optimisation()
+    augmentation: Augmentation = Augmentation()
+    log_every: int = Field(default=20, ge=1)
+    checkpoint_minutes: float = Field(default=5.0, gt=0)
+
+
+class DiffusionRecipe(_Recipe):
+    """A diffusion model: DDPM Algorithm 1 with label dropout and a moving average of the weights.
+
+    `moving_average`: its relative width, see `average`.
+    """
+
+    kind: Literal["diffusion"]
+    network: UNetConfig
+    schedule: AnySchedule
+    prediction: AnyPrediction
+    label_dropout: Fraction = 0.1
+    moving_average: float = Field(default=0.1, gt=0, lt=0.28)
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        check_noisy_end(self.schedule, self.prediction)
+        return self
+
+
+class ClassifierRecipe(_Recipe):
+    """A classifier under cross-entropy."""
+
+    kind: Literal["classifier"]
+    network: ClassifierConfig
+    label_smoothing: Fraction = 0.0
+
+
+Recipe = DiffusionRecipe | ClassifierRecipe
+_KINDS: dict[str, type[DiffusionRecipe] | type[ClassifierRecipe]] = {
+    "diffusion": DiffusionRecipe,
+    "classifier": ClassifierRecipe,
+}
+_SHIPPED = files("underone.training") / "recipes"
+
+
+def shipped_recipes() -> list[str]:
+    """The names of the recipes that come with the package."""
+    return sorted(Path(entry.name).stem for entry in _SHIPPED.iterdir())
+
+
+def load_recipe(name: str, changes: Iterable[str] = ()) -> Recipe:
+    """The recipe of a shipped name or of a TOML file, with `changes` like "network.width=32"."""
+    if name.endswith(".toml"):
+        path = Path(name)
+        if not path.is_file():
+            raise UserError(f"no recipe at {path}")
+        text = path.read_text(encoding="utf-8", errors="replace")
+    elif name in shipped_recipes():
+        text = (_SHIPPED / f"{name}.toml").read_text(encoding="utf-8")
+    else:
+        raise unknown("recipe", name, shipped_recipes())
+    document = _read_toml(text, f"recipe {name}")
+    for change in changes:
+        _apply(document, change)
+    return parse_recipe(document, f"recipe {name}")
+
+
+def parse_recipe(document: object, where: str) -> Recipe:
+    """A recipe from its document."""
+    kind = document.get("kind") if isinstance(document, dict) else None
+    if not isinstance(kind, str) or kind not in _KINDS:
+        raise UserError(f"{where}: kind must be one of {', '.join(_KINDS)}, got {kind!r}")
+    return parse(_KINDS[kind], document, where)
+
+
+def _read_toml(text: str, where: str) -> dict[str, Any]:
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise UserError(f"{where} is not valid TOML: {error}") from None
+
+
+def _apply(document: dict[str, Any], change: str) -> None:
+    key, equals, value = change.partition("=")
+    *parents, last = key.strip().split(".")
+    if not equals or not last:
+        raise UserError(f"--set takes KEY=VALUE, like network.width=32, got {change!r}")
+    for parent in parents:
+        inner = document.setdefault(parent, {})
+        if not isinstance(inner, dict):
+            raise UserError(f"--set {change}: {parent} is a value, not a section")
+        document = inner
+    try:
+        document[last] = tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        document[last] = value.strip()

@@ -1,0 +1,301 @@
+"""One training run in a folder: start or resume, log, save, stop."""
+
+import time
+from collections.abc import Callable, Iterator
+from copy import deepcopy
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from underone.checkpoint import (
+    CheckpointConfig,
+    ClassifierCheckpointConfig,
+    DataRecord,
+    DiffusionConfig,
+    TrainingRecord,
+    load_config,
+    save_config,
+    save_weights,
+)
+from underone.config import Config, parse
+from underone.data import Dataset
+from underone.errors import UserError
+from underone.files import read_json, write_json, write_text
+from underone.networks import Classifier, UNet
+from underone.networks.precision import fast_dtype
+from underone.training.calibration import calibrate
+from underone.training.card import model_card
+from underone.training.journal import append_log, draw_loss, truncate_log
+from underone.training.loop import Update, updates
+from underone.training.objective import Classification, Denoising, Objective
+from underone.training.preview import draw_preview
+from underone.training.randomness import Purpose, derived_seed
+from underone.training.recipe import DiffusionRecipe, Recipe, parse_recipe
+from underone.training.state import TrainingState
+
+_TIMED_UPDATES = 6
+# The share of a time budget left for checkpoints, previews and the slower moments of a machine.
+_RESERVE = 0.06
+
+
+class Plan(Config):
+    """What a run's folder fixes when it starts: the step horizon shapes the learning rate."""
+
+    name: str
+    horizon: int
+    recipe: dict[str, object]
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What a watcher is told after an update."""
+
+    update: Update
+    horizon: int
+    images_per_second: float
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run that is set up: iterate `advance`, then `save` and, at the end, `finish`."""
+
+    folder: Path
+    plan: Plan
+    recipe: Recipe
+    dataset: Dataset
+    state: TrainingState
+    device: torch.device
+
+    @property
+    def done(self) -> bool:
+        """Whether every planned update has been made."""
+        return self.state.step >= self.plan.horizon
+
+    def advance(self, should_stop: Callable[[], bool]) -> Iterator[Progress]:
+        """Train until the horizon or until `should_stop`, logging, saving every few minutes."""
+        recipe, state, log = self.recipe, self.state, self.folder / "log.jsonl"
+        last_save = last_log = time.monotonic()
+        logged_step = state.step
+        rate = 0.0
+        for update in self._updates():
+            state.losses.append(update.loss)
+            now = time.monotonic()
+            if update.step % recipe.log_every == 0 or self.done:
+                rate = (update.step - logged_step) * recipe.batch_size / (now - last_log)
+                record = {
+                    "step": update.step,
+                    "loss": sum(state.losses) / len(state.losses),
+                    "gradient_norm": update.gradient_norm,
+                    "learning_rate": update.learning_rate,
+                    "images_per_second": rate,
+                    "seconds": state.seconds,
+                }
+                append_log(log, record)
+                last_log, logged_step = now, update.step
+                state.losses.clear()
+            yield Progress(update, self.plan.horizon, rate)
+            if should_stop():
+                return
+            if now - last_save > 60 * recipe.checkpoint_minutes:
+                self.save()
+                last_save = last_log = time.monotonic()
+                logged_step = update.step
+
+    def save(self) -> None:
+        """Write all a resume needs, the weights as they are now, and the pictures."""
+        state, folder = self.state, self.folder
+        state.save(folder / "training" / "state.safetensors")
+        save_config(folder, self._config())
+        if state.average is None:
+            save_weights(folder, state.network.state_dict())
+        else:
+            save_weights(folder, state.average.state_dict())
+            save_weights(folder, state.network.state_dict(), "raw")
+        write_text(folder / "README.md", model_card(folder.name, self._config(), {}))
+        log = folder / "log.jsonl"
+        if log.exists() and log.stat().st_size:
+            draw_loss(log, folder / "loss.png", f"{self.plan.name}: training loss")
+        if isinstance(self.recipe, DiffusionRecipe) and state.average is not None:
+            draw_preview(state.network, state.average, self.recipe, folder / "preview.png")
+
+    def finish(self, test: Dataset | None) -> dict[str, float]:
+        """What a finished classifier is good for: its feature scale, and its accuracy on `test`."""
+        self.save()
+        if isinstance(self.recipe, DiffusionRecipe):
+            return {}
+        return calibrate(self.folder, self.dataset, test, self.device)
+
+    def _updates(self) -> Iterator[Update]:
+        return updates(
+            self.state,
+            self.recipe,
+            objective_of(self.recipe),
+            self.dataset,
+            self.plan.horizon,
+            fast_dtype(self.device),
+        )
+
+    def _config(self) -> CheckpointConfig:
+        recipe, state = self.recipe, self.state
+        data = DataRecord(
+            name=self.dataset.name,
+            sha256=self.dataset.sha256,
+            class_names=self.dataset.class_names,
+        )
+        training = TrainingRecord(
+            recipe=self.plan.name,
+            steps=state.step,
+            batch_size=recipe.batch_size,
+            images_seen=state.step * recipe.batch_size,
+            seconds=round(state.seconds, 1),
+            seed=recipe.seed,
+            label_dropout=getattr(recipe, "label_dropout", 0.0),
+            moving_average=getattr(recipe, "moving_average", None),
+            torch=torch.__version__,
+        )
+        if isinstance(recipe, DiffusionRecipe):
+            return DiffusionConfig(
+                network=recipe.network,
+                schedule=recipe.schedule,
+                prediction=recipe.prediction,
+                data=data,
+                training=training,
+            )
+        return ClassifierCheckpointConfig(network=recipe.network, data=data, training=training)
+
+
+def start(
+    folder: Path,
+    name: str,
+    recipe: Recipe,
+    dataset: Dataset,
+    device: torch.device,
+    *,
+    steps: int | None = None,
+    minutes: float | None = None,
+) -> Run:
+    """Set up a new run: its horizon comes from `steps`, else `minutes`, else the recipe."""
+    if folder.is_file():
+        raise UserError(f"{folder} is a file: choose a folder as --out")
+    if _plan_file(folder).exists() or (folder / "config.json").exists():
+        raise UserError(f"{folder} already holds a model: add --resume, or choose another --out")
+    if steps is not None and steps < 1:
+        raise UserError(f"a run needs at least 1 step, got {steps}")
+    if minutes is not None and not 0 < minutes < float("inf"):
+        raise UserError(f"a run needs a finite number of minutes above 0, got {minutes}")
+    _check_data(recipe, dataset)
+    state = _fresh_state(recipe, device)
+    horizon = steps or recipe.steps
+    if steps is None and minutes is not None:
+        horizon = max(
+            1, int(60 * minutes * (1 - _RESERVE) / _seconds_per_update(state, recipe, dataset))
+        )
+    plan = Plan(name=name, horizon=horizon, recipe=recipe.model_dump(mode="json"))
+    write_json(_plan_file(folder), plan.model_dump(mode="json"))
+    return Run(folder, plan, recipe, dataset, state, device)
+
+
+def resume(folder: Path, recipe: Recipe, dataset: Dataset, device: torch.device) -> Run:
+    """Set up a run that goes on where its folder left off."""
+    if not _plan_file(folder).exists():
+        raise UserError(f"nothing to resume in {folder}: start it without --resume")
+    plan = parse(Plan, read_json(_plan_file(folder)), str(_plan_file(folder)))
+    stored = parse_recipe(plan.recipe, str(_plan_file(folder)))
+    if stored != recipe:
+        raise UserError(
+            f"{folder} was started with another recipe ({_first_difference(stored, recipe)}): "
+            "resume with the same, or choose another --out"
+        )
+    _check_data(recipe, dataset)
+    state = _fresh_state(recipe, device)
+    saved = folder / "training" / "state.safetensors"
+    if (folder / "config.json").exists():
+        if load_config(folder).data.sha256 != dataset.sha256:
+            raise UserError(
+                f"{folder} was trained on other data than this {dataset.name}: resume with the "
+                "same images and labels, or choose another --out"
+            )
+        if not saved.exists():
+            raise UserError(f"{folder} holds a model but {saved} is gone: choose another --out")
+    if saved.exists():
+        state.restore(saved)
+    truncate_log(folder / "log.jsonl", state.step)
+    return Run(folder, plan, recipe, dataset, state, device)
+
+
+def objective_of(recipe: Recipe) -> Objective:
+    """What a recipe minimises."""
+    if isinstance(recipe, DiffusionRecipe):
+        return Denoising(
+            recipe.schedule, recipe.prediction, recipe.label_dropout, recipe.network.classes
+        )
+    return Classification(recipe.label_smoothing)
+
+
+def _fresh_state(recipe: Recipe, device: torch.device) -> TrainingState:
+    torch.manual_seed(derived_seed(recipe.seed, Purpose.INITIALISATION))
+    network: nn.Module
+    if isinstance(recipe, DiffusionRecipe):
+        network = UNet(recipe.network)
+    else:
+        network = Classifier(recipe.network)
+    return TrainingState.fresh(
+        network.to(device),
+        recipe.optimisation.betas,
+        recipe.optimisation.weight_decay,
+        averaged=isinstance(recipe, DiffusionRecipe),
+    )
+
+
+def _seconds_per_update(state: TrainingState, recipe: Recipe, dataset: Dataset) -> float:
+    """Measured on a copy, so that the run itself begins untouched."""
+    trial = TrainingState.fresh(
+        deepcopy(state.network),
+        recipe.optimisation.betas,
+        recipe.optimisation.weight_decay,
+        averaged=state.average is not None,
+    )
+    device = next(state.network.parameters()).device
+    running = updates(
+        trial, recipe, objective_of(recipe), dataset, 2 * _TIMED_UPDATES, fast_dtype(device)
+    )
+    next(running), next(running)
+    before = trial.seconds
+    for _ in islice(running, _TIMED_UPDATES):
+        pass
+    return (trial.seconds - before) / _TIMED_UPDATES
+
+
+def _check_data(recipe: Recipe, dataset: Dataset) -> None:
+    network = recipe.network
+    wanted = (network.channels, network.image_size, network.image_size)
+    found = tuple(dataset.images.shape[1:])
+    if wanted != found:
+        raise UserError(
+            f"the recipe's network takes images of {wanted}, but {dataset.name} has {found}: "
+            "set network.channels and network.image_size"
+        )
+    if network.classes is not None and network.classes != dataset.num_classes:
+        raise UserError(
+            f"the recipe's network knows {network.classes} classes, but {dataset.name} has "
+            f"{dataset.num_classes}: set network.classes"
+        )
+
+
+def _first_difference(stored: Recipe, given: Recipe) -> str:
+    old: Any = stored.model_dump(mode="json")
+    new: Any = given.model_dump(mode="json")
+    place = []
+    while isinstance(old, dict) and isinstance(new, dict):
+        key = next(key for key in old | new if old.get(key) != new.get(key))
+        place.append(key)
+        old, new = old.get(key), new.get(key)
+    return f"{'.'.join(place)} was {old}, now {new}"
+
+
+def _plan_file(folder: Path) -> Path:
+    return folder / "training" / "plan.json"
