@@ -1,0 +1,178 @@
+"""From a model and a setting to a sample set: the one way images are made."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from underone.checkpoint import DiffusionModel
+from underone.data import SampleSet, to_uint8
+from underone.diffusion import GRIDS, SAMPLERS, count_evaluations, sample
+from underone.errors import UserError, unknown
+from underone.networks.precision import fast_dtype
+
+DEFAULT_BATCH_SIZE = 128
+LABEL_POLICIES = ("balanced", "random")
+Precision = Literal["auto", "float32"]
+# The stream that random labels are drawn from: no sample's, for those have the index in its place.
+_LABEL_STREAM = 2**64 - 1
+
+
+@dataclass(frozen=True)
+class Setting:
+    """How to sample: everything that may differ between two sample sets of one model.
+
+    `sampler` and `grid` are names of `SAMPLERS` and `GRIDS`, `guidance` is the weight w, `clip`
+    clamps x0 to [-1, 1] after guidance.
+    """
+
+    sampler: str = "ddim"
+    steps: int = 20
+    grid: str = "trailing"
+    guidance: float = 0.0
+    clip: bool = True
+
+    def __post_init__(self) -> None:
+        if self.sampler not in SAMPLERS:
+            raise unknown("sampler", self.sampler, SAMPLERS)
+        if self.grid not in GRIDS:
+            raise unknown("grid", self.grid, GRIDS)
+
+    def check(self, model: DiffusionModel) -> None:
+        """A `UserError` where `model` cannot be sampled with this setting."""
+        most = model.config.schedule.steps
+        if not 1 <= self.steps <= most:
+            raise UserError(f"steps must lie in 1..{most} for {model.name}, got {self.steps}")
+        model.check_guidance(self.guidance)
+
+    def evaluations(self, model: DiffusionModel) -> int:
+        """The network evaluations an image costs: what is planned with; the count is measured."""
+        branches = 1 if self.guidance in (0, -1) or model.num_classes is None else 2
+        return self.steps * branches
+
+
+@dataclass(frozen=True)
+class Draw:
+    """Which samples: `count` of them, keyed by (seed, first), (seed, first + 1), ...
+
+    `labels`: "balanced" (sample i has class i mod C), "random" (uniform), or whole numbers
+    separated by commas, repeated in turn.
+    """
+
+    count: int
+    seed: int = 0
+    first: int = 0
+    labels: str = "balanced"
+
+    def __post_init__(self) -> None:
+        if self.count < 1:
+            raise UserError(f"count must be at least 1, got {self.count}")
+        if not (0 <= self.seed < 2**63 and 0 <= self.first < 2**63 - self.count):
+            raise UserError("seeds and indices must lie in 0..2^63 - 1")
+
+    @property
+    def keys(self) -> list[tuple[int, int]]:
+        """The (seed, index) of each sample."""
+        return [(self.seed, self.first + offset) for offset in range(self.count)]
+
+    def class_labels(self, classes: int) -> Tensor:
+        """The label of each sample, (count,) int64."""
+        indices = torch.arange(self.first, self.first + self.count)
+        if self.labels == "balanced":
+            return indices % classes
+        if self.labels == "random":
+            key = np.array([self.seed, _LABEL_STREAM], dtype=np.uint64)
+            stream = np.random.Generator(np.random.Philox(key=key))
+            drawn = stream.integers(classes, size=self.first + self.count)
+            return torch.from_numpy(drawn[self.first :])
+        chosen = torch.tensor(_parse_labels(self.labels, classes))
+        return chosen[indices % len(chosen)]
+
+
+def generate(
+    model: DiffusionModel,
+    setting: Setting,
+    draw: Draw,
+    *,
+    batch_size: int = DEFAULT_BATCH_SIZE,
+    precision: Precision = "auto",
+    on_images: Callable[[int], object] = lambda images: None,
+) -> SampleSet:
+    """Draw a sample set. `on_images` hears of each batch's size as it is done.
+
+    `precision`: "auto" runs the network in bfloat16 where the machine is fast in it.
+    """
+    images = []
+    with count_evaluations() as counter:
+        for batch in generate_batches(
+            model, setting, draw, batch_size=batch_size, precision=precision
+        ):
+            images.append(batch)
+            on_images(len(batch))
+    labels = None if model.num_classes is None else draw.class_labels(model.num_classes)
+    protocol = subject(model, setting, draw, precision) | {
+        "evaluations": {name: total / draw.count for name, total in counter.items()}
+    }
+    return SampleSet(torch.cat(images), labels, torch.tensor(draw.keys), protocol)
+
+
+def generate_batches(
+    model: DiffusionModel,
+    setting: Setting,
+    draw: Draw,
+    *,
+    batch_size: int = DEFAULT_BATCH_SIZE,
+    precision: Precision = "auto",
+) -> Iterator[Tensor]:
+    """The images of a draw, uint8 (B, C, H, W) on the CPU, batch after batch."""
+    setting.check(model)
+    device = next(model.network.parameters()).device
+    autocast = fast_dtype(device) if precision == "auto" else None
+    labels = None if model.num_classes is None else draw.class_labels(model.num_classes)
+    for batch in sample(
+        model.denoiser(setting.guidance, clip=setting.clip, autocast=autocast),
+        SAMPLERS[setting.sampler],
+        GRIDS[setting.grid],
+        setting.steps,
+        shape=model.shape,
+        keys=draw.keys,
+        labels=labels,
+        batch_size=batch_size,
+        device=device,
+    ):
+        yield to_uint8(batch.x.cpu())
+
+
+def subject(
+    model: DiffusionModel, setting: Setting, draw: Draw, precision: Precision
+) -> dict[str, Any]:
+    """What a sample set is of, as it is recorded beside every figure measured on it."""
+    dtype = fast_dtype(next(model.network.parameters()).device) if precision == "auto" else None
+    return {
+        "model": {"name": model.name, "sha256": model.sha256, "weights": model.weights},
+        "revision": model.config.network.revision,
+        **asdict(setting),
+        "guidance_scale": 1 + setting.guidance,
+        "labels": draw.labels,
+        "seed": draw.seed,
+        "first": draw.first,
+        "precision": "float32" if dtype is None else str(dtype).removeprefix("torch."),
+    }
+
+
+def _parse_labels(text: str, classes: int) -> list[int]:
+    try:
+        labels = [int(part) for part in text.split(",")]
+    except ValueError:
+        raise UserError(
+            f"labels must be {', '.join(LABEL_POLICIES)} or classes like 0,3,3, got {text!r}"
+        ) from None
+    outside = next((label for label in labels if not 0 <= label < classes), None)
+    if outside is not None:
+        raise UserError(
+            f"label {outside} is not a class of this model: choose from 0..{classes - 1}"
+        )
+    return labels
