@@ -1,0 +1,69 @@
+"""How the zoo was filled: `python -m underone.zoo.ship RUN`, for a finished run's folder.
+
+Weights become float16, and all that is said of a shipped model is measured on those weights.
+"""
+
+import argparse
+from pathlib import Path
+
+import torch
+
+from underone.checkpoint import (
+    ClassifierCheckpointConfig,
+    DiffusionModel,
+    load_checkpoint,
+    load_config,
+    load_tensors,
+    save_config,
+    save_weights,
+    weights_file,
+)
+from underone.data import load_dataset
+from underone.files import write_text
+from underone.generation import Draw, Setting, generate
+from underone.metrics import build_reference, measure
+from underone.training.calibration import calibrate
+from underone.training.card import model_card
+from underone.zoo import find_reference, load_extractor, zoo_folder
+
+CARD_SAMPLES = 5000
+CARD_SETTINGS = (Setting("ddim", 20), Setting("ddpm-small", 50))
+
+
+def ship(run: Path) -> None:
+    """Put a run's model into the zoo; a classifier with its reference, a model with its scores."""
+    config = load_config(run)
+    folder = zoo_folder() / run.name
+    save_config(folder, config)
+    save_weights(folder, load_tensors(weights_file(run)), dtype=torch.float16)
+    if isinstance(config, ClassifierCheckpointConfig):
+        train, test = (load_dataset(config.data.name, split) for split in ("train", "test"))
+        calibrate(folder, train, test)
+        reference = build_reference(train.name, train, test, load_extractor(run.name))
+        reference.save(zoo_folder() / "references" / f"{train.name}.npz")
+    else:
+        write_card(folder)
+
+
+def write_card(folder: Path) -> None:
+    """Measure a shipped diffusion model at `CARD_SETTINGS` and write its card."""
+    model = load_checkpoint(folder)
+    assert isinstance(model, DiffusionModel)  # noqa: S101 (for the type checker)
+    reference = find_reference(model.config.data.name)
+    extractor = load_extractor(reference.extractor)
+    scores = {}
+    for setting in CARD_SETTINGS:
+        samples = generate(model, setting, Draw(CARD_SAMPLES))
+        result = measure(samples, extractor, reference)
+        key = f"FID@{extractor.name}, {setting.sampler}, {setting.steps} steps, w = 0"
+        scores[key] = (
+            f"{result.fid:.3f} ({CARD_SAMPLES:,} balanced samples, seed 0, "
+            f"{samples.protocol['precision']}; floor {result.floor.fid:.3f})"
+        )
+    write_text(folder / "README.md", model_card(folder.name, model.config, scores))
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("run", type=Path)
+    ship(parser.parse_args().run)
