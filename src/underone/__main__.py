@@ -1,0 +1,5 @@
+"""`python -m underone`."""
+
+from underone.cli import main
+
+main()

@@ -1,0 +1,50 @@
+"""The commands: parse, call, print. No logic."""
+
+import sys
+
+import click
+
+import underone
+from underone.cli.data import data
+from underone.cli.evaluate import evaluate
+from underone.cli.guide import guide
+from underone.cli.models import models
+from underone.cli.sample import sample
+from underone.cli.train import train
+from underone.errors import UserError
+
+_CONTEXT = {
+    "help_option_names": ["-h", "--help"],
+    "show_default": True,
+    "max_content_width": 100,
+}
+
+
+@click.group(context_settings=_CONTEXT)
+@click.version_option(underone.__version__, prog_name="underone")
+def underone_command() -> None:
+    """A laboratory for diffusion sampling: train, sample in every way that matters, measure."""
+
+
+for command in (guide, train, sample, evaluate, data, models):
+    underone_command.add_command(command)
+
+
+def main() -> None:
+    """Run the command line; a user's mistake is one line on standard error and exit status 2."""
+    try:
+        underone_command.main(standalone_mode=False)
+    except click.exceptions.Abort:
+        sys.exit(130)
+    except click.ClickException as error:
+        _fail(error.format_message())
+    except UserError as error:
+        _fail(str(error))
+    except BrokenPipeError:
+        sys.stderr.close()
+        sys.exit(0)
+
+
+def _fail(message: str) -> None:
+    sys.stderr.write(f"underone: {' '.join(message.split())}\n")
+    sys.exit(2)

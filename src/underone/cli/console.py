@@ -1,0 +1,64 @@
+"""What the commands print with: results on standard output, all else on standard error."""
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+
+from underone.checkpoint import Checkpoint
+
+out = Console(highlight=False)
+err = Console(stderr=True, highlight=False)
+
+
+def print_json(value: object) -> None:
+    """One JSON object on standard output."""
+    out.print(json.dumps(value, indent=2), markup=False, soft_wrap=True)
+
+
+def progress_bar() -> Progress:
+    """A bar with counts, time gone and time left, on standard error."""
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        console=err,
+    )
+
+
+@contextmanager
+def counted(description: str, total: int) -> Iterator[Callable[[int], object]]:
+    """A progress bar to be told of each batch's size."""
+    with progress_bar() as progress:
+        task = progress.add_task(description, total=total)
+        yield lambda images: progress.advance(task, images)
+
+
+def announce_revision(checkpoint: Checkpoint) -> None:
+    """Say so where a checkpoint is of the legacy architecture."""
+    if checkpoint.config.network.revision == 1:
+        err.print(
+            f"{checkpoint.name} is a checkpoint of the legacy architecture revision 1 "
+            "(unaligned downsampling); it works as it always did, and new models are revision 2"
+        )
+
+
+def table(title: str, *columns: str) -> Table:
+    """A quiet table with right-aligned figures."""
+    grid = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False)
+    for index, column in enumerate(columns):
+        grid.add_column(column, justify="left" if index == 0 else "right")
+    return grid

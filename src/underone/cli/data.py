@@ -1,0 +1,46 @@
+"""`underone data`."""
+
+from pathlib import Path
+
+import click
+
+from underone.cli.console import err, out, print_json, table
+from underone.data import DATASET_NAMES, Dataset, load_dataset
+from underone.errors import UserError
+
+
+@click.command(epilog=f"Named data sets: {', '.join(DATASET_NAMES)}.")
+@click.argument("name")
+@click.option("--root", type=click.Path(path_type=Path), help="Look for the files here alone.")
+@click.option("--json", "as_json", is_flag=True, help="Print the description as JSON.")
+def data(name: str, root: Path | None, as_json: bool) -> None:
+    """Find or download the data set NAME, verify it whole, and describe it.
+
+    NAME is a named data set or a folder of images by class.
+    """
+    splits = [load_dataset(name, "train", root)]
+    try:
+        splits.append(load_dataset(name, "test", root))
+    except UserError as error:
+        err.print(f"no test split: {error}", markup=False)
+    if as_json:
+        print_json([_described(dataset) for dataset in splits])
+        return
+    grid = table(name, "split", "images", "channels x height x width", "sha256")
+    for dataset in splits:
+        shape = " x ".join(str(size) for size in dataset.images.shape[1:])
+        grid.add_row(dataset.split, f"{len(dataset):,}", shape, dataset.sha256[:16])
+    out.print(grid)
+    out.print("classes: " + ", ".join(splits[0].class_names), markup=False)
+
+
+def _described(dataset: Dataset) -> dict[str, object]:
+    counts = dataset.labels.bincount(minlength=dataset.num_classes).tolist()
+    return {
+        "name": dataset.name,
+        "split": dataset.split,
+        "images": len(dataset),
+        "shape": list(dataset.images.shape[1:]),
+        "classes": dict(zip(dataset.class_names, counts, strict=True)),
+        "sha256": dataset.sha256,
+    }

@@ -1,0 +1,100 @@
+"""`underone sample`."""
+
+from pathlib import Path
+
+import click
+
+from underone.cli.console import announce_revision, counted, err, print_json
+from underone.data import SampleSet, save_picture, tile
+from underone.diffusion import GRIDS, SAMPLERS
+from underone.errors import UserError
+from underone.generation import Draw, Setting, generate
+from underone.zoo import load_model
+
+_DEFAULT = Setting()
+
+
+@click.command(
+    epilog=f"Samplers: {', '.join(SAMPLERS)}. Grids: {', '.join(GRIDS)}. "
+    "The null label is one more than the last class; w = -1 samples with it."
+)
+@click.argument("model")
+@click.option("--sampler", default=_DEFAULT.sampler, help="How to step.")
+@click.option("--steps", default=_DEFAULT.steps, help="Network evaluations without guidance.")
+@click.option("--grid", default=_DEFAULT.grid, help="Where the steps are placed.")
+@click.option(
+    "--guidance",
+    default=_DEFAULT.guidance,
+    help="The weight w of (1+w) model(x, class) - w model(x, none); others' scale is 1+w.",
+)
+@click.option("--clip/--no-clip", default=_DEFAULT.clip, help="Clamp x0 to [-1, 1].")
+@click.option("--labels", default="balanced", help="balanced, random, or classes like 0,3,3.")
+@click.option("--count", default=100, help="How many samples.")
+@click.option("--seed", default=0, help="With a sample's index, the key of its noise.")
+@click.option("--first", default=0, help="The index of the first sample.")
+@click.option(
+    "--precision",
+    type=click.Choice(["auto", "float32"]),
+    default="auto",
+    help="auto: bfloat16 where the machine is fast in it.",
+)
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    default=Path("samples.png"),
+    help="A .png grid, an .npz of arrays, or a folder for PNGs.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print what was drawn as JSON.")
+def sample(
+    model: str,
+    sampler: str,
+    steps: int,
+    grid: str,
+    guidance: float,
+    clip: bool,
+    labels: str,
+    count: int,
+    seed: int,
+    first: int,
+    precision: str,
+    out: Path,
+    as_json: bool,
+) -> None:
+    """Draw samples of MODEL, a shipped model's name or a checkpoint folder."""
+    setting = Setting(sampler, steps, grid, guidance, clip)
+    draw = Draw(count, seed, first, labels)
+    _check_output(out)
+    loaded = load_model(model)
+    announce_revision(loaded)
+    with counted(f"{sampler}, {steps} steps", count) as on_images:
+        samples = generate(
+            loaded,
+            setting,
+            draw,
+            precision="auto" if precision == "auto" else "float32",
+            on_images=on_images,
+        )
+    _save(samples, out)
+    if as_json:
+        print_json({"out": str(out), "count": count, **samples.protocol})
+    else:
+        cost = sum(samples.protocol["evaluations"].values())
+        err.print(f"{out}: {count} samples, {cost:g} network evaluations each")
+
+
+def _check_output(out: Path) -> None:
+    """Refuse before the work what would be refused after it."""
+    if out.suffix.lower() not in ("", ".png", ".npz"):
+        raise UserError(f"--out {out}: end it in .png or .npz, or name a folder")
+    if out.suffix == "" and out.exists() and (out.is_file() or any(out.iterdir())):
+        raise UserError(f"--out {out} exists and is not an empty folder: choose another name")
+
+
+def _save(samples: SampleSet, out: Path) -> None:
+    if out.suffix.lower() == ".npz":
+        samples.save_npz(out)
+    elif out.suffix.lower() == ".png":
+        columns = 10 if len(samples) >= 10 else len(samples)
+        save_picture(tile(samples.images, columns=columns, scale=2), out)
+    else:
+        samples.save_png_folder(out)

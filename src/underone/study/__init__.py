@@ -1,0 +1,1 @@
+"""Studies: which cells to measure, running them, and the report."""
