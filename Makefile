@@ -1,0 +1,43 @@
+# Every target sets up what it needs at first use. PYTHON chooses the interpreter (3.11 or later).
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# TORCH_INDEX chooses where torch comes from: on Linux, PyPI's build brings gigabytes of CUDA, and
+# https://download.pytorch.org/whl/cpu has the CPU build.
+TORCH := $(shell grep '^torch==' constraints.txt)
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+
+.PHONY: guide test check format clean
+
+guide: $(VENV)/.installed ## compare samplers, steps and guidance on the shipped model
+	$(BIN)/underone guide
+
+test: $(VENV)/.tests ## run the tests
+	$(BIN)/python -m pytest
+
+check: $(VENV)/.check ## format, lint and types
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+format: $(VENV)/.check
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	@echo 'Setting up $(VENV), once: a minute or two.'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(PIP) $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) '$(TORCH)'
+	$(PIP) --constraint constraints.txt --editable .
+	touch $@
+
+$(VENV)/.tests: $(VENV)/.installed
+	$(PIP) --constraint constraints.txt --editable '.[test]'
+	touch $@
+
+$(VENV)/.check: $(VENV)/.tests
+	$(PIP) --constraint constraints.txt --editable '.[check]'
+	touch $@
+
+clean:
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis
