@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 TORCH := $(shell grep '^torch==' constraints.txt)
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: guide test check format clean
+.PHONY: guide test check format docs clean
 
 guide: $(VENV)/.installed ## compare samplers, steps and guidance on the shipped model
 	$(BIN)/underone guide
@@ -19,6 +19,10 @@ check: $(VENV)/.check ## format, lint and types
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+docs: $(VENV)/.installed ## draw the pictures of the documentation anew
+	$(BIN)/underone sample fashion-mnist --sampler ddim --steps 20 --count 50 --precision float32 \
+		--out docs/samples.png
 
 format: $(VENV)/.check
 	$(BIN)/ruff format .

@@ -26,6 +26,11 @@ def print_json(value: object) -> None:
     out.print(json.dumps(value, indent=2), markup=False, soft_wrap=True)
 
 
+def note(message: str) -> None:
+    """One line for the user on standard error, never wrapped or read as markup."""
+    err.print(message, markup=False, soft_wrap=True)
+
+
 def progress_bar() -> Progress:
     """A bar with counts, time gone and time left, on standard error."""
     return Progress(
@@ -50,7 +55,7 @@ def counted(description: str, total: int) -> Iterator[Callable[[int], object]]:
 def announce_revision(checkpoint: Checkpoint) -> None:
     """Say so where a checkpoint is of the legacy architecture."""
     if checkpoint.config.network.revision == 1:
-        err.print(
+        note(
             f"{checkpoint.name} is a checkpoint of the legacy architecture revision 1 "
             "(unaligned downsampling); it works as it always did, and new models are revision 2"
         )

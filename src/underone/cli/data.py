@@ -4,9 +4,8 @@ from pathlib import Path
 
 import click
 
-from underone.cli.console import err, out, print_json, table
-from underone.data import DATASET_NAMES, Dataset, load_dataset
-from underone.errors import UserError
+from underone.cli.console import out, print_json, table
+from underone.data import DATASET_NAMES, Dataset, available_splits, load_dataset
 
 
 @click.command(epilog=f"Named data sets: {', '.join(DATASET_NAMES)}.")
@@ -18,11 +17,7 @@ def data(name: str, root: Path | None, as_json: bool) -> None:
 
     NAME is a named data set or a folder of images by class.
     """
-    splits = [load_dataset(name, "train", root)]
-    try:
-        splits.append(load_dataset(name, "test", root))
-    except UserError as error:
-        err.print(f"no test split: {error}", markup=False)
+    splits = [load_dataset(name, split, root) for split in available_splits(name)]
     if as_json:
         print_json([_described(dataset) for dataset in splits])
         return
@@ -31,7 +26,7 @@ def data(name: str, root: Path | None, as_json: bool) -> None:
         shape = " x ".join(str(size) for size in dataset.images.shape[1:])
         grid.add_row(dataset.split, f"{len(dataset):,}", shape, dataset.sha256[:16])
     out.print(grid)
-    out.print("classes: " + ", ".join(splits[0].class_names), markup=False)
+    out.print("classes: " + ", ".join(splits[0].class_names))
 
 
 def _described(dataset: Dataset) -> dict[str, object]:

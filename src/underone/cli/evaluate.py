@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from underone.cli.console import err, out, print_json, table
+from underone.cli.console import note, out, print_json, table
 from underone.data import read_samples
 from underone.metrics import Measurement, measure
 from underone.zoo import find_reference, load_extractor, reference_names
@@ -41,7 +41,7 @@ def show(measurement: Measurement) -> None:
     grid.add_row("extractor", protocol.extractor.sha256[:16])
     out.print(grid)
     if measurement.rank_deficient:
-        err.print(
+        note(
             f"{protocol.count} samples are no more than the features have dimensions: "
             "this FID says little; draw more"
         )

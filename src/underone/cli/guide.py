@@ -1,5 +1,6 @@
 """`underone guide`."""
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,7 +10,7 @@ from rich.live import Live
 from rich.progress import Progress, TaskID
 from rich.table import Table
 
-from underone.cli.console import announce_revision, err, out, print_json, progress_bar, table
+from underone.cli.console import announce_revision, err, note, out, print_json, progress_bar, table
 from underone.study.cell import Bench, CellResult
 from underone.study.guide import Guide, open_guide
 from underone.study.report import Tables, setting_title, summary, write_report
@@ -39,14 +40,20 @@ def guide(
     bench = Bench(loaded, load_extractor(against.extractor), against)
     opened, continued = open_guide(folder, bench, minutes, seed)
     _introduce(opened, continued)
-    results = _run(opened)
+    try:
+        results = _run(opened)
+    except KeyboardInterrupt:
+        if done := opened.results():
+            write_report(opened, done)
+        note(f"stopped with {len(done)} of {len(opened.cells)} settings; the same command goes on")
+        sys.exit(130)
     page = write_report(opened, results)
     if as_json:
         print_json(summary(bench, results))
         return
     if not err.is_terminal:
         out.print(_tables(opened, results))
-    out.print(f"{page}: open it in a browser", markup=False)
+    out.print(f"{page}: open it in a browser")
 
 
 def _introduce(guide: Guide, continued: bool) -> None:
@@ -55,15 +62,14 @@ def _introduce(guide: Guide, continued: bool) -> None:
     evaluations = sum(cell.cost(model) for cell in missing)
     estimate = evaluations * plan.seconds_per_evaluation / 60
     begun = "going on with the plan of this folder: " if continued else ""
-    err.print(
+    note(
         f"{begun}{len(plan.settings)} settings, {plan.count} samples each; "
         f"{len(missing)} to run, about {estimate:.1f} minutes",
-        markup=False,
     )
 
 
 def _run(guide: Guide) -> list[CellResult]:
-    """Run what is missing, showing the tables as they fill; the report follows every cell."""
+    """Run what is missing, showing the tables as they fill."""
     missing, model = guide.missing(), guide.bench.model
     results = guide.results()
     progress = progress_bar()
@@ -76,7 +82,7 @@ def _run(guide: Guide) -> list[CellResult]:
             results.append(result)
             if not err.is_terminal:
                 title = setting_title(result.setting)
-                err.print(f"{title}: FID {result.measurement.fid:.3f}", markup=False)
+                note(f"{title}: FID {result.measurement.fid:.3f}")
         live.update(_tables(guide, results))
     return results
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from underone.cli.console import announce_revision, counted, err, print_json
+from underone.cli.console import announce_revision, counted, note, print_json
 from underone.data import SampleSet, save_picture, tile
 from underone.diffusion import GRIDS, SAMPLERS
 from underone.errors import UserError
@@ -79,7 +79,7 @@ def sample(
         print_json({"out": str(out), "count": count, **samples.protocol})
     else:
         cost = sum(samples.protocol["evaluations"].values())
-        err.print(f"{out}: {count} samples, {cost:g} network evaluations each")
+        note(f"{out}: {count} samples, {cost:g} network evaluations each")
 
 
 def _check_output(out: Path) -> None:

@@ -6,8 +6,8 @@ from pathlib import Path
 import click
 import torch
 
-from underone.cli.console import err, print_json, progress_bar
-from underone.data import load_dataset
+from underone.cli.console import note, print_json, progress_bar
+from underone.data import available_splits, load_dataset
 from underone.errors import UserError
 from underone.training.loop import DivergedError
 from underone.training.recipe import load_recipe, shipped_recipes
@@ -50,6 +50,9 @@ def train(
     folder = out or Path("runs") / Path(recipe).stem
     dataset = load_dataset(settings.data, "train", root)
     where = _device(device)
+    test = None
+    if settings.kind == "classifier" and "test" in available_splits(settings.data):
+        test = load_dataset(settings.data, "test", root)
     if resuming:
         if steps is not None:
             raise UserError(
@@ -59,24 +62,24 @@ def train(
     else:
         name = Path(recipe).stem
         run = start(folder, name, settings, dataset, where, steps=steps, minutes=max_minutes)
-    err.print(f"{folder}: step {run.state.step} of {run.plan.horizon}")
+    note(f"{folder}: step {run.state.step} of {run.plan.horizon}")
     limit = max_minutes if resuming else None
     with stop_on_signals() as stop:
         try:
             _watch(run, stop, limit)
         except DivergedError as error:
-            err.print(f"underone: {error}; {folder} keeps the last good checkpoint", markup=False)
+            note(f"underone: {error}; {folder} keeps the last good checkpoint")
             sys.exit(1)
     if not run.done:
         run.save()
-        err.print(f"stopped at step {run.state.step} of {run.plan.horizon}; --resume goes on")
+        note(f"stopped at step {run.state.step} of {run.plan.horizon}; --resume goes on")
         sys.exit(128 + stop.signal if stop.signal is not None else 0)
-    scores = run.finish(load_dataset(settings.data, "test", root))
+    scores = run.finish(test)
     if as_json:
         print_json({"folder": str(folder), "steps": run.state.step, **scores})
     else:
         text = "".join(f", {name.replace('_', ' ')} {value:.2%}" for name, value in scores.items())
-        err.print(f"{folder}: done, {run.state.step} steps{text}")
+        note(f"{folder}: done, {run.state.step} steps{text}")
 
 
 def _watch(run: Run, stop: StopRequest, minutes: float | None) -> None:

@@ -2,7 +2,7 @@
 
 from underone.data.dataset import SPLITS, Dataset, balanced_indices
 from underone.data.images import check_images, to_model_range, to_uint8
-from underone.data.load import DATASET_NAMES, load_dataset
+from underone.data.load import DATASET_NAMES, available_splits, load_dataset
 from underone.data.locate import cache_folder
 from underone.data.picture import png_bytes, save_picture, tile, to_picture
 from underone.data.sample_set import SampleSet, read_samples
@@ -12,6 +12,7 @@ __all__ = [
     "SPLITS",
     "Dataset",
     "SampleSet",
+    "available_splits",
     "balanced_indices",
     "cache_folder",
     "check_images",

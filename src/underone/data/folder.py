@@ -30,9 +30,14 @@ def read_folder(root: Path, split: str) -> Dataset:
     )
 
 
+def folder_splits(root: Path) -> tuple[str, ...]:
+    """The splits a folder of images has: both if it is divided, else "train" alone."""
+    return SPLITS if all((root / name).is_dir() for name in SPLITS) else SPLITS[:1]
+
+
 def _split_folder(root: Path, split: str) -> Path:
     folders = {name: root / name for name in SPLITS if (root / name).is_dir()}
-    if len(folders) == len(SPLITS):
+    if folder_splits(root) == SPLITS:
         _check_same_classes(folders["train"], folders["test"])
         return folders[split]
     # Taking ROOT/train and, say, ROOT/val as two classes would mislabel everything in silence.

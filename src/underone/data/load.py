@@ -4,13 +4,21 @@ import os
 from pathlib import Path
 
 from underone.data.cifar import read_cifar10
-from underone.data.dataset import Dataset, check_split
+from underone.data.dataset import SPLITS, Dataset, check_split
 from underone.data.fashion_mnist import read_fashion_mnist
-from underone.data.folder import read_folder
+from underone.data.folder import folder_splits, read_folder
 from underone.data.locate import locate_cifar10, locate_fashion_mnist
 from underone.errors import UserError, unknown
 
 DATASET_NAMES = ("cifar10", "fashion-mnist")
+
+
+def available_splits(name: str) -> tuple[str, ...]:
+    """The splits of a data set: both, but for a folder of images that is not divided."""
+    folder = Path(name).expanduser()
+    if name in DATASET_NAMES or not folder.is_dir():
+        return SPLITS
+    return folder_splits(folder)
 
 
 def load_dataset(name: str, split: str = "train", root: Path | None = None) -> Dataset:

@@ -1,0 +1,81 @@
+"""What many tests need: a small diffusion model in a checkpoint folder."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import settings
+from torch import nn
+
+from underone.checkpoint import (
+    DataRecord,
+    DiffusionConfig,
+    DiffusionModel,
+    TrainingRecord,
+    build_network,
+    load_checkpoint,
+    save_config,
+    save_weights,
+)
+from underone.diffusion import LinearBeta, Noise
+from underone.networks import UNetConfig
+from underone.networks.layers import Revision
+
+# Deadlines measure how busy the machine is, not the code.
+settings.register_profile("unhurried", deadline=None)
+settings.load_profile("unhurried")
+
+ModelFolder = Callable[..., Path]
+
+
+@pytest.fixture(scope="session")
+def model_folder(tmp_path_factory: pytest.TempPathFactory) -> ModelFolder:
+    """Makes the checkpoint folder of a small random network on FashionMNIST's shape."""
+
+    def make(
+        name: str = "small", revision: Revision = 2, label_dropout: float = 0.1, steps: int = 1000
+    ) -> Path:
+        folder = tmp_path_factory.mktemp("models") / name
+        config = DiffusionConfig(
+            network=UNetConfig(
+                image_size=28,
+                channels=1,
+                classes=10,
+                width=8,
+                attention=(7,),
+                heads=2,
+                patch=2,
+                revision=revision,
+            ),
+            schedule=LinearBeta(steps=steps),
+            prediction=Noise(),
+            data=DataRecord(name="fashion-mnist", sha256="0" * 64, class_names=tuple("0123456789")),
+            training=TrainingRecord(
+                recipe="none",
+                steps=1,
+                batch_size=1,
+                images_seen=1,
+                seconds=1.0,
+                seed=0,
+                label_dropout=label_dropout,
+                torch="2",
+            ),
+        )
+        torch.manual_seed(0)
+        network = build_network(config)
+        for parameter in network.parameters():
+            nn.init.normal_(parameter, std=0.1)
+        save_config(folder, config)
+        save_weights(folder, network.state_dict())
+        return folder
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def small_model(model_folder: ModelFolder) -> DiffusionModel:
+    """A small random diffusion model."""
+    model = load_checkpoint(model_folder())
+    assert isinstance(model, DiffusionModel)
+    return model

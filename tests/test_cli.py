@@ -1,0 +1,215 @@
+"""The commands as a user meets them: results, and one clear line for every mistake."""
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
+
+from conftest import ModelFolder
+from underone.cli import main
+
+SLICE = Path(__file__).parent / "data" / "fashion-mnist"
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """Runs a command in this process: (exit status, standard output, standard error)."""
+
+    def call(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["underone", *map(str, arguments)])
+        try:
+            main()
+            status = 0
+        except SystemExit as stop:
+            status = int(stop.code or 0)
+        captured = capsys.readouterr()
+        return status, captured.out, captured.err
+
+    return call
+
+
+def test_sample_and_evaluate(run: Run, model_folder: ModelFolder, tmp_path: Path) -> None:
+    model = model_folder()
+    npz = tmp_path / "samples.npz"
+    status, out, _ = run(
+        "sample", model, "--steps", 2, "--count", 30, "--guidance", 1, "--out", npz, "--json"
+    )
+    assert status == 0
+    assert json.loads(out)["evaluations"] == {"model": 4}
+    status, out, _ = run("evaluate", npz, "--reference", "fashion-mnist", "--json")
+    assert status == 0
+    measured = json.loads(out)
+    assert measured["protocol"]["count"] == 30
+    assert measured["subject"]["guidance"] == 1
+    folder = tmp_path / "pictures"
+    run("sample", model, "--steps", 2, "--count", 30, "--guidance", 1, "--out", folder)
+    status, out, _ = run("evaluate", folder, "--reference", "fashion-mnist", "--json")
+    assert json.loads(out)["fid"] == measured["fid"]  # on disk as in memory
+    grid = tmp_path / "grid.png"
+    assert run("sample", model, "--steps", 1, "--count", 7, "--out", grid)[0] == 0
+    assert Image.open(grid).size == (7 * 58 + 2, 60)
+    status, out, error = run("evaluate", npz, "--reference", "fashion-mnist")
+    assert "FID@fashion-mnist-classifier" in out
+    assert "draw more" in error
+
+
+def test_a_legacy_folder_samples_and_says_so(
+    run: Run, model_folder: ModelFolder, tmp_path: Path
+) -> None:
+    legacy = model_folder("legacy", revision=1)
+    out = tmp_path / "legacy.npz"
+    status, _, error = run("sample", legacy, "--steps", 2, "--count", 2, "--out", out)
+    assert status == 0
+    assert "revision 1" in error
+    _, _, error = run("sample", model_folder(), "--steps", 1, "--count", 1, "--out", out)
+    assert "revision 1" not in error
+
+
+def test_train_stop_and_resume(run: Run, tmp_path: Path) -> None:
+    common = ["--root", SLICE, "--out", tmp_path / "run", "--set", "batch_size=8"]
+    # The slice holds a test split alone, so as a folder of images it is given by class.
+    folder = tmp_path / "images"
+    _write_folder(folder)
+    common[0:2] = ["--set", f'data="{folder}"']
+    status, _, error = run("train", "tiny", "--steps", 6, *common)
+    assert status == 0, error
+    assert "6 steps" in error
+    for name in ("config.json", "model.safetensors", "raw.safetensors", "log.jsonl", "loss.png"):
+        assert (tmp_path / "run" / name).exists()
+    assert Image.open(tmp_path / "run" / "preview.png").size[0] > 500
+    status, _, error = run("train", "tiny", "--steps", 6, *common)
+    assert status == 2
+    assert "--resume" in error
+    assert run("train", "tiny", "--resume", *common)[0] == 0
+    out = tmp_path / "a.png"
+    assert run("sample", tmp_path / "run", "--steps", 2, "--count", 10, "--out", out)[0] == 0
+
+
+def _write_folder(folder: Path) -> None:
+    generator = np.random.default_rng(0)
+    for split in ("train", "test"):
+        for label in range(10):
+            place = folder / split / f"class{label}"
+            place.mkdir(parents=True)
+            for index in range(3):
+                pixels = generator.integers(0, 256, (28, 28), dtype=np.uint8)
+                Image.fromarray(pixels).save(place / f"{index}.png")
+
+
+def test_data_and_models(run: Run, tmp_path: Path) -> None:
+    _write_folder(tmp_path / "images")
+    status, out, _ = run("data", tmp_path / "images", "--json")
+    assert status == 0
+    assert [split["images"] for split in json.loads(out)] == [30, 30]
+    status, out, _ = run("models", "--json")
+    assert status == 0
+    assert set(json.loads(out)["models"]) >= {"fashion-mnist", "fashion-mnist-classifier"}
+    assert "fashion-mnist-classifier" in run("models")[1]
+
+
+def test_help_shows_defaults(run: Run) -> None:
+    for command in ("guide", "train", "sample", "evaluate", "data", "models"):
+        status, out, _ = run(command, "--help")
+        assert status == 0
+        assert "Usage: underone" in out
+    assert "[default: ddim]" in run("sample", "--help")[1]
+
+
+MISTAKES = [
+    ("sample fashion-mnist --sampler ddmi", "did you mean 'ddim'"),
+    ("sample fashion-mnist --steps 0", "1..1000"),
+    ("sample fashion-mnist --steps 1001", "1..1000"),
+    ("sample fashion-mnist --labels 10", "0..9"),
+    ("sample fashion-mnist --guidance -2", ">= -1"),
+    ("sample fashion-mnist --guidance nan", "finite"),
+    ("sample fashion-mnist --count 0", "at least 1"),
+    ("sample fashion-mnist --out x.jpg", ".png or .npz"),
+    ("sample fashion-mnist --stepps 3", "--steps"),
+    ("sample fashion-mnst", "did you mean 'fashion-mnist'"),
+    ("sample ./nothing-here", "nothing-here"),
+    ("sample fashion-mnist-classifier", "cannot be sampled"),
+    ("evaluate missing.npz --reference fashion-mnist", "missing.npz"),
+    ("evaluate missing.npz", "--reference"),
+    ("train fashion-mnits", "did you mean 'fashion-mnist'"),
+    ("train tiny --set network.widht=3", "did you mean 'width'"),
+    ("train tiny --steps 3 --max-minutes 1", "not both"),
+    ("train tiny --device qpu", "qpu"),
+    ("data cifar11", "did you mean 'cifar10'"),
+    ("guide fashion-mnist --minutes 0", "above 0"),
+    ("gide", "gide"),
+]
+
+
+@pytest.mark.parametrize(("command", "expected"), MISTAKES, ids=[line for line, _ in MISTAKES])
+def test_a_mistake_is_one_line_and_status_2(
+    run: Run, command: str, expected: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    status, out, error = run(*command.split())
+    assert status == 2
+    assert out == ""
+    assert error.startswith("underone: ")
+    assert error.count("\n") == 1
+    assert expected in error
+    assert list(tmp_path.iterdir()) == []  # nothing half-written
+
+
+def test_broken_checkpoints_are_told_apart(
+    run: Run, model_folder: ModelFolder, tmp_path: Path
+) -> None:
+    good = model_folder("whole")
+    weights = good / "model.safetensors"
+
+    def refused(folder: Path, *expected: str) -> None:
+        status, _, error = run("sample", folder, "--out", tmp_path / "never.png")
+        assert status == 2
+        assert error.count("\n") == 1
+        for part in expected:
+            assert part in error
+        assert not (tmp_path / "never.png").exists()
+
+    def broken(name: str) -> Path:
+        return Path(shutil.copytree(good, tmp_path / name))
+
+    refused(weights, "bare state dict", "revision 2")
+    folder = broken("no-config")
+    (folder / "config.json").unlink()
+    refused(folder, "bare state dict", "config.json")
+    folder = broken("mixed")
+    shutil.copy(model_folder("old", revision=1) / "model.safetensors", folder)
+    refused(folder, "revision 1", "revision 2", "downsample.0.")
+    folder = broken("truncated")
+    (folder / "model.safetensors").write_bytes(weights.read_bytes()[:-1])
+    refused(folder, "not a whole safetensors file")
+    folder = broken("pickled")
+    torch.save(load_file(weights), folder / "model.safetensors")
+    refused(folder, "pickle")
+    folder = broken("nan")
+    tensors = load_file(weights)
+    tensors["stem.weight"][0] = float("nan")
+    save_file(tensors, folder / "model.safetensors")
+    refused(folder, "stem.weight", "NaN")
+
+
+def test_an_empty_data_folder_is_told(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    status, _, error = run("data", tmp_path / "empty")
+    assert status == 2
+    assert error.count("\n") == 1
+    assert "empty" in error
+
+
+def test_it_runs_as_a_module() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "underone", "--version"], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.startswith("underone, version")

@@ -1,0 +1,113 @@
+from fractions import Fraction
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from helpers import each_grid, each_schedule, float64
+from underone.diffusion import (
+    GRIDS,
+    Cosine,
+    Grid,
+    LinearBeta,
+    Quadratic,
+    Schedule,
+    Trailing,
+    Uniform,
+    node_at,
+    nodes,
+)
+from underone.errors import UserError
+
+
+def whole_steps(grid: Grid, steps: int, total: int = 1000) -> list[float]:
+    """The grid's steps k = t T, from clean to noisy."""
+    return (grid(LinearBeta(steps=total), steps) * total).flip(0).tolist()
+
+
+def check(grid: Grid, schedule: Schedule, steps: int) -> None:
+    times = grid(schedule, steps)
+    assert times.dtype == torch.float64
+    assert times.shape == (steps,)
+    assert (times.diff() < 0).all(), f"not strictly decreasing at {steps} steps"
+    assert times[-1] * schedule.steps > 1 - 1e-9, f"beyond the first step at {steps} steps"
+    assert times[0] <= 1, f"beyond the last step at {steps} steps"
+    log_snr = node_at(schedule, times).log_snr
+    assert log_snr.isfinite().all()
+    assert (log_snr.diff() > 0).all()
+
+
+@each_grid
+@each_schedule
+def test_every_number_of_steps_descends_strictly(grid: Grid, schedule: Schedule) -> None:
+    for steps in range(1, 1001):
+        check(grid, schedule, steps)
+
+
+@settings(deadline=None)
+@given(st.sampled_from(list(GRIDS.values())), st.integers(1, 5000), st.data())
+def test_schedules_of_any_length_have_grids(grid: Grid, total: int, data: st.DataObject) -> None:
+    check(grid, Cosine(steps=total), data.draw(st.integers(1, total)))
+
+
+EXPECTED: list[tuple[Grid, int, list[float]]] = [
+    (Uniform(), 1, [1]),
+    (Uniform(), 7, [1, 143, 286, 429, 572, 715, 858]),
+    (Uniform(), 10, [1, 101, 201, 301, 401, 501, 601, 701, 801, 901]),
+    (Uniform(), 50, list(range(1, 1001, 20))),
+    (Trailing(), 1, [1000]),
+    (Trailing(), 7, [143, 286, 429, 571, 714, 857, 1000]),
+    (Trailing(), 10, [100, 200, 300, 400, 500, 600, 700, 800, 900, 1000]),
+    (Trailing(), 50, list(range(20, 1001, 20))),
+    (Quadratic(), 1, [1000]),
+    (Quadratic(), 2, [1, 1000]),
+    (Quadratic(), 7, [1, 28.75, 112, 250.75, 445, 694.75, 1000]),
+    (Quadratic(), 10, [float(1 + 999 * Fraction(i, 9) ** 2) for i in range(10)]),
+    (Quadratic(), 50, [float(1 + 999 * Fraction(i, 49) ** 2) for i in range(50)]),
+    (Quadratic(), 1000, [float(1 + 999 * Fraction(i, 999) ** 2) for i in range(1000)]),
+]
+
+
+@pytest.mark.parametrize(("grid", "steps", "expected"), EXPECTED)
+def test_the_steps_are_those_of_the_formula(grid: Grid, steps: int, expected: list[float]) -> None:
+    assert whole_steps(grid, steps) == pytest.approx(expected, rel=1e-12)
+
+
+def test_uniform_and_trailing_fall_on_whole_steps_whatever_their_number() -> None:
+    for steps in range(1, 1001):
+        uniform = [1 + i * 1000 // steps for i in range(steps)]
+        # Python, too, rounds a half to the even number, and a Fraction without any error.
+        trailing = [round(Fraction((i + 1) * 1000, steps)) for i in range(steps)]
+        assert whole_steps(Uniform(), steps) == pytest.approx(uniform, rel=1e-12)
+        assert whole_steps(Trailing(), steps) == pytest.approx(trailing, rel=1e-12)
+
+
+@pytest.mark.parametrize("grid", [Uniform(), Trailing()])
+def test_as_many_steps_as_the_schedule_has_are_all_its_steps(grid: Grid) -> None:
+    for total in (1, 2, 100, 1000):
+        assert whole_steps(grid, total, total) == pytest.approx(list(range(1, total + 1)))
+
+
+@each_grid
+@pytest.mark.parametrize("steps", [-1, 0, 1001])
+def test_a_number_of_steps_outside_the_schedule_is_refused(grid: Grid, steps: int) -> None:
+    with pytest.raises(UserError, match=rf"steps must lie in 1\.\.1000, got {steps}"):
+        grid(LinearBeta(), steps)
+
+
+@each_grid
+@each_schedule
+def test_the_nodes_are_the_grids_and_the_clean_end(grid: Grid, schedule: Schedule) -> None:
+    path = nodes(grid, schedule, 12)
+    times = [*grid(schedule, 12).tolist(), 0.0]
+    assert [node.t.item() for node in path] == times
+    alpha, sigma = schedule(float64(times))
+    assert [node.alpha.item() for node in path] == alpha.tolist()
+    assert [node.sigma.item() for node in path] == sigma.tolist()
+    assert (path[-1].alpha.item(), path[-1].sigma.item()) == (1, 0)
+
+
+def test_the_grids_are_called_by_their_own_names() -> None:
+    names = {name: getattr(grid, "name", None) for name, grid in GRIDS.items()}
+    assert names == {name: name for name in GRIDS}

@@ -1,0 +1,470 @@
+"""The networks: aligned resampling, revisions that never mix, conditions that count."""
+
+import itertools
+import math
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from underone.errors import UserError
+from underone.networks import Classifier, ClassifierConfig, UNet, UNetConfig
+from underone.networks.layers import (
+    DOWNSAMPLE,
+    UPSAMPLE,
+    AdaptiveGroupNorm,
+    Attention,
+    Downsample,
+    ResidualBlock,
+    Revision,
+    normalisation,
+    sinusoidal_encoding,
+)
+from underone.networks.precision import fast_dtype
+
+AnyNetwork = TypeVar("AnyNetwork", bound=nn.Module)
+REVISIONS: tuple[Revision, ...] = (1, 2)
+
+
+class BuggyDownsample(nn.Module):
+    """What revision 1 did, kept here word for word: centred on every other pixel, not on cells."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(inputs, outputs, 3, stride=2, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.conv(x)
+        return out
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def unet(seed: int = 0, **changes: Any) -> UNet:
+    """A small U-Net with no weight left at zero."""
+    config: dict[str, Any] = {
+        "image_size": 8,
+        "channels": 1,
+        "classes": 3,
+        "width": 8,
+        "multipliers": (1, 2),
+        "attention": (4,),
+        "heads": 2,
+    } | changes
+    return randomised(UNet(UNetConfig(**config)), seed)
+
+
+def classifier(seed: int = 0, **changes: Any) -> Classifier:
+    """A small classifier with no weight left at zero."""
+    config: dict[str, Any] = {"image_size": 8, "channels": 1, "classes": 3, "widths": (8, 16)}
+    config |= changes
+    return randomised(Classifier(ClassifierConfig(**config)), seed)
+
+
+def randomised(network: AnyNetwork, seed: int) -> AnyNetwork:
+    generator = torch.Generator().manual_seed(seed)
+    for parameter in network.parameters():
+        nn.init.normal_(parameter, std=0.1, generator=generator)
+    return network.eval()
+
+
+def normal(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed)).to(dtype)
+
+
+def inputs(network: UNet, batch: int = 4, dtype: torch.dtype = torch.float32) -> tuple[Tensor, ...]:
+    """Images, times and labels for a U-Net."""
+    config = network.config
+    images = normal(batch, config.channels, config.image_size, config.image_size, dtype=dtype)
+    return images, torch.linspace(1, 1000, batch), torch.arange(batch) % 4
+
+
+def with_flip_symmetric_kernels(network: nn.Module) -> None:
+    """Make every convolution commute with mirrorings, as far as its placing allows."""
+    for layer in network.modules():
+        if isinstance(layer, nn.Conv2d):
+            kernel = layer.weight.data
+            layer.weight.data = (kernel + kernel.flip(2) + kernel.flip(3) + kernel.flip(2, 3)) / 4
+
+
+def box_filter(layer: nn.Module) -> None:
+    """Make a layer's only convolution an average over its window."""
+    for name, parameter in layer.named_parameters():
+        parameter.data.fill_(0 if name.endswith("bias") else 1 / parameter[0, 0].numel())
+
+
+def plain_copy(layer: nn.Module) -> None:
+    """Make a layer's only 3x3 convolution the identity."""
+    for parameter in layer.parameters():
+        parameter.data.zero_()
+        if parameter.ndim == 4:
+            parameter.data[0, 0, 1, 1] = 1
+
+
+def there_and_back(down: nn.Module, up: nn.Module, x: Tensor) -> Tensor:
+    out: Tensor = up(down(x), x.shape[2:])
+    return out
+
+
+# Alignment: the defect of revision 1, and its cure.
+
+
+@pytest.mark.parametrize(
+    ("down", "up", "shift"),
+    [
+        (DOWNSAMPLE[2](1, 1), UPSAMPLE[2](1, 1), 0.0),
+        (DOWNSAMPLE[1](1, 1), UPSAMPLE[1](1, 1), -0.5),
+        (BuggyDownsample(1, 1), UPSAMPLE[1](1, 1), -0.5),
+    ],
+    ids=["revision-2", "revision-1", "the-bug-itself"],
+)
+@pytest.mark.parametrize("axis", [2, 3])
+@torch.no_grad()
+def test_a_ramp_keeps_its_place_in_revision_2_and_shifts_half_a_pixel_in_revision_1(
+    down: nn.Module, up: nn.Module, shift: float, axis: int
+) -> None:
+    box_filter(down)
+    plain_copy(up)
+    ramp = torch.arange(12.0).expand(1, 1, 12, 12)
+    ramp = ramp if axis == 3 else ramp.transpose(2, 3)
+    moved = (there_and_back(down, up, ramp) - ramp)[:, :, 2:-2, 2:-2]
+    assert moved.mean().item() == pytest.approx(shift, abs=1e-5)
+
+
+@torch.no_grad()
+def test_revision_1_still_is_the_function_it_was() -> None:
+    legacy, original = DOWNSAMPLE[1](3, 5), BuggyDownsample(3, 5)
+    original.load_state_dict(legacy.state_dict())
+    for size in (7, 8):
+        x = normal(2, 3, size, size)
+        assert torch.equal(legacy(x), original(x))
+
+
+@pytest.mark.parametrize("axes", [(3,), (2,), (2, 3)])
+@torch.no_grad()
+def test_a_mirrored_image_gives_the_mirrored_output_in_revision_2_alone(
+    axes: tuple[int, ...],
+) -> None:
+    faults = {}
+    for revision in REVISIONS:
+        network = unet(revision=revision, multipliers=(1, 2, 2), attention=(2,)).double()
+        with_flip_symmetric_kernels(network)
+        x, time, label = inputs(network, dtype=torch.float64)
+        straight, mirrored = network(x, time, label), network(x.flip(axes), time, label)
+        faults[revision] = ((mirrored.flip(axes) - straight).norm() / straight.norm()).item()
+    assert faults[2] < 1e-6  # the sinusoidal encoding is float32
+    assert faults[1] > 0.01
+
+
+@torch.no_grad()
+def test_a_classifier_of_revision_2_sees_no_difference_in_a_mirrored_image() -> None:
+    faults = {}
+    for revision in REVISIONS:
+        network = classifier(revision=revision).double()
+        with_flip_symmetric_kernels(network)
+        x = normal(4, 1, 8, 8, dtype=torch.float64)
+        straight, mirrored = network.features(x), network.features(x.flip(2, 3))
+        faults[revision] = ((mirrored - straight).norm() / straight.norm()).item()
+    assert faults[2] < 1e-12
+    assert faults[1] > 0.001
+
+
+@torch.no_grad()
+def test_a_constant_image_stays_constant_at_odd_sizes() -> None:
+    down = Downsample(1, 1)
+    box_filter(down)
+    for height, width in itertools.product((6, 7), (6, 7)):
+        out = down(torch.full((1, 1, height, width), 3.0))
+        assert out.shape == (1, 1, math.ceil(height / 2), math.ceil(width / 2))
+        torch.testing.assert_close(out, torch.full_like(out, 3.0))
+
+
+@pytest.mark.parametrize("revision", REVISIONS)
+def test_odd_sizes_work_and_no_pixel_is_lost(revision: Revision) -> None:
+    network = unet(image_size=7, revision=revision)
+    assert network.config.resolutions == (7, 4)
+    x, time, label = inputs(network)
+    x.requires_grad_()
+    out = network(x, time, label)
+    assert out.shape == x.shape
+    sensitivity = torch.autograd.grad((out * normal(*out.shape, seed=1)).sum(), x)[0]
+    assert (sensitivity != 0).all()
+
+
+# Revisions never mix.
+
+
+@pytest.mark.parametrize(
+    ("build", "resampling"), [(unet, {"downsample", "upsample"}), (classifier, {"downsample"})]
+)
+def test_revisions_differ_in_the_names_of_the_resampling_tensors_alone(
+    build: Callable[..., nn.Module], resampling: set[str]
+) -> None:
+    first, second = (build(revision=revision).state_dict() for revision in REVISIONS)
+    for own, other in ((first, second), (second, first)):
+        changed = {name for name in own if name not in other}
+        assert changed == {name for name in own if name.split(".")[0] in resampling}
+        assert {name.split(".")[0] for name in changed} == resampling
+    assert all(first[name].shape == second[name].shape for name in first.keys() & second.keys())
+
+
+@pytest.mark.parametrize("build", [unet, classifier])
+def test_no_state_dict_of_one_revision_fits_the_other(build: Callable[..., nn.Module]) -> None:
+    for own, other in ((1, 2), (2, 1)):
+        with pytest.raises(RuntimeError, match=r"(?s)Missing.*sample.*Unexpected.*sample"):
+            build(revision=own).load_state_dict(build(revision=other).state_dict())
+
+
+@torch.no_grad()
+def test_upsampling_is_one_function_under_two_names() -> None:
+    first, second = UPSAMPLE[1](3, 3), UPSAMPLE[2](3, 3)
+    renamed = {name.replace("conv", "smooth"): t for name, t in first.state_dict().items()}
+    second.load_state_dict(renamed)
+    x = normal(2, 3, 4, 4)
+    assert torch.equal(first(x, (7, 8)), second(x, (7, 8)))
+
+
+# What a network is given matters.
+
+
+@torch.no_grad()
+def test_time_and_class_change_the_output() -> None:
+    network = unet()
+    x = normal(1, 1, 8, 8).expand(2, 1, 8, 8)
+    same, times, labels = torch.tensor([5.0, 5.0]), torch.tensor([5.0, 6.0]), torch.tensor([0, 1])
+
+    def difference(time: Tensor, label: Tensor) -> float:
+        first, second = network(x, time, label)
+        return float((first - second).abs().max())
+
+    assert difference(same, torch.tensor([1, 1])) == 0
+    assert difference(times, torch.tensor([1, 1])) > 1e-5
+    for pair in itertools.combinations(range(4), 2):  # the last is the null label
+        assert difference(same, torch.tensor(pair)) > 1e-5
+    assert difference(times, labels) > 1e-5
+
+
+@torch.no_grad()
+def test_a_network_without_time_or_classes_asks_for_none() -> None:
+    network = unet(time=False, classes=None)
+    x, time, label = inputs(network)
+    expected = network(x, None, None)
+    assert torch.equal(network(x, time, label), expected)
+    assert expected.std() > 0
+    assert not any(name.startswith(("time", "label")) for name in network.state_dict())
+
+
+def test_a_condition_that_is_missing_is_an_error() -> None:
+    network = unet()
+    x, time, label = inputs(network)
+    with pytest.raises(ValueError, match="time"):
+        network(x, None, label)
+    with pytest.raises(ValueError, match="class"):
+        network(x, time, None)
+
+
+def test_the_encoding_is_cosines_then_sines_of_falling_frequency() -> None:
+    encoding = sinusoidal_encoding(torch.tensor([0.0, 3.0]), 4)
+    expected = [math.cos(3), math.cos(0.03), math.sin(3), math.sin(0.03)]
+    assert encoding[0].tolist() == [1, 1, 0, 0]
+    assert encoding[1].tolist() == pytest.approx(expected, abs=1e-6)
+
+
+# What a fresh network is.
+
+
+@torch.no_grad()
+def test_a_fresh_network_predicts_zero_and_its_branches_are_silent() -> None:
+    torch.manual_seed(0)
+    network = UNet(unet().config)
+    assert not network(*inputs(network)).any()
+    x, embedding = normal(2, 8, 4, 4), normal(2, 32)
+    assert torch.equal(Attention(8, 2)(x), x)
+    assert torch.equal(ResidualBlock(8, 8, 32, 0.0)(x, embedding), x)
+    adaptive = AdaptiveGroupNorm(8, 32)
+    assert torch.equal(adaptive(x, embedding), adaptive.norm(x))
+
+
+def test_a_fresh_network_learns_from_its_first_gradients() -> None:
+    torch.manual_seed(0)
+    network = UNet(unet().config)
+    optimizer = torch.optim.Adam(network.parameters(), lr=0.01)
+    x, time, label = inputs(network)
+    target = normal(*x.shape, seed=1)
+    losses = []
+    for _ in range(30):
+        loss = (network(x, time, label) - target).square().mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[0] == pytest.approx(target.square().mean().item())
+    assert losses[-1] < 0.5 * losses[0]
+    assert all(p.grad is not None and p.grad.any() for p in network.parameters())
+
+
+# Sizes and precision.
+
+
+@pytest.mark.parametrize(("patch", "sizes"), [(1, (8, 4)), (2, (4, 2)), (4, (2, 1))])
+@pytest.mark.parametrize("channels", [1, 3])
+@torch.no_grad()
+def test_a_patch_makes_the_network_work_at_a_fraction_of_the_size(
+    patch: int, sizes: tuple[int, int], channels: int
+) -> None:
+    network = unet(patch=patch, channels=channels, attention=(sizes[1],))
+    assert network.config.resolutions == sizes
+    seen: list[tuple[int, int]] = []
+    for level in (network.encoder[0], network.encoder[1]):
+        assert isinstance(level, nn.ModuleList)
+        level[0].register_forward_hook(lambda module, given, out: seen.append(out.shape[2:]))
+    x, time, label = inputs(network)
+    assert network(x, time, label).shape == x.shape
+    assert seen == [(size, size) for size in sizes]
+
+
+@torch.no_grad()
+def test_pixels_come_back_where_they_were_from_patches() -> None:
+    """With one 1x1-like path from input to output, each output pixel answers to its own input."""
+    network = unet(patch=2, multipliers=(1,), attention=())
+    x, time, label = inputs(network, batch=1)
+    network.stem.weight.zero_()
+    network.stem.weight[range(4), range(4), 1, 1] = 1
+    for module in network.modules():
+        if isinstance(module, ResidualBlock):
+            nn.init.zeros_(module.out.weight)
+        if isinstance(module, ResidualBlock) and isinstance(module.skip, nn.Conv2d):
+            nn.init.zeros_(module.skip.weight)
+            for channel in range(8):
+                module.skip.weight[channel, channel] = 1
+    network.out_norm = nn.GroupNorm(1, 8, affine=False)
+    network.out.weight.zero_()
+    network.out.weight[range(4), range(4), 1, 1] = 1
+    network.out.bias = None
+    out = network(x, time, label).flatten()
+    order = x.flatten().argsort()
+    silu_is_monotone_from = out.argmin()
+    rising = order[(x.flatten()[order] >= x.flatten()[silu_is_monotone_from])]
+    assert len(rising) > 10
+    assert (out[rising].diff() > 0).all()
+
+
+@torch.no_grad()
+def test_a_sample_does_not_depend_on_its_batch() -> None:
+    denoiser = unet()
+    pairs: list[tuple[nn.Module, tuple[Tensor, ...]]] = [
+        (denoiser, inputs(denoiser)),
+        (classifier(), (normal(4, 1, 8, 8),)),
+    ]
+    for network, given in pairs:
+        together = network(*given)
+        alone = torch.cat([network(*(part[i : i + 1] for part in given)) for i in range(4)])
+        torch.testing.assert_close(alone, together, rtol=1e-4, atol=1e-5)
+        changed = [part.clone() for part in given]
+        changed[0][2] += 10
+        other = network(*changed)
+        assert torch.equal(other[[0, 1, 3]], together[[0, 1, 3]])
+        assert not torch.allclose(other[2], together[2])
+
+
+@torch.no_grad()
+def test_channels_last_and_bfloat16_give_nearly_the_same() -> None:
+    denoiser = unet()
+    pairs: list[tuple[nn.Module, tuple[Tensor, ...]]] = [
+        (denoiser, inputs(denoiser)),
+        (classifier(), (normal(4, 1, 8, 8),)),
+    ]
+    for network, given in pairs:
+        exact = network(*given)
+        with torch.autocast("cpu", torch.bfloat16):
+            mixed = network(*given)
+        assert mixed.dtype == torch.bfloat16
+        error = ((mixed.float() - exact).norm() / exact.norm()).item()
+        assert 0 < error < 0.03
+        last = {"memory_format": torch.channels_last}
+        turned = network.to(**last)(*given)  # type: ignore[call-overload]
+        torch.testing.assert_close(turned, exact, rtol=1e-4, atol=1e-5)
+
+
+@torch.no_grad()
+def test_dropout_is_for_training_alone() -> None:
+    network = unet(dropout=0.5)
+    given = inputs(network)
+    assert torch.equal(network(*given), network(*given))
+    network.train()
+    assert not torch.equal(network(*given), network(*given))
+
+
+@torch.no_grad()
+def test_logits_are_a_linear_map_of_the_features() -> None:
+    network = classifier()
+    x = normal(5, 1, 8, 8)
+    features = network.features(x)
+    assert features.shape == (5, 16)
+    expected = features @ network.out.weight.T + network.out.bias
+    torch.testing.assert_close(network(x), expected)
+
+
+@pytest.mark.parametrize("channels", range(1, 130))
+def test_every_number_of_channels_can_be_normalised(channels: int) -> None:
+    groups = normalisation(channels).num_groups
+    assert channels % groups == 0
+    assert groups == 1 or channels // groups >= 4
+    assert groups <= 32
+
+
+def test_even_the_narrowest_network_can_be_built() -> None:
+    network = unet(width=2, multipliers=(1,), attention=(), heads=1)
+    assert network(*inputs(network)).shape == (4, 1, 8, 8)
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"image_size": 0}, "must be >= 1"),
+        ({"channels": 0}, "must be >= 1"),
+        ({"width": 0}, "must be >= 1"),
+        ({"blocks": 0}, "must be >= 1"),
+        ({"heads": 0}, "must be >= 1"),
+        ({"heads": -2}, "must be >= 1"),
+        ({"patch": 0}, "must be >= 1"),
+        ({"patch": 3}, "image_size 8 is not a multiple of patch 3"),
+        ({"classes": 0}, "classes must be >= 1"),
+        ({"classes": -5}, "classes must be >= 1"),
+        ({"dropout": 1.5}, "dropout must lie in"),
+        ({"dropout": -0.1}, "dropout must lie in"),
+        ({"multipliers": ()}, "multipliers must be"),
+        ({"multipliers": (1, 0)}, "multipliers must be"),
+        ({"width": 9}, "width 9 must be even"),
+        ({"heads": 3}, "divide into 3 heads"),
+        ({"attention": (5,)}, "attention at [5] is never reached: this network works at [8, 4]"),
+    ],
+)
+def test_an_impossible_shape_is_refused(changes: dict[str, Any], expected: str) -> None:
+    with pytest.raises(UserError) as caught:
+        unet(**changes)
+    assert expected in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"image_size": 0}, {"classes": 0}, {"widths": ()}, {"widths": (8, 0)}, {"dropout": 1}],
+)
+def test_an_impossible_classifier_is_refused(changes: dict[str, Any]) -> None:
+    with pytest.raises(UserError):
+        classifier(**changes)
+
+
+def test_bfloat16_is_chosen_where_it_is_native(monkeypatch: pytest.MonkeyPatch) -> None:
+    for supported, expected in ((True, torch.bfloat16), (False, None)):
+        monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda s=supported: s)
+        assert fast_dtype("cpu") is expected
+    assert fast_dtype("meta") is None
