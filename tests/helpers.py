@@ -46,7 +46,10 @@ each_first_order_sampler = pytest.mark.parametrize(
 
 
 class SmoothNetwork(nn.Module):
-    """A random function (B, 1, H, W) -> (B, 1, H, W), bounded and smooth in x and in time."""
+    """A random function (B, 1, H, W) -> (B, 1, H, W), bounded and smooth in x and in time.
+
+    It knows three classes and the null label 3; without labels none is added.
+    """
 
     def __init__(self, seed: int = 0) -> None:
         super().__init__()
@@ -54,11 +57,14 @@ class SmoothNetwork(nn.Module):
             torch.manual_seed(seed)
             self.stem = nn.Conv2d(1, 8, 3, padding=1)
             self.time = nn.Linear(1, 8)
+            self.label = nn.Embedding(4, 8)
             self.out = nn.Conv2d(8, 1, 3, padding=1)
 
     def forward(self, x: Tensor, condition: Tensor, label: Tensor | None) -> Tensor:
-        time = self.time(condition[:, None].to(x.dtype) / 1000)
-        out: Tensor = self.out(torch.tanh(self.stem(x) + time[:, :, None, None]))
+        embedding = self.time(condition[:, None].to(x.dtype) / 1000)
+        if label is not None:
+            embedding = embedding + self.label(label)
+        out: Tensor = self.out(torch.tanh(self.stem(x) + embedding[:, :, None, None]))
         return out
 
 

@@ -24,7 +24,7 @@ def commands() -> list[str]:
 
 
 def test_there_are_commands_to_check() -> None:
-    assert len(commands()) >= 10
+    assert len(commands()) >= 9
 
 
 @pytest.mark.parametrize("line", commands())

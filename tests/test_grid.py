@@ -75,12 +75,16 @@ def test_the_steps_are_those_of_the_formula(grid: Grid, steps: int, expected: li
 
 
 def test_uniform_and_trailing_fall_on_whole_steps_whatever_their_number() -> None:
+    schedule = LinearBeta()
     for steps in range(1, 1001):
-        uniform = [1 + i * 1000 // steps for i in range(steps)]
-        # Python, too, rounds a half to the even number, and a Fraction without any error.
-        trailing = [round(Fraction((i + 1) * 1000, steps)) for i in range(steps)]
-        assert whole_steps(Uniform(), steps) == pytest.approx(uniform, rel=1e-12)
-        assert whole_steps(Trailing(), steps) == pytest.approx(trailing, rel=1e-12)
+        uniform = 1 + torch.arange(steps) * 1000 // steps
+        quotient = torch.arange(1000, 1000 * steps + 1, 1000) // steps
+        rest = 2 * (torch.arange(1000, 1000 * steps + 1, 1000) % steps)
+        half_to_even = (rest > steps) | ((rest == steps) & (quotient % 2 == 1))
+        trailing = quotient + half_to_even
+        for grid, expected in ((Uniform(), uniform), (Trailing(), trailing)):
+            times = grid(schedule, steps).flip(0)
+            torch.testing.assert_close(times, expected / float64(1000), rtol=1e-14, atol=0)
 
 
 @pytest.mark.parametrize("grid", [Uniform(), Trailing()])

@@ -7,11 +7,11 @@ from torch.distributions import Normal
 
 from helpers import (
     AsNetwork,
+    SmoothNetwork,
     each_schedule,
     float64,
     mixture,
     normal,
-    small_unet,
 )
 from underone.diffusion import (
     ClassifierFree,
@@ -47,27 +47,27 @@ class Labelled(nn.Module):
         return x.new_tensor(self.values)[label][:, None].expand_as(x)
 
 
-def unet(name: str = "model") -> NetworkDenoiser:
-    return NetworkDenoiser(small_unet(), SCHEDULE, Velocity(), name=name)
+def smooth(name: str = "model") -> NetworkDenoiser:
+    return NetworkDenoiser(SmoothNetwork().double(), SCHEDULE, Velocity(), name=name)
 
 
 @pytest.mark.parametrize(("weight", "label"), [(0, LABEL), (-1, NULL), (0.0, LABEL), (-1.0, NULL)])
 def test_weights_0_and_minus_1_are_bitwise_the_model_itself(weight: float, label: Tensor) -> None:
-    x = normal(4, 1, 8, 8).float()
+    x = normal(4, 1, 8, 8)
     with torch.no_grad(), count_evaluations() as evaluations:
-        guided = ClassifierFree(unet("guided"), weight, null_label=3)(x, HALF, LABEL)
-        alone = unet("alone")(x, HALF, label)
+        guided = ClassifierFree(smooth("guided"), weight, null_label=3)(x, HALF, LABEL)
+        alone = smooth("alone")(x, HALF, label)
     assert torch.equal(guided, alone)
     assert evaluations == {"guided": 4, "alone": 4}
 
 
 @pytest.mark.parametrize("weight", [-1.5, -0.5, 1e-3, 1, 7.5])
 def test_other_weights_cost_two_evaluations_an_image(weight: float) -> None:
-    denoiser = ClassifierFree(unet("guided"), weight, null_label=3)
+    denoiser = ClassifierFree(smooth("guided"), weight, null_label=3)
     with torch.no_grad(), count_evaluations() as outer:
-        denoiser(normal(4, 1, 8, 8).float(), HALF, LABEL)
+        denoiser(normal(4, 1, 8, 8), HALF, LABEL)
         with count_evaluations() as inner:
-            denoiser(normal(3, 1, 8, 8).float(), HALF, LABEL[:3])
+            denoiser(normal(3, 1, 8, 8), HALF, LABEL[:3])
     assert inner == {"guided": 6}
     assert outer == {"guided": 14}
 
@@ -93,7 +93,7 @@ def test_both_branches_share_one_batch_with_the_null_label_last() -> None:
 @pytest.mark.parametrize("prediction", [Noise(), Data(), Velocity()])
 @pytest.mark.parametrize("step", [1, 500, 1000])
 def test_mixing_x0_is_mixing_the_networks_own_output(prediction: Prediction, step: int) -> None:
-    network = AsNetwork(NetworkDenoiser(small_unet().double(), SCHEDULE, Velocity()), prediction)
+    network = AsNetwork(smooth(), prediction)
     denoiser = NetworkDenoiser(network, SCHEDULE, prediction)
     node = node_at(SCHEDULE, float64(step / 1000))
     x, condition = normal(4, 1, 8, 8), torch.full((4,), float(step))
@@ -167,4 +167,4 @@ def test_the_estimate_is_affine_in_the_weight(weight: float) -> None:
 
 
 def test_the_schedule_is_that_of_the_wrapped_denoiser() -> None:
-    assert ClassifierFree(unet(), 1, null_label=3).schedule is SCHEDULE
+    assert ClassifierFree(smooth(), 1, null_label=3).schedule is SCHEDULE

@@ -42,7 +42,8 @@ Network = Callable[[Tensor, Tensor], Tensor]
 each_case = pytest.mark.parametrize(
     ("grid", "steps", "prediction", "clip"),
     [
-        ("uniform", 1000, "noise", False),
+        ("uniform", 1000, "noise", True),
+        ("uniform", 1000, "velocity", False),
         ("uniform", 50, "noise", False),
         ("trailing", 50, "velocity", False),
         ("trailing", 50, "noise", True),

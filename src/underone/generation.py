@@ -92,6 +92,13 @@ class Draw:
         return chosen[indices % len(chosen)]
 
 
+def check(model: DiffusionModel, setting: Setting, draw: Draw) -> None:
+    """A `UserError` where `model` cannot give this draw at this setting."""
+    setting.check(model)
+    if model.num_classes is not None:
+        draw.class_labels(model.num_classes)
+
+
 def generate(
     model: DiffusionModel,
     setting: Setting,

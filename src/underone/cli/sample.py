@@ -8,7 +8,7 @@ from underone.cli.console import announce_revision, counted, note, print_json
 from underone.data import SampleSet, save_picture, tile
 from underone.diffusion import GRIDS, SAMPLERS
 from underone.errors import UserError
-from underone.generation import Draw, Setting, generate
+from underone.generation import Draw, Setting, check, generate
 from underone.zoo import load_model
 
 _DEFAULT = Setting()
@@ -65,6 +65,7 @@ def sample(
     draw = Draw(count, seed, first, labels)
     _check_output(out)
     loaded = load_model(model)
+    check(loaded, setting, draw)
     announce_revision(loaded)
     with counted(f"{sampler}, {steps} steps", count) as on_images:
         samples = generate(

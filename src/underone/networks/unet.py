@@ -179,7 +179,8 @@ class UNet(nn.Module):
         if config.time:
             if condition is None:
                 raise ValueError("this network is conditioned on time, and none was given")
-            embedding = embedding + self.time(sinusoidal_encoding(condition, config.width))
+            encoding = sinusoidal_encoding(condition, config.width).to(x.dtype)
+            embedding = embedding + self.time(encoding)
         if config.classes is not None:
             if label is None:
                 raise ValueError("this network is conditioned on a class, and none was given")
