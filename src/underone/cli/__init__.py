@@ -33,7 +33,7 @@ for command in (guide, train, sample, evaluate, data, models):
 def main() -> None:
     """Run the command line; a user's mistake is one line on standard error and exit status 2."""
     try:
-        underone_command.main(standalone_mode=False)
+        underone_command.main(prog_name="underone", standalone_mode=False)
     except click.exceptions.Abort:
         sys.exit(130)
     except click.ClickException as error:
