@@ -26,6 +26,9 @@ from underone.networks.layers import Revision
 settings.register_profile("unhurried", deadline=None)
 settings.load_profile("unhurried")
 
+# On tensors as small as these, threads cost far more in waiting for each other than they save.
+torch.set_num_threads(1)
+
 ModelFolder = Callable[..., Path]
 
 

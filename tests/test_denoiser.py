@@ -87,8 +87,8 @@ def test_autocast_concerns_the_network_alone() -> None:
     outputs: list[torch.dtype] = []
     network.register_forward_hook(lambda module, inputs, output: outputs.append(output.dtype))
     x, node = normal(4, 1, 8, 8).float(), node_at(SCHEDULE, float64(0.5))
-    full = NetworkDenoiser(network, SCHEDULE, Velocity())(x, node, None)
-    mixed = NetworkDenoiser(network, SCHEDULE, Velocity(), autocast=torch.bfloat16)(x, node, None)
+    full = NetworkDenoiser(network, SCHEDULE, Data())(x, node, None)
+    mixed = NetworkDenoiser(network, SCHEDULE, Data(), autocast=torch.bfloat16)(x, node, None)
     assert outputs == [torch.float32, torch.bfloat16]
     assert mixed.dtype == torch.float32
     assert 0 < (mixed - full).abs().max().item() < 0.05
