@@ -95,7 +95,7 @@ def findings(tables: Tables) -> list[str]:
         sentences.append(
             f"Along the guidance weights, FID is lowest at w = {lowest.setting.guidance:g} "
             f"({lowest.measurement.fid:.3f}). FID rewards diversity as much as looks: compare "
-            "the pictures of w = 4 before you believe it."
+            f"the pictures of w = {ladder[-1].setting.guidance:g} before you believe it."
         )
     sentences.append(
         "All settings share one block of seeds, so differences between them are paired, but this "
