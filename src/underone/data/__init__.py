@@ -1,5 +1,6 @@
 """Data sets and sample sets: uint8 NCHW images, int64 labels, and the only normalisation."""
 
+from underone.data.arrays import read_arrays, write_arrays
 from underone.data.dataset import SPLITS, Dataset, balanced_indices
 from underone.data.images import check_images, to_model_range, to_uint8
 from underone.data.load import DATASET_NAMES, available_splits, load_dataset
@@ -18,10 +19,12 @@ __all__ = [
     "check_images",
     "load_dataset",
     "png_bytes",
+    "read_arrays",
     "read_samples",
     "save_picture",
     "tile",
     "to_model_range",
     "to_picture",
     "to_uint8",
+    "write_arrays",
 ]

@@ -3,7 +3,6 @@
 import json
 import re
 import tempfile
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,11 +13,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from underone.data.arrays import read_arrays, write_arrays
 from underone.data.image_files import is_image_file, read_images
 from underone.data.images import check_images
 from underone.data.picture import to_picture
 from underone.errors import UserError
-from underone.files import read_json, write_atomically, write_json
+from underone.files import read_json, write_json
 
 LABELLED_NAME = re.compile(r"\d+_class(\d+)\.png", re.IGNORECASE)
 RECORD_NAME = "samples.json"
@@ -59,7 +59,7 @@ class SampleSet:
             name: values.cpu().numpy() for name, values in tensors.items() if values is not None
         }
         arrays["protocol"] = np.array(json.dumps(self.protocol))
-        write_atomically(path, lambda temporary: _write_arrays(temporary, arrays))
+        write_arrays(path, arrays)
 
     def save_png_folder(self, folder: Path) -> None:
         """Write `NNNNN_classL.png` (or `NNNNN.png`) files and `samples.json` to a new folder.
@@ -90,7 +90,8 @@ def read_samples(path: Path) -> SampleSet:
     """
     if path.is_dir():
         return _read_png_folder(path)
-    arrays = _read_arrays(path)
+    expected = "images as uint8 NCHW, or arr_0 as uint8 NHWC"
+    arrays = read_arrays(path, _wanted, "sample set", expected)
     try:
         return _from_arrays(arrays)
     except MALFORMED as error:
@@ -114,27 +115,8 @@ def _png_names(samples: SampleSet) -> list[str]:
     ]
 
 
-def _write_arrays(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
-    # Not numpy.savez, which takes the names as keywords and adds .npz to a path without it.
-    with zipfile.ZipFile(path, "w") as archive:
-        for name, array in arrays.items():
-            with archive.open(f"{name}.npy", "w", force_zip64=True) as file:
-                np.lib.format.write_array(file, array, allow_pickle=False)
-
-
-def _read_arrays(path: Path) -> dict[str, NDArray[Any]]:
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            present = set(archive.files)
-            names = present if "images" in present else present & {"arr_0", "arr_1"}
-            return {name: np.asarray(archive[name]) for name in names}
-    except FileNotFoundError:
-        raise UserError(f"no such sample set: {path}") from None
-    except Exception:  # on hostile bytes zipfile and numpy raise a dozen unrelated types
-        raise UserError(
-            f"{path} is not an .npz, or is damaged, truncated or pickled: "
-            f"expected images as uint8 NCHW, or arr_0 as uint8 NHWC"
-        ) from None
+def _wanted(names: set[str]) -> set[str]:
+    return names if "images" in names else names & {"arr_0", "arr_1"}
 
 
 def _from_arrays(arrays: Mapping[str, NDArray[Any]]) -> SampleSet:

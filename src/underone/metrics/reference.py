@@ -4,15 +4,13 @@ import hashlib
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from underone.data import Dataset, balanced_indices
+from underone.data import Dataset, balanced_indices, read_arrays, write_arrays
 from underone.errors import UserError
-from underone.files import write_atomically
 from underone.metrics.extractor import Extractor, feature_batches, moments_of
 from underone.metrics.frechet import Gaussian, frechet_distance
 from underone.metrics.moments import Moments
@@ -68,8 +66,9 @@ class Reference:
     def floor(self, count: int) -> Floor:
         """The FID of `count` real held-out images, their classes balanced, against this reference.
 
-        No sampler can be told from real data below it. With more images asked than are held out,
-        all of them are used; the result says how many.
+        What new images of the same kind score: samples that go below it are nearer to the training
+        set than unseen real images are, which is no merit. With more images asked than are held
+        out, all of them are used; the result says how many.
         """
         classes = int(self.held_out_labels.max()) + 1
         smallest = int(self.held_out_labels.bincount().min())
@@ -94,11 +93,7 @@ class Reference:
             **{name: np.array(getattr(self, name)) for name in _TEXTS},
         }
 
-        def write(temporary: Path) -> None:
-            with temporary.open("wb") as file:
-                np.savez_compressed(file, allow_pickle=False, **arrays)
-
-        write_atomically(path, write)
+        write_arrays(path, arrays)
 
 
 _TEXTS = ("name", "data", "split", "data_sha256", "extractor", "extractor_sha256")
@@ -125,23 +120,41 @@ def build_reference(name: str, train: Dataset, test: Dataset, extractor: Extract
 
 def load_reference(path: Path) -> Reference:
     """Read what `Reference.save` wrote; anything else is a `UserError`."""
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            arrays: dict[str, Any] = {name: archive[name] for name in archive.files}
-    except FileNotFoundError:
-        raise UserError(f"no reference at {path}") from None
-    except Exception:  # on hostile bytes zipfile and numpy raise a dozen unrelated types
-        raise UserError(f"{path} is not a whole reference .npz: build it again") from None
-    missing = {"format", "mu", "sigma", "n", "held_out", "held_out_labels", *_TEXTS} - arrays.keys()
+    names = {"format", "mu", "sigma", "n", "held_out", "held_out_labels", *_TEXTS}
+    arrays = read_arrays(path, names.intersection, "reference", "reference statistics")
+    missing = names - arrays.keys()
     if missing:
         raise UserError(f"{path} is no underone reference: it lacks {', '.join(sorted(missing))}")
-    if int(arrays["format"]) != _FORMAT:
+    if str(arrays["format"]) != str(_FORMAT):
         raise UserError(f"{path} has format {arrays['format']}, this version reads {_FORMAT}")
-    return Reference(
-        count=int(arrays["n"]),
-        mean=torch.from_numpy(arrays["mu"]),
-        covariance=torch.from_numpy(arrays["sigma"]),
-        held_out=torch.from_numpy(arrays["held_out"]),
-        held_out_labels=torch.from_numpy(arrays["held_out_labels"].astype(np.int64)),
-        **{name: str(arrays[name]) for name in _TEXTS},
-    )
+    try:
+        reference = Reference(
+            count=int(arrays["n"]),
+            mean=torch.from_numpy(arrays["mu"]),
+            covariance=torch.from_numpy(arrays["sigma"]),
+            held_out=torch.from_numpy(arrays["held_out"]),
+            held_out_labels=torch.from_numpy(arrays["held_out_labels"].astype(np.int64)),
+            **{name: str(arrays[name]) for name in _TEXTS},
+        )
+        _check(reference)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise UserError(f"{path} is no underone reference: {error}") from None
+    return reference
+
+
+def _check(reference: Reference) -> None:
+    """A `ValueError` unless the parts are of one size, finite, and every class is held out."""
+    size, held_out = reference.mean.numel(), len(reference.held_out)
+    shapes = {
+        "mu": (reference.mean, (size,)),
+        "sigma": (reference.covariance, (size, size)),
+        "held_out": (reference.held_out, (held_out, size)),
+        "held_out_labels": (reference.held_out_labels, (held_out,)),
+    }
+    for name, (tensor, shape) in shapes.items():
+        if tuple(tensor.shape) != shape or tensor.numel() == 0:
+            raise ValueError(f"{name} has shape {tuple(tensor.shape)}, expected {shape}")
+        if not tensor.isfinite().all():
+            raise ValueError(f"{name} holds NaN or infinite values")
+    if reference.held_out_labels.bincount().min() == 0:
+        raise ValueError("a class has no images held out")
