@@ -13,13 +13,12 @@ from underone.checkpoint import (
     DiffusionConfig,
     DiffusionModel,
     TrainingRecord,
-    build_network,
     load_checkpoint,
     save_config,
     save_weights,
 )
 from underone.diffusion import LinearBeta, Noise
-from underone.networks import UNetConfig
+from underone.networks import UNetConfig, build_network
 from underone.networks.layers import Revision
 
 # Deadlines measure how busy the machine is, not the code.
@@ -66,7 +65,7 @@ def model_folder(tmp_path_factory: pytest.TempPathFactory) -> ModelFolder:
             ),
         )
         torch.manual_seed(0)
-        network = build_network(config)
+        network = build_network(config.network)
         for parameter in network.parameters():
             nn.init.normal_(parameter, std=0.1)
         save_config(folder, config)

@@ -23,7 +23,6 @@ from underone.checkpoint import (
     DiffusionConfig,
     DiffusionModel,
     TrainingRecord,
-    build_network,
     load_checkpoint,
     load_config,
     load_tensors,
@@ -42,7 +41,7 @@ from underone.diffusion import (
     sample,
 )
 from underone.errors import UserError
-from underone.networks import ClassifierConfig, UNetConfig
+from underone.networks import ClassifierConfig, UNetConfig, build_network
 from underone.networks.layers import Revision
 
 Damage = Callable[[Path], object]
@@ -98,7 +97,7 @@ def training(**changes: Any) -> TrainingRecord:
 
 def random_weights(config: CheckpointConfig, seed: int = 0) -> dict[str, Tensor]:
     generator = torch.Generator().manual_seed(seed)
-    network = build_network(config)
+    network = build_network(config.network)
     for parameter in network.parameters():
         nn.init.normal_(parameter, std=0.1, generator=generator)
     return network.state_dict()

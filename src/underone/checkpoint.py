@@ -10,7 +10,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 import torch
 from pydantic import Field, model_validator
@@ -38,6 +38,7 @@ from underone.networks import Classifier, ClassifierConfig, UNet, UNetConfig
 AnySchedule = Annotated[LinearBeta | Cosine, Field(discriminator="name")]
 AnyPrediction = Annotated[Noise | Data | Velocity, Field(discriminator="name")]
 Weights = Literal["model", "raw"]
+AnyNetwork = TypeVar("AnyNetwork", bound=nn.Module)
 
 
 def check_noisy_end(schedule: AnySchedule, prediction: AnyPrediction) -> None:
@@ -186,7 +187,17 @@ class ClassifierModel(Checkpoint):
 
     @torch.no_grad()
     def features_and_logits(self, images: Tensor, batch_size: int = 500) -> tuple[Tensor, Tensor]:
-        """Features (N, D), unscaled, and logits (N, classes) of uint8 NCHW images, in float32."""
+        """Features (N, D), unscaled, and logits (N, classes) of uint8 NCHW images, in float32.
+
+        Images of another shape than it was trained on are a `UserError`: it would answer, wrongly.
+        """
+        side = self.config.network.image_size
+        wanted = (self.config.network.channels, side, side)
+        if tuple(images.shape[1:]) != wanted:
+            raise UserError(
+                f"{self.name} takes images of {wanted} (channels, height, width), got "
+                f"{tuple(images.shape[1:])}: use the extractor of these images' data set"
+            )
         device = next(self.network.parameters()).device
         features = torch.cat(
             [
@@ -227,26 +238,28 @@ def load_checkpoint(
 ) -> DiffusionModel | ClassifierModel:
     """Load a checkpoint folder. Whatever does not fit together is refused in one line."""
     config = load_config(folder)
-    network = build_network(config)
     path = weights_file(folder, weights)
-    fill(network, load_tensors(path), path)
-    # Taken now: a run that is still training replaces the file later.
-    sha256 = _identity(config, sha256_of_file(path))
-    network = network.to(device).eval().requires_grad_(False)
     if isinstance(config, DiffusionConfig):
-        return DiffusionModel(folder, config, network, sha256, weights)
-    assert isinstance(network, Classifier)  # noqa: S101 (for the type checker)
-    return ClassifierModel(folder, config, network, sha256, weights)
+        denoiser = _loaded(UNet(config.network), path, device)
+        # The hash is taken now: a run that is still training replaces the file later.
+        return DiffusionModel(folder, config, denoiser, _identity(config, path), weights)
+    classifier = _loaded(Classifier(config.network), path, device)
+    return ClassifierModel(folder, config, classifier, _identity(config, path), weights)
 
 
-def _identity(config: CheckpointConfig, weights_sha256: str) -> str:
+def _loaded(network: AnyNetwork, path: Path, device: torch.device | str) -> AnyNetwork:
+    fill(network, load_tensors(path), path)
+    return network.to(device).eval().requires_grad_(False)
+
+
+def _identity(config: CheckpointConfig, path: Path) -> str:
     function = {
         key: value
         for key, value in config.model_dump(mode="json").items()
         if key in ("kind", "network", "schedule", "prediction", "feature_scale")
     }
     digest = hashlib.sha256(json.dumps(function, sort_keys=True).encode())
-    digest.update(weights_sha256.encode())
+    digest.update(sha256_of_file(path).encode())
     return digest.hexdigest()
 
 
@@ -269,13 +282,6 @@ def load_config(folder: Path) -> CheckpointConfig:
     if not isinstance(kind, str) or kind not in _KINDS:
         raise UserError(f"{path}: kind must be one of {', '.join(_KINDS)}, got {kind!r}")
     return parse(_KINDS[kind], document, str(path))
-
-
-def build_network(config: CheckpointConfig) -> nn.Module:
-    """The network a configuration describes, freshly initialised."""
-    if isinstance(config, DiffusionConfig):
-        return UNet(config.network)
-    return Classifier(config.network)
 
 
 def load_tensors(path: Path) -> dict[str, Tensor]:

@@ -12,7 +12,7 @@ AnyModel = TypeVar("AnyModel", bound=BaseModel)
 
 
 class Config(BaseModel):
-    """Base of all configuration documents: frozen, strict about what it holds."""
+    """Base of all configuration documents: frozen, and without NaN or infinity."""
 
     model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
 

@@ -135,12 +135,10 @@ def generate_batches(
     precision: Precision = "auto",
 ) -> Iterator[Tensor]:
     """The images of a draw, uint8 (B, C, H, W) on the CPU, batch after batch."""
-    setting.check(model)
-    device = next(model.network.parameters()).device
-    autocast = fast_dtype(device) if precision == "auto" else None
+    check(model, setting, draw)
     labels = None if model.num_classes is None else draw.class_labels(model.num_classes)
     for batch in sample(
-        model.denoiser(setting.guidance, clip=setting.clip, autocast=autocast),
+        model.denoiser(setting.guidance, clip=setting.clip, autocast=_autocast(model, precision)),
         SAMPLERS[setting.sampler],
         GRIDS[setting.grid],
         setting.steps,
@@ -148,7 +146,7 @@ def generate_batches(
         keys=draw.keys,
         labels=labels,
         batch_size=batch_size,
-        device=device,
+        device=_device(model),
     ):
         yield to_uint8(batch.x.cpu())
 
@@ -157,7 +155,7 @@ def subject(
     model: DiffusionModel, setting: Setting, draw: Draw, precision: Precision
 ) -> dict[str, Any]:
     """What a sample set is of, as it is recorded beside every figure measured on it."""
-    dtype = fast_dtype(next(model.network.parameters()).device) if precision == "auto" else None
+    dtype = _autocast(model, precision)
     return {
         "model": {"name": model.name, "sha256": model.sha256, "weights": model.weights},
         "revision": model.config.network.revision,
@@ -168,6 +166,14 @@ def subject(
         "first": draw.first,
         "precision": "float32" if dtype is None else str(dtype).removeprefix("torch."),
     }
+
+
+def _device(model: DiffusionModel) -> torch.device:
+    return next(model.network.parameters()).device
+
+
+def _autocast(model: DiffusionModel, precision: Precision) -> torch.dtype | None:
+    return fast_dtype(_device(model)) if precision == "auto" else None
 
 
 def _parse_labels(text: str, classes: int) -> list[int]:

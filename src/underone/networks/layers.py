@@ -37,7 +37,7 @@ def zero(layer: nn.Conv2d | nn.Linear) -> None:
 
 
 class AdaptiveGroupNorm(nn.Module):
-    """norm(x) (1 + scale(e)) + shift(e), the identity modulation at first (Dhariwal 2021, 4.3)."""
+    """norm(x) (1 + scale(e)) + shift(e), at first norm(x) (Dhariwal and Nichol 2021, 3.1)."""
 
     def __init__(self, channels: int, embedding: int) -> None:
         super().__init__()

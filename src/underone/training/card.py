@@ -31,6 +31,6 @@ def model_card(name: str, config: CheckpointConfig, scores: dict[str, str]) -> s
     command = (
         f"underone sample {name} --sampler ddim --steps 20 --count 100 --out samples.png"
         if isinstance(config, DiffusionConfig)
-        else f"underone evaluate SAMPLES --extractor {name}"
+        else f"underone evaluate SAMPLES --reference {data.name} --extractor {name}"
     )
     return f"# {name}\n\n{what}\n\n| | |\n| --- | --- |\n{table}\n\n```\n{command}\n```\n"

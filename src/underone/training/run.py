@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from underone.checkpoint import (
     CheckpointConfig,
@@ -25,7 +24,7 @@ from underone.config import Config, parse
 from underone.data import Dataset
 from underone.errors import UserError
 from underone.files import read_json, write_json, write_text
-from underone.networks import Classifier, UNet
+from underone.networks import build_network
 from underone.networks.precision import fast_dtype
 from underone.training.calibration import calibrate
 from underone.training.card import model_card
@@ -238,13 +237,8 @@ def objective_of(recipe: Recipe) -> Objective:
 
 def _fresh_state(recipe: Recipe, device: torch.device) -> TrainingState:
     torch.manual_seed(derived_seed(recipe.seed, Purpose.INITIALISATION))
-    network: nn.Module
-    if isinstance(recipe, DiffusionRecipe):
-        network = UNet(recipe.network)
-    else:
-        network = Classifier(recipe.network)
     return TrainingState.fresh(
-        network.to(device),
+        build_network(recipe.network).to(device),
         recipe.optimisation.betas,
         recipe.optimisation.weight_decay,
         averaged=isinstance(recipe, DiffusionRecipe),
