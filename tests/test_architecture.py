@@ -9,7 +9,7 @@ import pytest
 SOURCE = Path(__file__).parent.parent / "src" / "underone"
 DOCUMENT = SOURCE.parent.parent / "docs" / "architecture.md"
 
-# Each may import those before it. The design's study, explore and adapters join as they are built.
+# Each may import those before it.
 ORDER = (
     "errors",
     "files",

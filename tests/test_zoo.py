@@ -3,11 +3,13 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 
 from underone.checkpoint import ClassifierModel, load_checkpoint
-from underone.data import SampleSet, load_dataset
+from underone.data import SampleSet, load_dataset, read_arrays, write_arrays
 from underone.errors import UserError
 from underone.files import sha256_of_file
 from underone.metrics import measure
@@ -113,6 +115,38 @@ def test_figures_of_another_extractor_are_refused(tmp_path: Path) -> None:
         measure(SampleSet(real.images), extractor, foreign)
     with pytest.raises(UserError, match="at least 2"):
         measure(SampleSet(real.images[:1]), extractor, reference)
+
+
+def test_images_of_another_shape_are_refused() -> None:
+    extractor = load_extractor("fashion-mnist-classifier")
+    for shape in ((4, 1, 32, 32), (4, 3, 28, 28)):
+        with pytest.raises(UserError, match=r"takes images of \(1, 28, 28\)"):
+            extractor(torch.zeros(shape, dtype=torch.uint8))
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("mu", np.zeros((3, 3))),
+        ("sigma", np.zeros(3)),
+        ("held_out", np.zeros((2, 5))),
+        ("held_out_labels", np.zeros(3)),
+        ("mu", np.full(256, np.nan)),
+        ("n", np.array([1, 2])),
+        ("format", np.array([1, 1])),
+        ("held_out_labels", np.full(10_000, 9)),
+        ("held_out_labels", np.full(10_000, -1)),
+    ],
+)
+def test_a_reference_that_contradicts_itself_is_refused(
+    tmp_path: Path, name: str, value: NDArray[Any]
+) -> None:
+    everything = read_arrays(
+        zoo_folder() / "references" / "fashion-mnist.npz", lambda names: names, "reference", "it"
+    )
+    write_arrays(tmp_path / "odd.npz", everything | {name: value})
+    with pytest.raises(UserError, match=r"odd\.npz"):
+        load_reference(tmp_path / "odd.npz")
 
 
 def vars_of(reference: object) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from underone.cli.console import note, out, print_json, table
+from underone.cli.console import announce_revision, note, out, print_json, table
 from underone.data import read_samples
 from underone.metrics import Measurement, measure
 from underone.zoo import find_reference, load_extractor, reference_names
@@ -19,7 +19,9 @@ def evaluate(samples: Path, reference: str, extractor: str | None, as_json: bool
     """Measure SAMPLES: an .npz of this program or of ADM, or a folder of PNGs."""
     drawn = read_samples(samples)
     against = find_reference(reference)
-    measurement = measure(drawn, load_extractor(extractor or against.extractor), against)
+    features = load_extractor(extractor or against.extractor)
+    announce_revision(features.model)
+    measurement = measure(drawn, features, against)
     if as_json:
         print_json(measurement.model_dump(mode="json"))
         return

@@ -37,7 +37,9 @@ def guide(
     loaded = load_model(model)
     announce_revision(loaded)
     against = find_reference(reference or loaded.config.data.name)
-    bench = Bench(loaded, load_extractor(against.extractor), against)
+    extractor = load_extractor(against.extractor)
+    announce_revision(extractor.model)
+    bench = Bench(loaded, extractor, against)
     opened, continued = open_guide(folder, bench, minutes, seed)
     _introduce(opened, continued)
     try:

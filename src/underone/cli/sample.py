@@ -8,7 +8,7 @@ from underone.cli.console import announce_revision, counted, note, print_json
 from underone.data import SampleSet, save_picture, tile
 from underone.diffusion import GRIDS, SAMPLERS
 from underone.errors import UserError
-from underone.generation import Draw, Setting, check, generate
+from underone.generation import Draw, Precision, Setting, check, generate
 from underone.zoo import load_model
 
 _DEFAULT = Setting()
@@ -56,7 +56,7 @@ def sample(
     count: int,
     seed: int,
     first: int,
-    precision: str,
+    precision: Precision,
     out: Path,
     as_json: bool,
 ) -> None:
@@ -72,7 +72,7 @@ def sample(
             loaded,
             setting,
             draw,
-            precision="auto" if precision == "auto" else "float32",
+            precision=precision,
             on_images=on_images,
         )
     _save(samples, out)

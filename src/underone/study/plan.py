@@ -98,7 +98,7 @@ def cells_draw(plan: Plan) -> Draw:
 
 
 def seconds_per_evaluation(model: DiffusionModel) -> float:
-    """The time one image takes in one pass of the network, measured over three batches."""
+    """The time an image takes in one pass of the network, measured over a few steps of a batch."""
     steps = min(3, model.config.schedule.steps)
     setting, draw = Setting("ddim", steps), Draw(DEFAULT_BATCH_SIZE)
     list(generate_batches(model, Setting("ddim", 1), draw))

@@ -31,8 +31,8 @@ class Tables:
 
     @cached_property
     def samplers(self) -> list[str]:
-        """The rows: samplers in order of appearance."""
-        return list(dict.fromkeys(sorted(r.setting.sampler for r in self.conditional)))
+        """The rows: samplers by name."""
+        return sorted({r.setting.sampler for r in self.conditional})
 
     @cached_property
     def steps(self) -> list[int]:

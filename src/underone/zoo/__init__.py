@@ -7,28 +7,26 @@ from underone.checkpoint import ClassifierModel, DiffusionModel, load_checkpoint
 from underone.errors import UserError, unknown
 from underone.metrics import ClassifierFeatures, Reference, load_reference
 
-_FOLDER = Path(str(files("underone.zoo")))
-
 
 def zoo_folder() -> Path:
     """Where the zoo lies."""
-    return _FOLDER
+    return Path(str(files("underone.zoo")))
 
 
 def model_names() -> list[str]:
     """The shipped checkpoints."""
-    return sorted(path.parent.name for path in _FOLDER.glob("*/config.json"))
+    return sorted(path.parent.name for path in zoo_folder().glob("*/config.json"))
 
 
 def reference_names() -> list[str]:
     """The shipped reference statistics."""
-    return sorted(path.stem for path in _FOLDER.glob("references/*.npz"))
+    return sorted(path.stem for path in zoo_folder().glob("references/*.npz"))
 
 
 def find_checkpoint(name: str) -> Path:
     """The folder of a shipped checkpoint's name, or of a path to the user's own."""
     if name in model_names():
-        return _FOLDER / name
+        return zoo_folder() / name
     path = Path(name).expanduser()
     if path.exists() or path.name != name:
         return path
@@ -54,7 +52,7 @@ def load_extractor(name: str) -> ClassifierFeatures:
 def find_reference(name: str) -> Reference:
     """Reference statistics by shipped name or .npz file."""
     if name in reference_names():
-        return load_reference(_FOLDER / "references" / f"{name}.npz")
+        return load_reference(zoo_folder() / "references" / f"{name}.npz")
     path = Path(name).expanduser()
     if path.exists() or path.suffix == ".npz":
         return load_reference(path)

@@ -10,8 +10,6 @@ import torch
 
 from underone.checkpoint import (
     ClassifierCheckpointConfig,
-    DiffusionModel,
-    load_checkpoint,
     load_config,
     load_tensors,
     save_config,
@@ -24,7 +22,7 @@ from underone.generation import Draw, Setting, generate
 from underone.metrics import build_reference, measure
 from underone.training.calibration import calibrate
 from underone.training.card import model_card
-from underone.zoo import find_reference, load_extractor, zoo_folder
+from underone.zoo import find_reference, load_extractor, load_model, zoo_folder
 
 CARD_SAMPLES = 5000
 CARD_SETTINGS = (Setting("ddim", 20), Setting("ddpm-small", 50))
@@ -36,6 +34,7 @@ def ship(run: Path) -> None:
     folder = zoo_folder() / run.name
     save_config(folder, config)
     save_weights(folder, load_tensors(weights_file(run)), dtype=torch.float16)
+    write_text(folder / "log.jsonl", (run / "log.jsonl").read_text(encoding="utf-8"))
     if isinstance(config, ClassifierCheckpointConfig):
         train, test = (load_dataset(config.data.name, split) for split in ("train", "test"))
         calibrate(folder, train, test)
@@ -47,8 +46,7 @@ def ship(run: Path) -> None:
 
 def write_card(folder: Path) -> None:
     """Measure a shipped diffusion model at `CARD_SETTINGS` and write its card."""
-    model = load_checkpoint(folder)
-    assert isinstance(model, DiffusionModel)  # noqa: S101 (for the type checker)
+    model = load_model(folder.name)
     reference = find_reference(model.config.data.name)
     extractor = load_extractor(reference.extractor)
     scores = {}
