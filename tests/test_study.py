@@ -143,6 +143,8 @@ def test_the_report_holds_everything_and_needs_no_network(finished_guide: Guide)
         assert f"{result.measurement.fid:.3f}" in page
     assert page.count("data:image/png;base64,") == len(results)
     assert page.count("<svg") == 2
+    for weight in GUIDANCE_WEIGHTS:
+        assert f">{weight:g}</text>".replace("-", "\u2212") in page.split("<svg")[2]
     loads = re.findall(r"""(?:src|href)\s*=\s*["']?([^"'>\s]+)|url\(([^)]+)\)""", page)
     assert all((a or b).startswith(("data:", "#", "'#", '"#')) for a, b in loads)
     document = json.loads((finished_guide.folder / "results.json").read_text())

@@ -47,7 +47,11 @@ def fid_against_guidance(results: Sequence[CellResult]) -> str:
         alt.Chart(alt.Data(values=rows))
         .mark_line(point=alt.OverlayMarkDef(size=60, color=_COLOURS[1]), color=_COLOURS[1])
         .encode(
-            x=alt.X("w:Q", title="guidance weight w", axis=alt.Axis(values=weights, grid=False)),
+            x=alt.X(
+                "w:Q",
+                title="guidance weight w",
+                axis=alt.Axis(values=weights, format="~g", grid=False),
+            ),
             y=_fid_axis(results),
         )
     )

@@ -1,5 +1,6 @@
 """What the guide measures within a time budget."""
 
+import statistics
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ LEAST_SAMPLES, MOST_SAMPLES = 600, 10_000
 MORE_STEPS = ((50, 600), (100, 2000), (250, 5000), (1000, 10_000))
 # What a budget leaves for features, distances, pictures and the page.
 _OVERHEAD_SHARE, _OVERHEAD_SECONDS = 0.08, 10.0
+_TIMINGS = 9
 
 
 class Plan(Config):
@@ -98,10 +100,15 @@ def cells_draw(plan: Plan) -> Draw:
 
 
 def seconds_per_evaluation(model: DiffusionModel) -> float:
-    """The time an image takes in one pass of the network, measured over a few steps of a batch."""
-    steps = min(3, model.config.schedule.steps)
-    setting, draw = Setting("ddim", steps), Draw(DEFAULT_BATCH_SIZE)
-    list(generate_batches(model, Setting("ddim", 1), draw))
-    started = time.perf_counter()
-    list(generate_batches(model, setting, draw))
-    return (time.perf_counter() - started) / (steps * DEFAULT_BATCH_SIZE)
+    """The time an image takes in one pass of the network: the median over a few batches.
+
+    A single timing, or the first, is often far off: the machine has just been busy otherwise.
+    """
+
+    def seconds() -> float:
+        started = time.perf_counter()
+        list(generate_batches(model, Setting("ddim", 1), Draw(DEFAULT_BATCH_SIZE)))
+        return time.perf_counter() - started
+
+    seconds()
+    return statistics.median(seconds() for _ in range(_TIMINGS)) / DEFAULT_BATCH_SIZE
