@@ -22,7 +22,7 @@ from underone.networks.layers import (
     normalisation,
     sinusoidal_encoding,
 )
-from underone.networks.precision import fast_dtype
+from underone.networks.precision import fast_dtype, fast_memory_format
 
 AnyNetwork = TypeVar("AnyNetwork", bound=nn.Module)
 REVISIONS: tuple[Revision, ...] = (1, 2)
@@ -434,3 +434,11 @@ def test_bfloat16_is_chosen_where_it_is_native(monkeypatch: pytest.MonkeyPatch) 
         monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda s=supported: s)
         assert fast_dtype("cpu") is expected
     assert fast_dtype("meta") is None
+
+
+def test_weights_lie_channels_last_where_a_cpu_computes_in_float32(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for native, expected in ((True, torch.contiguous_format), (False, torch.channels_last)):
+        monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda n=native: n)
+        assert fast_memory_format("cpu") is expected

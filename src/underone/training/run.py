@@ -25,7 +25,7 @@ from underone.data import Dataset
 from underone.errors import UserError
 from underone.files import read_json, write_json, write_text
 from underone.networks import build_network
-from underone.networks.precision import fast_dtype
+from underone.networks.precision import fast_dtype, place
 from underone.training.calibration import calibrate
 from underone.training.card import model_card
 from underone.training.journal import append_log, draw_loss, truncate_log
@@ -238,7 +238,7 @@ def objective_of(recipe: Recipe) -> Objective:
 def _fresh_state(recipe: Recipe, device: torch.device) -> TrainingState:
     torch.manual_seed(derived_seed(recipe.seed, Purpose.INITIALISATION))
     return TrainingState.fresh(
-        build_network(recipe.network).to(device),
+        place(build_network(recipe.network), device),
         recipe.optimisation.betas,
         recipe.optimisation.weight_decay,
         averaged=isinstance(recipe, DiffusionRecipe),
