@@ -7,7 +7,6 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from oracles import Mixture
 from underone.diffusion import (
     DDIM,
     DDPM,
@@ -99,17 +98,6 @@ def small_unet(seed: int = 0) -> UNet:
 def float64(values: object) -> Tensor:
     """A float64 tensor."""
     return torch.tensor(values, dtype=torch.float64)
-
-
-def mixture(schedule: Schedule) -> Mixture:
-    """Five components in the plane, in three classes; far from Gaussian, yet smooth."""
-    return Mixture(
-        schedule,
-        means=float64([[-0.8, 0.3], [0.5, 0.7], [0.2, -0.6], [0.9, -0.1], [-0.3, -0.4]]),
-        deviations=float64([0.2, 0.3, 0.15, 0.25, 0.2]),
-        weights=float64([0.1, 0.3, 0.2, 0.25, 0.15]),
-        classes=torch.tensor([0, 0, 1, 2, 2]),
-    )
 
 
 def normal(*shape: int, seed: int = 0) -> Tensor:

@@ -3,13 +3,15 @@ import torch
 from torch import Tensor, nn
 
 from helpers import SmoothNetwork, each_schedule, float64, normal, small_unet
-from oracles import SingleImage
+from underone.conformance.oracles import SingleImage
 from underone.diffusion import (
     Bound,
     Clipped,
     Data,
+    DynamicallyThresholded,
     LinearBeta,
     NetworkDenoiser,
+    Node,
     Schedule,
     Velocity,
     count_evaluations,
@@ -117,3 +119,24 @@ def test_a_bound_model_knows_its_labels_and_its_nodes(schedule: Schedule) -> Non
     assert estimate.x is x
     assert torch.equal(estimate.x0, x)
     assert network.seen[0][2] is label
+
+
+def test_dynamic_thresholding_bounds_each_sample_by_its_own_quantile() -> None:
+    image = float64([[[3.0, -2.0, 0.5, 1.0, 0.0]], [[0.2, -0.4, 0.5, 0.1, 0.0]]])
+
+    class Images(SingleImage):
+        def __call__(self, x: Tensor, node: Node, label: Tensor | None) -> Tensor:
+            return self.image
+
+    denoiser = DynamicallyThresholded(Images(SCHEDULE, image), quantile=0.75)
+    found = denoiser(torch.zeros_like(image), node_at(SCHEDULE, float64(0.5)), None)
+    # The 0.75 quantile of 0, 0.5, 1, 2, 3 is 2; below 1 nothing is changed.
+    torch.testing.assert_close(found[0], float64([[1.0, -1.0, 0.25, 0.5, 0.0]]))
+    torch.testing.assert_close(found[1], image[1])
+    assert denoiser.schedule is SCHEDULE
+
+
+def test_rows_take_their_labels_with_them() -> None:
+    bound = Bound(SingleImage(SCHEDULE, float64([0.0])), torch.tensor([4, 5, 6]))
+    assert bound.rows(torch.tensor([2, 0])).label.tolist() == [6, 4]  # type: ignore[union-attr]
+    assert Bound(bound.denoiser, None).rows(torch.tensor([1])).label is None

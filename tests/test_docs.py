@@ -1,5 +1,6 @@
 """What README and docs show can be done."""
 
+import dataclasses
 import re
 import shlex
 from pathlib import Path
@@ -8,6 +9,10 @@ import click
 import pytest
 
 from underone.cli import underone_command
+from underone.conformance import conformance
+from underone.diffusion import GRIDS, SAMPLERS, Explicit
+from underone.generation import ANALYTIC
+from underone.named import sampler_named
 
 ROOT = Path(__file__).parent.parent
 CARDS = sorted((ROOT / "src" / "underone" / "zoo").glob("*/README.md"))
@@ -55,3 +60,47 @@ def test_every_make_target_named_exists() -> None:
     assert named >= {"guide", "test"}
     for target in named:
         assert re.search(rf"^{target}:", makefile, re.M), target
+
+
+def rows(page: Path, header: str) -> dict[str, list[str]]:
+    """A table's rows by the name in their first column."""
+    table = page.read_text("utf-8").split(f"| {header} |", 1)[1].split("\n\n", 1)[0]
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()]
+    return {row[0].strip("`"): row[1:] for row in cells[2:]}
+
+
+def test_the_samplers_are_those_of_the_table_with_their_claims() -> None:
+    table = rows(ROOT / "docs" / "samplers.md", "name | options | order")
+    assert list(table) == [*list(SAMPLERS)[:2], ANALYTIC, *list(SAMPLERS)[2:]]
+    for name, sampler in SAMPLERS.items():
+        options, order, evaluations, _ = table[name]
+        assert order == ("" if sampler.global_order is None else str(sampler.global_order)), name
+        fields = {field.name for field in dataclasses.fields(sampler)}  # type: ignore[arg-type]
+        named = {option for option in options.split(", ") if option}
+        assert named == fields - ({"variance"} if name.startswith("ddpm") else set()), name
+        for steps in (2, 7):
+            said = evaluations.replace("N", f"*{steps}").lstrip("*")
+            if evaluations == "as needed":
+                assert sampler.evaluations(steps) is None
+            else:
+                assert eval(said) == sampler.evaluations(steps), name  # noqa: S307
+
+
+def test_the_grids_are_those_of_the_table() -> None:
+    table = rows(ROOT / "docs" / "samplers.md", "name | options | formula")
+    assert set(table) == {*GRIDS, "explicit"}
+    for name, grid in {**GRIDS, "explicit": Explicit((1,))}.items():
+        fields = {field.name for field in dataclasses.fields(grid)} - {"name"}  # type: ignore[arg-type]
+        assert {option for option in table[name][0].split(", ") if option} == fields, name
+
+
+def test_the_worked_example_of_a_sampler_conforms(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (example,) = blocks(ROOT / "docs" / "samplers.md", "python")
+    (tmp_path / "my_samplers.py").write_text(example)
+    monkeypatch.chdir(tmp_path)
+    findings = list(conformance(sampler_named("my_samplers:Midpoint")))
+    assert [finding for finding in findings if not finding.holds] == []
+    assert findings[0].check == "order of convergence"
+    assert findings[0].claimed == "2"

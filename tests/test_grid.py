@@ -1,3 +1,4 @@
+from collections.abc import Callable
 from fractions import Fraction
 
 import pytest
@@ -9,8 +10,12 @@ from helpers import each_grid, each_schedule, float64
 from underone.diffusion import (
     GRIDS,
     Cosine,
+    Explicit,
     Grid,
+    Karras,
     LinearBeta,
+    Linspace,
+    LogSNR,
     Quadratic,
     Schedule,
     Trailing,
@@ -19,6 +24,7 @@ from underone.diffusion import (
     nodes,
 )
 from underone.errors import UserError
+from underone.named import grid_named
 
 
 def whole_steps(grid: Grid, steps: int, total: int = 1000) -> list[float]:
@@ -60,6 +66,17 @@ EXPECTED: list[tuple[Grid, int, list[float]]] = [
     (Trailing(), 7, [143, 286, 429, 571, 714, 857, 1000]),
     (Trailing(), 10, [100, 200, 300, 400, 500, 600, 700, 800, 900, 1000]),
     (Trailing(), 50, list(range(20, 1001, 20))),
+    (Linspace(), 1, [1000]),
+    (Linspace(), 2, [1, 1000]),
+    (Linspace(), 7, [1, 167, 334, 501, 667, 833, 1000]),  # halves to even, as numpy
+    (Linspace(), 10, [1, 112, 223, 334, 445, 556, 667, 778, 889, 1000]),
+    (LogSNR(), 1, [1000]),
+    (LogSNR(), 2, [1, 1000]),
+    (LogSNR(last=40), 2, [40, 1000]),
+    (Karras(), 1, [1000]),
+    (Karras(), 2, [1, 1000]),
+    (Karras(last=0.5), 2, [0.5, 1000]),
+    (Explicit((1000, 612.5, 3)), 3, [3, 612.5, 1000]),
     (Quadratic(), 1, [1000]),
     (Quadratic(), 2, [1, 1000]),
     (Quadratic(), 7, [1, 28.75, 112, 250.75, 445, 694.75, 1000]),
@@ -72,6 +89,75 @@ EXPECTED: list[tuple[Grid, int, list[float]]] = [
 @pytest.mark.parametrize(("grid", "steps", "expected"), EXPECTED)
 def test_the_steps_are_those_of_the_formula(grid: Grid, steps: int, expected: list[float]) -> None:
     assert whole_steps(grid, steps) == pytest.approx(expected, rel=1e-12)
+
+
+@each_schedule
+@pytest.mark.parametrize("last", [1.0, 30.0])
+def test_log_snr_and_karras_are_even_in_their_variables(schedule: Schedule, last: float) -> None:
+    even = node_at(schedule, LogSNR(last)(schedule, 40)).log_snr.diff()
+    torch.testing.assert_close(even, even.mean().expand(39), rtol=1e-9, atol=0)
+    for rho in (1.0, 3.0, 7.0):
+        roots = node_at(schedule, Karras(rho, last)(schedule, 40)).noise_ratio ** (1 / rho)
+        torch.testing.assert_close(
+            roots.diff(), roots.diff().mean().expand(39), rtol=1e-6, atol=1e-9
+        )
+
+
+def test_karras_has_the_levels_of_edms_formula() -> None:
+    low, high = (node_at(LinearBeta(), float64(k / 1000)).noise_ratio for k in (1, 1000))
+    expected = [
+        ((high ** (1 / 7) + i / 17 * (low ** (1 / 7) - high ** (1 / 7))) ** 7).item()
+        for i in range(18)
+    ]
+    found = node_at(LinearBeta(), Karras()(LinearBeta(), 18)).noise_ratio.tolist()
+    assert found == pytest.approx(expected, rel=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Karras(rho=0), "rho must be above 0, got 0"),
+        (lambda: Karras(last=1000)(LinearBeta(), 5), r"last step must lie in \(0, 1000\)"),
+        (lambda: LogSNR(last=0)(LinearBeta(), 5), r"last step must lie in \(0, 1000\), got 0"),
+        (lambda: Explicit(()), "got none"),
+        (lambda: Explicit((5, 10)), "each below the one before it, got 5:10"),
+        (lambda: Explicit((10, 0)), "steps above 0"),
+        (lambda: Explicit((10, 5))(LinearBeta(), 3), "lists 2 steps, but 3 were asked for"),
+        (lambda: Explicit((1001, 5))(LinearBeta(), 2), "begins at 1001, above 1000"),
+    ],
+)
+def test_impossible_grids_are_refused(make: Callable[[], object], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        make()
+
+
+@pytest.mark.parametrize(
+    ("text", "grid"),
+    [
+        ("trailing", Trailing()),
+        ("karras,rho=5,last=20", Karras(5, 20)),
+        ("explicit,steps=1000:600:250.5:40", Explicit((1000, 600, 250.5, 40))),
+    ],
+)
+def test_grids_have_names_with_options(text: str, grid: Grid) -> None:
+    assert grid_named(text) == grid
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("trailling", "did you mean 'trailing'"),
+        ("trailing,rho=3", "'rho=3' is none of its options; it takes no options"),
+        ("karras,rho=x", "rho=x is not valid"),
+        ("explicit", "cannot be made so"),
+        ("explicit,steps=1000:a", "is not valid"),
+        ("math:pi", "is not a grid"),
+    ],
+)
+def test_what_is_no_grid_is_refused_in_one_line(text: str, message: str) -> None:
+    with pytest.raises(UserError) as refusal:
+        grid_named(text)
+    assert message in str(refusal.value)
 
 
 def test_uniform_and_trailing_fall_on_whole_steps_whatever_their_number() -> None:

@@ -10,9 +10,9 @@ from helpers import (
     SmoothNetwork,
     each_schedule,
     float64,
-    mixture,
     normal,
 )
+from underone.conformance.oracles import plane_mixture
 from underone.diffusion import (
     ClassifierFree,
     Clipped,
@@ -115,7 +115,7 @@ def test_guidance_climbs_the_log_probability_of_the_class(
     schedule: Schedule, step: int, weight: float
 ) -> None:
     """D(x, c) + w (sigma^2 / alpha) grad log p(c | x_t), in closed form by Bayes' rule."""
-    oracle = mixture(schedule)
+    oracle = plane_mixture(schedule)
     node = node_at(schedule, float64(step / 1000))
     label = torch.arange(12) % 3
     x = node.alpha * normal(12, 2, seed=1) + node.sigma * normal(12, 2)
@@ -136,7 +136,7 @@ def test_guidance_climbs_the_log_probability_of_the_class(
 
 @pytest.mark.parametrize("weight", [-1.0, 0.0, 2.0])
 def test_every_row_may_have_its_own_node(weight: float) -> None:
-    denoiser = ClassifierFree(mixture(SCHEDULE), weight, null_label=3)
+    denoiser = ClassifierFree(plane_mixture(SCHEDULE), weight, null_label=3)
     times, x = float64([1, 200, 700, 1000]) / 1000, normal(4, 2)
     together = denoiser(x, node_at(SCHEDULE, times), LABEL)
     for row in range(4):
@@ -160,8 +160,9 @@ def test_clipping_comes_after_mixing() -> None:
 @given(st.floats(-3, 10))
 def test_the_estimate_is_affine_in_the_weight(weight: float) -> None:
     x = normal(4, 2)
+    oracle = plane_mixture(SCHEDULE)
     at_0, at_1, here = (
-        ClassifierFree(mixture(SCHEDULE), w, null_label=3)(x, HALF, LABEL) for w in (0, 1, weight)
+        ClassifierFree(oracle, w, null_label=3)(x, HALF, LABEL) for w in (0, 1, weight)
     )
     torch.testing.assert_close(here, at_0 + weight * (at_1 - at_0), rtol=1e-10, atol=1e-10)
 

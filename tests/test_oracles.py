@@ -3,15 +3,15 @@ import torch
 from torch import Tensor
 from torch.distributions import Categorical, Distribution, Independent, MixtureSameFamily, Normal
 
-from helpers import SCHEDULES, each_schedule, float64, mixture, normal
-from oracles import Gaussian, Mixture, SingleImage
+from helpers import SCHEDULES, each_schedule, float64, normal
+from underone.conformance.oracles import Gaussian, Mixture, SingleImage, plane_mixture
 from underone.diffusion import Denoiser, Node, Schedule, count_evaluations, node_at
 
 SCHEDULE = SCHEDULES["cosine"]
 EVERY_ORACLE: dict[str, Denoiser] = {
     "single": SingleImage(SCHEDULE, float64([0.3, -0.7])),
     "gaussian": Gaussian(SCHEDULE, mean=0.3, deviation=0.5),
-    "mixture": mixture(SCHEDULE),
+    "mixture": plane_mixture(SCHEDULE),
 }
 each_oracle = pytest.mark.parametrize("oracle", EVERY_ORACLE.values(), ids=EVERY_ORACLE.keys())
 each_step = pytest.mark.parametrize("step", [1, 100, 500, 900])
@@ -39,7 +39,7 @@ def a_node(schedule: Schedule, *steps: int) -> Node:
 @each_schedule
 @each_step
 def test_the_mixture_is_the_posterior_mean_of_every_class(schedule: Schedule, step: int) -> None:
-    oracle = mixture(schedule)
+    oracle = plane_mixture(schedule)
     node = a_node(schedule, step)
     x = node.alpha * normal(32, 2) + node.sigma * normal(32, 2, seed=1)
     for label in range(oracle.null_label):

@@ -3,7 +3,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from helpers import SCHEDULES, AsNetwork, SmoothNetwork, each_schedule, float64, mixture, normal
+from helpers import SCHEDULES, AsNetwork, SmoothNetwork, each_schedule, float64, normal
+from underone.conformance.oracles import plane_mixture
 from underone.diffusion import (
     Data,
     LinearBeta,
@@ -72,7 +73,7 @@ def test_networks_that_agree_give_the_same_x0(prediction: Prediction, schedule: 
 
 @each_prediction
 def test_the_network_that_is_exact_is_read_exactly(prediction: Prediction) -> None:
-    oracle = mixture(LinearBeta())
+    oracle = plane_mixture(LinearBeta())
     denoiser = NetworkDenoiser(AsNetwork(oracle, prediction), oracle.schedule, prediction)
     x = normal(6, 2)
     for step in (1, 300, 1000):

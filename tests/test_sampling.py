@@ -1,6 +1,6 @@
 """The one loop, and the sample sets drawn through it."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import pairwise
 
@@ -11,14 +11,13 @@ from torch import Tensor
 from helpers import (
     FIRST_ORDER,
     draws,
-    each_sampler,
+    each_first_order_sampler,
     float64,
-    mixture,
     normal,
     run,
     small_unet,
 )
-from oracles import Mixture, SingleImage
+from underone.conformance.oracles import Mixture, SingleImage, plane_mixture
 from underone.data import to_uint8
 from underone.diffusion import (
     DDIM,
@@ -27,15 +26,17 @@ from underone.diffusion import (
     Bound,
     ClassifierFree,
     Denoiser,
+    DPMSolver,
     Estimate,
+    Heun,
     LinearBeta,
-    Model,
     NetworkDenoiser,
-    Node,
     NoiseStreams,
     Sampler,
+    Step,
     Trailing,
     Uniform,
+    UniPC,
     Velocity,
     count_evaluations,
     integrate,
@@ -50,35 +51,23 @@ KEYS = [(7, index) for index in range(64)]
 
 
 @dataclass(frozen=True)
-class Recorder:
+class Recorder(Sampler):
     """A step that goes nowhere and notes what it was shown."""
 
-    history: int | None
-    steps: list[tuple[float, float, list[float]]] = field(default_factory=list)
+    remembered: int | None
+    steps: list[tuple[float, float, int, int, list[float]]] = field(default_factory=list)
 
-    def step(
-        self,
-        x: Tensor,
-        now: Node,
-        to: Node,
-        past: Sequence[Estimate],
-        model: Model,
-        noise: Callable[[], Tensor],
-    ) -> tuple[Tensor, Estimate]:
-        self.steps.append(
-            (now.t.item(), to.t.item(), [estimate.node.t.item() for estimate in past])
-        )
-        return x, model(x, now)
+    @property
+    def history(self) -> int | None:
+        return self.remembered
 
-    def finish(
-        self,
-        x: Tensor,
-        now: Node,
-        past: Sequence[Estimate],
-        model: Model,
-        noise: Callable[[], Tensor],
-    ) -> tuple[Tensor, Estimate]:
-        return self.step(x, now, node_at(SCHEDULE, float64(0)), past, model, noise)
+    def step(self, x: Tensor, at: Step) -> tuple[Tensor, Estimate]:
+        times = [estimate.node.t.item() for estimate in at.past]
+        self.steps.append((at.now.t.item(), at.to.t.item(), at.left, at.total, times))
+        return x, at.evaluate(x)
+
+    def finish(self, x: Tensor, at: Step) -> tuple[Tensor, Estimate]:
+        return self.step(x, at)
 
 
 def drawn(batches: Iterator[Batch]) -> Tensor:
@@ -89,26 +78,26 @@ def drawn(batches: Iterator[Batch]) -> Tensor:
 def test_a_step_sees_now_next_and_the_history_it_asked_for(history: int | None) -> None:
     path = nodes(Trailing(), SCHEDULE, 6)
     sampler = Recorder(history)
-    run(mixture(SCHEDULE), sampler, path, normal(1, 2), draws(1, 2))
+    run(plane_mixture(SCHEDULE), sampler, path, normal(1, 2), draws(1, 2))
     times = [node.t.item() for node in path]
-    for i, (now, to, past) in enumerate(sampler.steps):
+    for i, seen in enumerate(sampler.steps):
         first = 0 if history is None else max(0, i - history)
-        assert (now, to, past) == (times[i], times[i + 1], times[first:i])
+        assert seen == (times[i], times[i + 1], 6 - i, 6, times[first:i])
     assert len(sampler.steps) == 6
 
 
-@each_sampler
+@each_first_order_sampler
 @pytest.mark.parametrize("steps", [1, 2, 9])
 def test_the_loop_yields_an_estimate_a_node_and_the_result_last(
     sampler: Sampler, steps: int
 ) -> None:
     path = nodes(Uniform(), SCHEDULE, steps)
     x = normal(3, 2)
-    states = run(mixture(SCHEDULE), sampler, path, x, draws(3, 2))
+    states = run(plane_mixture(SCHEDULE), sampler, path, x, draws(3, 2))
     assert [state.node for state in states] == path
     assert torch.equal(states[0].x, x)
     for state in states[:-1]:
-        assert torch.equal(state.x0, mixture(SCHEDULE)(state.x, state.node, None))
+        assert torch.equal(state.x0, plane_mixture(SCHEDULE)(state.x, state.node, None))
     assert torch.equal(states[-1].x, states[-1].x0)
     assert torch.equal(states[-1].x, states[-2].x0)
 
@@ -123,7 +112,7 @@ def test_ddim_keeps_the_noise_it_started_from() -> None:
 
 
 def test_ddim_runs_backwards_to_the_noise_an_image_came_from() -> None:
-    oracle, x = mixture(SCHEDULE), 0.5 * normal(16, 2)
+    oracle, x = plane_mixture(SCHEDULE), 0.5 * normal(16, 2)
 
     def returned(steps: int) -> float:
         times = torch.linspace(1e-3, 1, steps + 1, dtype=torch.float64)
@@ -143,29 +132,13 @@ def test_the_loop_is_differentiable_in_x() -> None:
 
     def result(x: Tensor) -> Tensor:
         noise = draws(2, 2)
-        *_, last = integrate(Bound(mixture(SCHEDULE), None), DDIM(0.5), path, x, noise)
+        *_, last = integrate(Bound(plane_mixture(SCHEDULE), None), DDIM(0.5), path, x, noise)
         return last.x
 
     assert torch.autograd.gradcheck(result, normal(2, 2).requires_grad_())
 
 
-@each_sampler
-def test_nothing_is_remembered_between_or_across_runs(sampler: Sampler) -> None:
-    oracle = mixture(SCHEDULE)
-
-    def states(steps: int, seed: int) -> Iterator[Estimate]:
-        path = nodes(Trailing(), SCHEDULE, steps)
-        x, noise = normal(4, 2, seed=seed), draws(4, 2, seed=seed)
-        return integrate(Bound(oracle, None), sampler, path, x, noise)
-
-    first = [state.x for state in states(9, 0)]
-    list(states(5, 1))
-    interleaved = [state.x for state, _ in zip(states(9, 0), states(9, 1), strict=True)]
-    for before, after in zip(first, interleaved, strict=True):
-        assert torch.equal(before, after)
-
-
-@each_sampler
+@pytest.mark.parametrize("sampler", [DDPM("large"), DDIM(), Heun(), DPMSolver(3, eta=1), UniPC()])
 def test_a_batch_of_1_equals_a_batch_of_64(sampler: Sampler) -> None:
     denoiser = NetworkDenoiser(small_unet(), SCHEDULE, Velocity())
     labels = torch.arange(64) % 3
@@ -196,7 +169,7 @@ def test_a_sample_belongs_to_its_key_in_any_order() -> None:
     def at(keys: list[tuple[int, int]]) -> Tensor:
         return drawn(
             sample(
-                mixture(SCHEDULE),
+                plane_mixture(SCHEDULE),
                 DDPM(),
                 Uniform(),
                 5,
@@ -247,7 +220,7 @@ def test_labels_stay_beside_their_keys() -> None:
 def test_evaluations_are_counted_at_the_network(
     sampler: Sampler, weight: float, passes: int
 ) -> None:
-    guided: Denoiser = ClassifierFree(mixture(SCHEDULE), weight, null_label=3)
+    guided: Denoiser = ClassifierFree(plane_mixture(SCHEDULE), weight, null_label=3)
     with count_evaluations() as evaluations:
         drawn(
             sample(
@@ -267,7 +240,9 @@ def test_evaluations_are_counted_at_the_network(
 def test_a_trajectory_starts_from_sigma_times_the_first_draw_of_its_keys() -> None:
     path = nodes(Uniform(), SCHEDULE, 2)  # sigma is 0.96 there, not 1
     states = list(
-        trajectory(mixture(SCHEDULE), DDPM("small"), path, shape=(2,), keys=KEYS[:3], labels=None)
+        trajectory(
+            plane_mixture(SCHEDULE), DDPM("small"), path, shape=(2,), keys=KEYS[:3], labels=None
+        )
     )
     noise = NoiseStreams(KEYS[:3], (2,))
     assert torch.equal(states[0].x, path[0].sigma * noise())
@@ -280,7 +255,13 @@ def test_a_trajectory_starts_from_sigma_times_the_first_draw_of_its_keys() -> No
     torch.testing.assert_close(states[1].x, second, rtol=0, atol=1e-6)
     result = drawn(
         sample(
-            mixture(SCHEDULE), DDPM("small"), Uniform(), 2, shape=(2,), keys=KEYS[:3], labels=None
+            plane_mixture(SCHEDULE),
+            DDPM("small"),
+            Uniform(),
+            2,
+            shape=(2,),
+            keys=KEYS[:3],
+            labels=None,
         )
     )
     assert torch.equal(states[-1].x, result)

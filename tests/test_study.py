@@ -16,6 +16,7 @@ from underone.study.cell import Bench, result_path
 from underone.study.guide import Guide, open_guide
 from underone.study.plan import (
     GUIDANCE_WEIGHTS,
+    GUIDE_SAMPLERS,
     LEAST_SAMPLES,
     Costs,
     choose_settings,
@@ -53,7 +54,18 @@ def test_five_minutes_on_two_cores_buy_at_least_twelve_settings(
     settings = choose_settings(Costs(260 * 450, small_model), guided=True)
     assert len(settings) >= 12
     assert {s.guidance for s in settings} == set(GUIDANCE_WEIGHTS)
-    assert {s.sampler for s in settings if s.guidance == 0} == {"ddpm-large", "ddpm-small", "ddim"}
+    assert {s.sampler for s in settings if s.guidance == 0} == set(GUIDE_SAMPLERS)
+
+
+def test_a_slow_machine_measures_guidance_at_fewer_steps(small_model: DiffusionModel) -> None:
+    def guided_steps(evaluations: float) -> set[int]:
+        settings = choose_settings(Costs(evaluations, small_model), guided=True)
+        assert len(settings) >= 12
+        assert {s.guidance for s in settings} == set(GUIDANCE_WEIGHTS)
+        return {s.steps for s in settings if s.guidance != 0}
+
+    assert guided_steps(600 * 240) == {10}
+    assert guided_steps(600 * 190) == {5}
 
 
 @pytest.mark.parametrize("evaluations", [1e3, 3e4, 1e5, 2e5, 5e5, 1e6, 1e7])

@@ -103,7 +103,8 @@ def saved_step(folder: Path) -> int:
     path = folder / "training" / "state.safetensors"
     if not path.exists():
         return 0
-    with safe_open(path, framework="pt") as file:
+    # "pt" would open the file a second time, and may find the next save there.
+    with safe_open(path, framework="numpy") as file:
         return int(file.metadata()["step"])
 
 

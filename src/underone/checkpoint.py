@@ -21,8 +21,8 @@ from torch import Tensor, nn
 from underone.config import Config, parse
 from underone.data.images import to_model_range
 from underone.diffusion import (
+    THRESHOLDS,
     ClassifierFree,
-    Clipped,
     Cosine,
     Data,
     Denoiser,
@@ -34,6 +34,7 @@ from underone.diffusion import (
 from underone.errors import UserError
 from underone.files import read_json, sha256_of_file, write_atomically, write_json
 from underone.networks import Classifier, ClassifierConfig, UNet, UNetConfig
+from underone.networks.precision import place
 
 AnySchedule = Annotated[LinearBeta | Cosine, Field(discriminator="name")]
 AnyPrediction = Annotated[Noise | Data | Velocity, Field(discriminator="name")]
@@ -148,11 +149,16 @@ class DiffusionModel(Checkpoint):
         return self.config.network.classes
 
     def denoiser(
-        self, guidance: float = 0.0, *, clip: bool = True, autocast: torch.dtype | None = None
+        self,
+        guidance: float = 0.0,
+        *,
+        threshold: str = "static",
+        autocast: torch.dtype | None = None,
     ) -> Denoiser:
-        """The denoiser of this model: network, then guidance, then clipping.
+        """The denoiser of this model: network, then guidance, then a threshold on x0.
 
-        `guidance` is the weight w of `ClassifierFree`; `autocast` the dtype of mixed precision.
+        `guidance` is the weight w of `ClassifierFree`, `threshold` a name of `THRESHOLDS`,
+        `autocast` the dtype of mixed precision.
         """
         config = self.config
         denoiser: Denoiser = NetworkDenoiser(
@@ -161,7 +167,7 @@ class DiffusionModel(Checkpoint):
         self.check_guidance(guidance)
         if self.num_classes is not None:
             denoiser = ClassifierFree(denoiser, guidance, self.num_classes)
-        return Clipped(denoiser) if clip else denoiser
+        return THRESHOLDS[threshold](denoiser)
 
     def check_guidance(self, weight: float) -> None:
         """A `UserError` where this model cannot be guided with weight w = `weight`."""
@@ -249,7 +255,7 @@ def load_checkpoint(
 
 def _loaded(network: AnyNetwork, path: Path, device: torch.device | str) -> AnyNetwork:
     fill(network, load_tensors(path), path)
-    return network.to(device).eval().requires_grad_(False)
+    return place(network, device).eval().requires_grad_(False)
 
 
 def _identity(config: CheckpointConfig, path: Path) -> str:

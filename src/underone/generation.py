@@ -8,13 +8,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from underone.analytic import data_variance
 from underone.checkpoint import DiffusionModel
 from underone.data import SampleSet, to_uint8
-from underone.diffusion import GRIDS, SAMPLERS, count_evaluations, sample
+from underone.diffusion import THRESHOLDS, AnalyticDDPM, Sampler, count_evaluations, sample
 from underone.errors import UserError, unknown
+from underone.named import grid_named, sampler_named
 from underone.networks.precision import fast_dtype
 
 DEFAULT_BATCH_SIZE = 128
+# The sampler that is made for a model, from what is kept beside it.
+ANALYTIC = "ddpm-analytic"
+# What an adaptive sampler usually takes, for plans alone.
+_ADAPTIVE_EVALUATIONS = 150
 LABEL_POLICIES = ("balanced", "random")
 Precision = Literal["auto", "float32"]
 # The stream that random labels are drawn from: no sample's, for those have the index in its place.
@@ -25,33 +31,46 @@ _LABEL_STREAM = 2**64 - 1
 class Setting:
     """How to sample: everything that may differ between two sample sets of one model.
 
-    `sampler` and `grid` are names of `SAMPLERS` and `GRIDS`, `guidance` is the weight w, `clip`
-    clamps x0 to [-1, 1] after guidance.
+    `sampler` and `grid` are names as `underone.named` reads them, or "ddpm-analytic"; `guidance`
+    is the weight w; `threshold`, a name of `THRESHOLDS`, bounds x0 after guidance: "static" to
+    [-1, 1], "dynamic" by its own quantile, or "none".
     """
 
     sampler: str = "ddim"
     steps: int = 20
     grid: str = "trailing"
     guidance: float = 0.0
-    clip: bool = True
+    threshold: str = "static"
 
     def __post_init__(self) -> None:
-        if self.sampler not in SAMPLERS:
-            raise unknown("sampler", self.sampler, SAMPLERS)
-        if self.grid not in GRIDS:
-            raise unknown("grid", self.grid, GRIDS)
+        if self.sampler != ANALYTIC:
+            sampler_named(self.sampler)
+        grid_named(self.grid)
+        if self.threshold not in THRESHOLDS:
+            raise unknown("threshold", self.threshold, THRESHOLDS)
 
     def check(self, model: DiffusionModel) -> None:
         """A `UserError` where `model` cannot be sampled with this setting."""
         most = model.config.schedule.steps
         if not 1 <= self.steps <= most:
             raise UserError(f"steps must lie in 1..{most} for {model.name}, got {self.steps}")
+        grid_named(self.grid)(model.config.schedule, self.steps)
         model.check_guidance(self.guidance)
+        if self.sampler == ANALYTIC and self.guidance != 0:
+            raise UserError(
+                f"{ANALYTIC} holds at w = 0 only, not at guidance {self.guidance:g}, where the "
+                "mixed x0 is no conditional mean: use ddpm-small or ddpm-large"
+            )
 
     def evaluations(self, model: DiffusionModel) -> int:
         """The network evaluations an image costs: what is planned with; the count is measured."""
         branches = 1 if self.guidance in (0, -1) or model.num_classes is None else 2
-        return self.steps * branches
+        declared = (
+            self.steps
+            if self.sampler == ANALYTIC
+            else sampler_named(self.sampler).evaluations(self.steps)
+        )
+        return branches * (_ADAPTIVE_EVALUATIONS if declared is None else declared)
 
 
 @dataclass(frozen=True)
@@ -113,10 +132,10 @@ def generate(
     `precision`: "auto" runs the network in bfloat16 where the machine is fast in it.
     """
     images = []
+    # What an analytic sampler must know is found out before the count begins.
+    batches = generate_batches(model, setting, draw, batch_size=batch_size, precision=precision)
     with count_evaluations() as counter:
-        for batch in generate_batches(
-            model, setting, draw, batch_size=batch_size, precision=precision
-        ):
+        for batch in batches:
             images.append(batch)
             on_images(len(batch))
     labels = None if model.num_classes is None else draw.class_labels(model.num_classes)
@@ -136,19 +155,27 @@ def generate_batches(
 ) -> Iterator[Tensor]:
     """The images of a draw, uint8 (B, C, H, W) on the CPU, batch after batch."""
     check(model, setting, draw)
-    labels = None if model.num_classes is None else draw.class_labels(model.num_classes)
-    for batch in sample(
-        model.denoiser(setting.guidance, clip=setting.clip, autocast=_autocast(model, precision)),
-        SAMPLERS[setting.sampler],
-        GRIDS[setting.grid],
+    batches = sample(
+        model.denoiser(
+            setting.guidance, threshold=setting.threshold, autocast=_autocast(model, precision)
+        ),
+        sampler_for(model, setting),
+        grid_named(setting.grid),
         setting.steps,
         shape=model.shape,
         keys=draw.keys,
-        labels=labels,
+        labels=None if model.num_classes is None else draw.class_labels(model.num_classes),
         batch_size=batch_size,
         device=_device(model),
-    ):
-        yield to_uint8(batch.x.cpu())
+    )
+    return (to_uint8(batch.x.cpu()) for batch in batches)
+
+
+def sampler_for(model: DiffusionModel, setting: Setting) -> Sampler:
+    """The sampler of a setting; the analytic one with the variance of this model's data."""
+    if setting.sampler == ANALYTIC:
+        return AnalyticDDPM(data_variance(model))
+    return sampler_named(setting.sampler)
 
 
 def subject(

@@ -5,6 +5,7 @@ import sys
 import click
 
 import underone
+from underone.cli.conformance import conformance
 from underone.cli.data import data
 from underone.cli.evaluate import evaluate
 from underone.cli.guide import guide
@@ -26,7 +27,7 @@ def underone_command() -> None:
     """A laboratory for diffusion sampling: train, sample in every way that matters, measure."""
 
 
-for command in (guide, train, sample, evaluate, data, models):
+for command in (guide, train, sample, evaluate, conformance, data, models):
     underone_command.add_command(command)
 
 

@@ -4,30 +4,37 @@ from pathlib import Path
 
 import click
 
+from underone import analytic
 from underone.cli.console import announce_revision, counted, note, print_json
 from underone.data import SampleSet, save_picture, tile
-from underone.diffusion import GRIDS, SAMPLERS
+from underone.diffusion import GRIDS, SAMPLERS, THRESHOLDS
 from underone.errors import UserError
-from underone.generation import Draw, Precision, Setting, check, generate
+from underone.generation import ANALYTIC, Draw, Precision, Setting, check, generate
 from underone.zoo import load_model
 
 _DEFAULT = Setting()
 
 
 @click.command(
-    epilog=f"Samplers: {', '.join(SAMPLERS)}. Grids: {', '.join(GRIDS)}. "
-    "The null label is one more than the last class; w = -1 samples with it."
+    epilog=f"Samplers: {', '.join((*SAMPLERS, ANALYTIC))}. Grids: {', '.join(GRIDS)}, explicit. "
+    "Options follow a name: ddim,eta=0.5 or explicit,steps=1000:500:100. A sampler of your own is "
+    "module:Name. The null label is one more than the last class; w = -1 samples with it."
 )
 @click.argument("model")
 @click.option("--sampler", default=_DEFAULT.sampler, help="How to step.")
-@click.option("--steps", default=_DEFAULT.steps, help="Network evaluations without guidance.")
+@click.option("--steps", default=_DEFAULT.steps, help="How many; most samplers evaluate once each.")
 @click.option("--grid", default=_DEFAULT.grid, help="Where the steps are placed.")
 @click.option(
     "--guidance",
     default=_DEFAULT.guidance,
     help="The weight w of (1+w) model(x, class) - w model(x, none); others' scale is 1+w.",
 )
-@click.option("--clip/--no-clip", default=_DEFAULT.clip, help="Clamp x0 to [-1, 1].")
+@click.option(
+    "--threshold",
+    type=click.Choice(list(THRESHOLDS)),
+    default=_DEFAULT.threshold,
+    help="Bound x0 after guidance: to [-1, 1], by a quantile of its own, or not.",
+)
 @click.option("--labels", default="balanced", help="balanced, random, or classes like 0,3,3.")
 @click.option("--count", default=100, help="How many samples.")
 @click.option("--seed", default=0, help="With a sample's index, the key of its noise.")
@@ -51,7 +58,7 @@ def sample(
     steps: int,
     grid: str,
     guidance: float,
-    clip: bool,
+    threshold: str,
     labels: str,
     count: int,
     seed: int,
@@ -61,12 +68,15 @@ def sample(
     as_json: bool,
 ) -> None:
     """Draw samples of MODEL, a shipped model's name or a checkpoint folder."""
-    setting = Setting(sampler, steps, grid, guidance, clip)
+    setting = Setting(sampler, steps, grid, guidance, threshold)
     draw = Draw(count, seed, first, labels)
     _check_output(out)
     loaded = load_model(model)
     check(loaded, setting, draw)
     announce_revision(loaded)
+    if sampler == ANALYTIC and not analytic.is_known(loaded):
+        with counted("estimating the data's variance, once", analytic.EVALUATIONS) as on_images:
+            analytic.data_variance(loaded, on_images)
     with counted(f"{sampler}, {steps} steps", count) as on_images:
         samples = generate(
             loaded,

@@ -1,47 +1,110 @@
 """The mathematics of diffusion: tensors and callables; no networks, no files, no metrics."""
 
-from underone.diffusion.denoiser import Bound, Clipped, Denoiser, Model, NetworkDenoiser
+from collections.abc import Callable
+
+from underone.diffusion.denoiser import (
+    Bound,
+    Clipped,
+    Denoiser,
+    DynamicallyThresholded,
+    Model,
+    NetworkDenoiser,
+)
 from underone.diffusion.evaluations import count_evaluations
-from underone.diffusion.grid import Grid, Quadratic, Trailing, Uniform, nodes
+from underone.diffusion.grid import (
+    Explicit,
+    Grid,
+    Karras,
+    Linspace,
+    LogSNR,
+    Quadratic,
+    Trailing,
+    Uniform,
+    nodes,
+)
 from underone.diffusion.guidance import ClassifierFree
 from underone.diffusion.node import Estimate, Node, Schedule, node_at
 from underone.diffusion.noise import NoiseStreams
 from underone.diffusion.prediction import Data, Noise, Prediction, Velocity
-from underone.diffusion.samplers import DDIM, DDPM, SAMPLERS, Sampler
+from underone.diffusion.samplers import (
+    DDIM,
+    DDPM,
+    DEIS,
+    IPNDM,
+    RK45,
+    SAMPLERS,
+    AnalyticDDPM,
+    AnnealedLangevin,
+    DPMSolver,
+    Euler,
+    Heun,
+    PredictorCorrector,
+    Sampler,
+    SASolver,
+    Step,
+    UniPC,
+)
 from underone.diffusion.sampling import Batch, integrate, sample, trajectory
 from underone.diffusion.schedule import Cosine, LinearBeta
+
+THRESHOLDS: dict[str, Callable[[Denoiser], Denoiser]] = {
+    "static": Clipped,
+    "dynamic": DynamicallyThresholded,
+    "none": lambda denoiser: denoiser,
+}
 
 GRIDS: dict[str, Grid] = {
     "uniform": Uniform(),
     "trailing": Trailing(),
+    "linspace": Linspace(),
     "quadratic": Quadratic(),
+    "log-snr": LogSNR(),
+    "karras": Karras(),
 }
 
 __all__ = [
     "DDIM",
     "DDPM",
+    "DEIS",
     "GRIDS",
+    "IPNDM",
+    "RK45",
     "SAMPLERS",
+    "THRESHOLDS",
+    "AnalyticDDPM",
+    "AnnealedLangevin",
     "Batch",
     "Bound",
     "ClassifierFree",
     "Clipped",
     "Cosine",
+    "DPMSolver",
     "Data",
     "Denoiser",
+    "DynamicallyThresholded",
     "Estimate",
+    "Euler",
+    "Explicit",
     "Grid",
+    "Heun",
+    "Karras",
     "LinearBeta",
+    "Linspace",
+    "LogSNR",
     "Model",
     "NetworkDenoiser",
     "Node",
     "Noise",
     "NoiseStreams",
     "Prediction",
+    "PredictorCorrector",
     "Quadratic",
+    "SASolver",
     "Sampler",
     "Schedule",
+    "Step",
     "Trailing",
+    "UniPC",
     "Uniform",
     "Velocity",
     "count_evaluations",

@@ -67,6 +67,30 @@ class Clipped:
         return self.denoiser(x, node, label).clamp(-self.bound, self.bound)
 
 
+@dataclass(frozen=True)
+class DynamicallyThresholded:
+    """x0 clamped to [-s, s] and divided by s (Saharia et al. 2022, section 2.3).
+
+    s is the `quantile` of |x0| over the elements of each sample, at least 1. It keeps strongly
+    guided images from saturating. Wrap it around guidance, as `Clipped`.
+    """
+
+    denoiser: Denoiser
+    quantile: float = 0.995
+
+    @property
+    def schedule(self) -> Schedule:
+        """The wrapped denoiser's schedule."""
+        return self.denoiser.schedule
+
+    def __call__(self, x: Tensor, node: Node, label: Tensor | None) -> Tensor:
+        """The wrapped estimate, thresholded."""
+        x0 = self.denoiser(x, node, label)
+        scale = x0.abs().flatten(1).quantile(self.quantile, dim=1).clamp(min=1)
+        scale = scale.reshape(-1, *(1,) * (x0.ndim - 1))
+        return x0.clamp(-scale, scale) / scale
+
+
 class Model(Protocol):
     """A denoiser with its labels bound: what a sampler is given."""
 
@@ -76,6 +100,10 @@ class Model(Protocol):
 
     def node(self, log_snr: Tensor) -> Node:
         """The node of a given log(alpha / sigma), for midpoints and adaptive steps."""
+        ...
+
+    def rows(self, chosen: Tensor) -> "Model":
+        """The model of the rows `chosen` (indices) of the batch, where rows go different ways."""
         ...
 
 
@@ -93,3 +121,7 @@ class Bound:
     def node(self, log_snr: Tensor) -> Node:
         """The node of a given log(alpha / sigma)."""
         return node_at(self.denoiser.schedule, self.denoiser.schedule.time(log_snr))
+
+    def rows(self, chosen: Tensor) -> "Bound":
+        """The denoiser with the labels of the rows `chosen` bound."""
+        return Bound(self.denoiser, None if self.label is None else self.label[chosen])

@@ -23,6 +23,11 @@ class Node:
         """lambda = log(alpha / sigma), half the logarithm of the signal-to-noise ratio."""
         return torch.log(self.alpha) - torch.log(self.sigma)
 
+    @property
+    def noise_ratio(self) -> Tensor:
+        """sigma / alpha: the noise level of x / alpha = x0 + (sigma / alpha) z; EDM's sigma."""
+        return self.sigma / self.alpha
+
 
 @dataclass(frozen=True)
 class Estimate:
@@ -31,6 +36,13 @@ class Estimate:
     node: Node
     x: Tensor
     x0: Tensor
+
+    @property
+    def noise(self) -> Tensor:
+        """z = (x - alpha x0) / sigma: the noise that x0 implies. Needs sigma > 0."""
+        return (self.x - expand(self.node.alpha, self.x) * self.x0) / expand(
+            self.node.sigma, self.x
+        )
 
 
 class Schedule(Protocol):

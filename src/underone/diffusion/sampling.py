@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -11,7 +10,7 @@ from underone.diffusion.denoiser import Bound, Denoiser, Model
 from underone.diffusion.grid import Grid, nodes
 from underone.diffusion.node import Estimate, Node
 from underone.diffusion.noise import NoiseStreams
-from underone.diffusion.samplers.sampler import Sampler
+from underone.diffusion.samplers.sampler import Sampler, Step
 
 
 def integrate(
@@ -20,23 +19,25 @@ def integrate(
     path: Sequence[Node],
     x: Tensor,
     noise: Callable[[], Tensor],
+    past: Sequence[Estimate] = (),
 ) -> Iterator[Estimate]:
     """Carry x along the nodes of `path`, yielding the estimate made at each.
 
     The last estimate belongs to the last node: its `x` (and `x0`) is the result. Where the path
-    ends at sigma = 0 the sampler's `finish` makes the last step. Differentiable in x.
+    ends at sigma = 0 the sampler's `finish` makes the last step. `past` are estimates at nodes
+    before the path, for a start at a multistep sampler's full order. Differentiable in x.
     """
-    past: list[Estimate] = []
-    for now, to in pairwise(path):
-        if to.sigma == 0:
-            x, here = sampler.finish(x, now, past, model, noise)
-        else:
-            x, here = sampler.step(x, now, to, past, model, noise)
+    known = list(past)
+    for index, to in enumerate(path[1:]):
+        at = Step(path, index, _newest(known, sampler.history), model, noise)
+        x, here = sampler.finish(x, at) if to.sigma == 0 else sampler.step(x, at)
         yield here
-        past.append(here)
-        if sampler.history is not None:
-            past = past[max(0, len(past) - sampler.history) :]
+        known = [*_newest(known, sampler.history), here]
     yield Estimate(path[-1], x, x)
+
+
+def _newest(estimates: list[Estimate], history: int | None) -> list[Estimate]:
+    return estimates if history is None else estimates[max(0, len(estimates) - history) :]
 
 
 @dataclass(frozen=True)

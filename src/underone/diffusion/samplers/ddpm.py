@@ -1,14 +1,14 @@
 """Ancestral sampling: the reverse Markov chain of the DDPM paper, at any number of steps."""
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Literal
 
 from torch import Tensor
 
-from underone.diffusion.denoiser import Model
 from underone.diffusion.node import Estimate, Node
-from underone.diffusion.samplers.sampler import EndsAtEstimate
+from underone.diffusion.samplers.sampler import Sampler, Step
 from underone.errors import unknown
 
 
@@ -25,6 +25,14 @@ def posterior_variance(now: Node, to: Node) -> Tensor:
     return added_variance(now, to) * to.sigma**2 / now.sigma**2
 
 
+def posterior_mean(here: Estimate, to: Node) -> Tensor:
+    """(alpha_s S^2 x0 + a sigma_s^2 x) / sigma_t^2: the mean of q(x_s | x_t, x0)."""
+    now = here.node
+    from_x0 = to.alpha * added_variance(now, to) / now.sigma**2
+    from_x = now.alpha / to.alpha * to.sigma**2 / now.sigma**2
+    return from_x0 * here.x0 + from_x * here.x
+
+
 _VARIANCES: dict[str, Callable[[Node, Node], Tensor]] = {
     "large": added_variance,
     "small": posterior_variance,
@@ -32,7 +40,7 @@ _VARIANCES: dict[str, Callable[[Node, Node], Tensor]] = {
 
 
 @dataclass(frozen=True)
-class DDPM(EndsAtEstimate):
+class DDPM(Sampler):
     """x_s ~ N(mean of q(x_s | x_t, x0), variance) (Ho et al. 2020, eq. 6 and 7, section 3.2).
 
     From t to s, with a = alpha_t / alpha_s and S^2 = sigma_t^2 - a^2 sigma_s^2,
@@ -46,26 +54,57 @@ class DDPM(EndsAtEstimate):
     """
 
     variance: Literal["large", "small"] = "large"
-    history: ClassVar[int | None] = 0
 
     def __post_init__(self) -> None:
         if self.variance not in _VARIANCES:
             raise unknown("DDPM variance", self.variance, _VARIANCES)
 
-    def step(
-        self,
-        x: Tensor,
-        now: Node,
-        to: Node,
-        past: Sequence[Estimate],
-        model: Model,
-        noise: Callable[[], Tensor],
-    ) -> tuple[Tensor, Estimate]:
+    @property
+    def stochastic(self) -> bool:
+        """Always."""
+        return True
+
+    @property
+    def exact_for_one_image(self) -> bool:
+        """The small variance is; the large one over-disperses."""
+        return self.variance == "small"
+
+    def step(self, x: Tensor, at: Step) -> tuple[Tensor, Estimate]:
         """One draw of the reverse chain."""
-        here = model(x, now)
-        added = added_variance(now, to)
-        mean = (
-            to.alpha * added / now.sigma**2 * here.x0
-            + now.alpha / to.alpha * to.sigma**2 / now.sigma**2 * x
-        )
-        return mean + _VARIANCES[self.variance](now, to).sqrt() * noise(), here
+        here = at.evaluate(x)
+        variance = _VARIANCES[self.variance](at.now, at.to)
+        return posterior_mean(here, at.to) + variance.sqrt() * at.noise(), here
+
+
+@dataclass(frozen=True)
+class AnalyticDDPM(Sampler):
+    """DDPM with the optimal variance of each step (Bao et al. 2022, eq. 7 to 11).
+
+    What x0 may still be, given x_t, adds to the posterior's own variance. Where it is taken to
+    be N(x0, v_t I), with v_t its mean variance an element,
+
+        variance = S^2 sigma_s^2 / sigma_t^2 + (alpha_s S^2 / sigma_t^2)^2 v_t,
+
+    so that the mean square of x is right at any number of steps: exactly, for Gaussian data.
+    `data_variance` gives v_t of an unguided model; see `underone.analytic`. `visible` is the
+    paper's clipping of the last noise (its section 5.1): at nodes so close to the data that
+    sigma_s is below it, no more than this standard deviation is added, because there is no
+    evaluation left that would take it away. The default is 2 grey levels of mean noise.
+    """
+
+    data_variance: Callable[[Node], Tensor]
+    visible: float | None = 2 * (2 / 255) * (math.pi / 2) ** 0.5
+
+    @property
+    def stochastic(self) -> bool:
+        """Always."""
+        return True
+
+    def step(self, x: Tensor, at: Step) -> tuple[Tensor, Estimate]:
+        """One draw of the reverse chain."""
+        here, now, to = at.evaluate(x), at.now, at.to
+        share = to.alpha * added_variance(now, to) / now.sigma**2
+        variance = posterior_variance(now, to) + share**2 * self.data_variance(now)
+        if self.visible is not None and to.sigma < self.visible:
+            variance = variance.clamp(max=self.visible**2)
+        return posterior_mean(here, to) + variance.sqrt() * at.noise(), here

@@ -7,7 +7,7 @@ counted under the name "oracle".
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -98,3 +98,22 @@ class Mixture:
             return logarithms
         chosen = (label[:, None] == self.classes) | (label[:, None] == self.null_label)
         return torch.where(chosen, logarithms, -math.inf)
+
+
+def plane_mixture(schedule: Schedule) -> Mixture:
+    """Five components in the plane, in three classes; far from Gaussian, yet smooth."""
+    return Mixture(
+        schedule,
+        means=torch.tensor(
+            [[-0.8, 0.3], [0.5, 0.7], [0.2, -0.6], [0.9, -0.1], [-0.3, -0.4]], dtype=torch.float64
+        ),
+        deviations=torch.tensor([0.2, 0.3, 0.15, 0.25, 0.2], dtype=torch.float64),
+        weights=torch.tensor([0.1, 0.3, 0.2, 0.25, 0.15], dtype=torch.float64),
+        classes=torch.tensor([0, 0, 1, 2, 2]),
+    )
+
+
+def line_mixture(schedule: Schedule) -> Mixture:
+    """The same, seen along the first axis only."""
+    plane = plane_mixture(schedule)
+    return replace(plane, means=plane.means[:, :1])

@@ -1,0 +1,116 @@
+"""The variance of x0 given x_t, averaged over a model's data: what analytic DDPM needs.
+
+Estimated once for a model and kept beside it as `analytic.json`.
+"""
+
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from underone.checkpoint import DiffusionModel
+from underone.config import Config, parse
+from underone.data import load_dataset
+from underone.data.images import to_model_range
+from underone.diffusion import LogSNR, Node, NoiseStreams, node_at
+from underone.errors import UserError
+from underone.files import read_json, write_json
+
+FILE = "analytic.json"
+LEVELS, IMAGES = 64, 256
+EVALUATIONS = LEVELS * IMAGES
+_STREAM = 2**64 - 2  # of the noise, beside no sample's
+
+
+class ErrorCurve(Config):
+    """The mean squared error an element of a model's x0, at ascending log-SNRs."""
+
+    model_sha256: str
+    images: int
+    log_snr: tuple[float, ...]
+    squared_error: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class DataVariance:
+    """v_t = E|x0 - x0(x_t)|^2 / d, between 0 and 1: the mean variance of x0 given x_t.
+
+    For a perfect model this is sigma^2 / alpha^2 (1 - Gamma_t), with Gamma_t = E|z(x_t)|^2 / d of
+    its noise estimates z (Bao et al. 2022, eq. 8 and 13): of the noise, which has power 1, it finds
+    Gamma_t, and what it does not find is what x0 may still be. Measured as the error itself it is
+    also the best variance for the mean that an imperfect model really has (Bao et al. 2022, "with
+    imperfect mean", eq. 12), and at high noise, where Gamma_t is 1 but for a few millionths, it
+    is far less uncertain. x0 is clamped, as by default it is when sampled. The logarithm is
+    taken to be linear between the levels measured.
+    """
+
+    curve: ErrorCurve
+
+    def __call__(self, node: Node) -> Tensor:
+        """v_t at a node, float64, shape ()."""
+        levels = torch.tensor(self.curve.log_snr, dtype=torch.float64)
+        logarithms = torch.tensor(self.curve.squared_error, dtype=torch.float64).log()
+        wanted = node.log_snr.clamp(levels[0], levels[-1])
+        above = torch.searchsorted(levels, wanted).clamp(1, len(levels) - 1)
+        share = (wanted - levels[above - 1]) / (levels[above] - levels[above - 1])
+        return torch.lerp(logarithms[above - 1], logarithms[above], share).exp().clamp(max=1)
+
+
+def is_known(model: DiffusionModel) -> bool:
+    """Whether the estimate of these very weights lies beside them."""
+    return _kept(model) is not None
+
+
+def data_variance(
+    model: DiffusionModel, on_images: Callable[[int], object] = lambda images: None
+) -> DataVariance:
+    """The kept estimate, or a new one, kept where the model's folder can be written.
+
+    `on_images` hears of `EVALUATIONS` evaluations in all. Needs the model's training data then.
+    """
+    curve = _kept(model)
+    if curve is None:
+        curve = estimate(model, on_images)
+        with suppress(OSError):  # a folder of someone else's: the next use estimates again
+            write_json(model.folder / FILE, curve.model_dump())
+    return DataVariance(curve)
+
+
+def _kept(model: DiffusionModel) -> ErrorCurve | None:
+    path = model.folder / FILE
+    if not path.exists():
+        return None
+    curve = parse(ErrorCurve, read_json(path), str(path))
+    return curve if curve.model_sha256 == model.sha256 else None
+
+
+@torch.no_grad()
+def estimate(model: DiffusionModel, on_images: Callable[[int], object]) -> ErrorCurve:
+    """The error of x0 over `IMAGES` training images at `LEVELS` noise levels even in log-SNR."""
+    data = load_dataset(model.config.data.name, "train")
+    if data.sha256 != model.config.data.sha256:
+        raise UserError(
+            f"{model.name} was trained on other data than the {data.name} found here, which "
+            "ddpm-analytic must know: choose another sampler"
+        )
+    schedule, device = model.config.schedule, next(model.network.parameters()).device
+    denoiser = model.denoiser()
+    chosen = torch.linspace(0, len(data) - 1, IMAGES).long()
+    x0 = to_model_range(data.images[chosen]).to(device)
+    labels = None if model.num_classes is None else data.labels[chosen].to(device)
+    noise = NoiseStreams([(_STREAM, i) for i in range(IMAGES)], model.shape, device)
+    log_snrs, errors = [], []
+    for t in LogSNR()(schedule, min(LEVELS, schedule.steps)):
+        node = node_at(schedule, t)
+        x = node.alpha * x0 + node.sigma * noise()
+        errors.append((x0 - denoiser(x, node, labels)).double().square().mean().item())
+        log_snrs.append(node.log_snr.item())
+        on_images(IMAGES)
+    return ErrorCurve(
+        model_sha256=model.sha256,
+        images=IMAGES,
+        log_snr=tuple(log_snrs),
+        squared_error=tuple(errors),
+    )

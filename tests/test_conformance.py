@@ -1,0 +1,216 @@
+"""Our samplers, through the battery that anyone's are put through; and the battery itself."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
+from click.testing import CliRunner
+from torch import Tensor
+
+from helpers import float64
+from underone.cli import underone_command
+from underone.conformance import conformance
+from underone.conformance.battery import SCHEDULE, TOLERANCE, observed_order
+from underone.diffusion import (
+    DDIM,
+    DEIS,
+    IPNDM,
+    SAMPLERS,
+    AnnealedLangevin,
+    DPMSolver,
+    Estimate,
+    Euler,
+    Heun,
+    Node,
+    PredictorCorrector,
+    Sampler,
+    Step,
+    UniPC,
+    node_at,
+)
+from underone.errors import UserError
+from underone.named import sampler_named
+
+VARIANTS: dict[str, Sampler] = {
+    **SAMPLERS,
+    "ddim-0.5": DDIM(0.5),
+    "euler-churn": Euler(churn=20),
+    "dpm-solver-1s-sde": DPMSolver(1, eta=1),
+    "dpm-solver-3m-exact-sde": DPMSolver(3, eta=0.5, exact=True),
+    "unipc-1": UniPC(1, "bh1"),
+    "unipc-2": UniPC(2, "bh2"),
+    "unipc-2-bh1": UniPC(2, "bh1"),
+    "unipc-3-bh1": UniPC(3, "bh1"),
+    "deis-2": DEIS(2),
+    "deis-4": DEIS(4),
+    "deis-2-ratio": DEIS(2, "ratio"),
+    "deis-4-ratio": DEIS(4, "ratio"),
+    "deis-3-log-ratio": DEIS(3, "log-ratio"),
+    "ipndm-1": IPNDM(1),
+    "ipndm-2": IPNDM(2),
+    "ipndm-3": IPNDM(3),
+    "ipndm-free-start": IPNDM(4, free_start=True),
+    "corrected-ddim": PredictorCorrector(DDIM(), corrections=2),
+}
+# A hundred inner steps are the default; two show as much of the loop in far less time.
+VARIANTS["annealed-langevin"] = AnnealedLangevin(inner=40)
+
+
+@pytest.mark.parametrize("sampler", VARIANTS.values(), ids=VARIANTS.keys())
+def test_a_sampler_does_all_that_it_claims(sampler: Sampler) -> None:
+    findings = list(conformance(sampler))
+    assert [finding for finding in findings if not finding.holds] == []
+    checks = {finding.check for finding in findings}
+    assert ("a single image" in checks) == sampler.exact_for_one_image
+    assert any(check.startswith("order") for check in checks) == (sampler.global_order is not None)
+
+
+def even_in_ratio(intervals: int) -> list[Node]:
+    """Equal steps in sigma / alpha, from 5 to 0.05, and the clean end."""
+    ratios = torch.linspace(5, 0.05, intervals + 1, dtype=torch.float64)
+    return [
+        *(node_at(SCHEDULE, SCHEDULE.time(-ratio.log())) for ratio in ratios),
+        node_at(SCHEDULE, float64(0)),
+    ]
+
+
+@pytest.mark.parametrize("order", [1, 2, 3, 4])
+def test_ipndm_has_its_order_where_steps_are_equal(order: int) -> None:
+    assert observed_order(IPNDM(order), even_in_ratio) >= order - TOLERANCE
+
+
+def test_the_published_third_order_is_second() -> None:
+    assert observed_order(DPMSolver(3)) == pytest.approx(2, abs=TOLERANCE)
+    assert observed_order(DPMSolver(3, exact=True)) == pytest.approx(3, abs=TOLERANCE)
+
+
+@dataclass(frozen=True)
+class Broken(Sampler):
+    """DDIM with a fault."""
+
+    fault: str
+
+    @property
+    def global_order(self) -> int:
+        return 2 if self.fault == "order" else 1
+
+    @property
+    def stochastic(self) -> bool:
+        return self.fault in ("noise", "law")
+
+    def evaluations(self, steps: int) -> int:
+        return 2 * steps if self.fault == "count" else steps
+
+    def step(self, x: Tensor, at: Step) -> tuple[Tensor, Estimate]:
+        here, to = at.evaluate(x), at.to
+        x0 = here.x0
+        if self.fault == "batch":
+            x0 = 0.9 * x0 + 0.1 * x0.mean(0)
+        if self.fault == "memory":
+            x0 = x0 + len(_REMEMBERED)
+            _REMEMBERED.append(0)
+        if self.fault == "finite" and at.total > 2:
+            x0 = x0 / 0
+        if self.fault == "error":
+            raise IndexError("no such estimate")
+        if self.fault == "bias":
+            x0 = 1.1 * x0
+        noise = here.noise
+        if self.fault in ("noise", "law"):
+            # Fresh noise every step follows no path; too much of it is too much.
+            share = 0.6 if self.fault == "noise" else 0.8
+            noise = 0.8 * noise + share * at.noise()
+        return to.alpha * x0 + to.sigma * noise, here
+
+
+_REMEMBERED: list[int] = []
+
+
+@pytest.mark.parametrize(
+    ("fault", "check"),
+    [
+        ("order", "order of convergence"),
+        ("noise", "order along one Brownian path"),
+        ("bias", "a single image"),
+        ("law", "mean and covariance of a mixture, 200 steps"),
+        ("finite", "finite on every schedule and grid"),
+        ("batch", "alone as in a batch"),
+        ("memory", "no memory between runs"),
+        ("count", "evaluations at 1, 2, 5, 10 steps"),
+        ("error", "one image"),
+    ],
+)
+def test_the_battery_finds_every_fault(fault: str, check: str) -> None:
+    _REMEMBERED.clear()
+    failed = {finding.check for finding in conformance(Broken(fault)) if not finding.holds}
+    assert check in failed
+
+
+OWN = """
+from dataclasses import dataclass
+from underone.diffusion import Sampler
+
+
+@dataclass(frozen=True)
+class Mine(Sampler):
+    share: float = 1.0
+
+    def step(self, x, at):
+        here = at.evaluate(x)
+        return at.to.alpha * here.x0 + self.share * at.to.sigma * here.noise, here
+"""
+
+
+def test_the_command_measures_ones_own_sampler_and_fails_where_a_claim_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "faulty_samplers.py").write_text(OWN)
+    monkeypatch.chdir(tmp_path)
+    command = ["conformance", "faulty_samplers:Mine,share=0.9"]
+    result = CliRunner().invoke(underone_command, command)
+    assert result.exit_code == 1
+    failed = [line for line in result.stdout.splitlines() if line.startswith("FAILS")]
+    assert any("a single image" in line for line in failed)
+    assert any("order of convergence" in line for line in failed)
+    result = CliRunner().invoke(underone_command, [*command, "--json"])
+    findings = {finding["check"]: finding for finding in json.loads(result.stdout)["findings"]}
+    assert not findings["order of convergence"]["holds"]
+    assert findings["no memory between runs"]["holds"]
+
+
+def test_a_sampler_of_ones_own_is_found_by_module_and_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "own_samplers.py").write_text(OWN)
+    monkeypatch.chdir(tmp_path)
+    mine = sampler_named("own_samplers:Mine,share=0.5")
+    assert isinstance(mine, Sampler)
+    assert vars(mine) == {"share": 0.5}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("dimm", "unknown sampler 'dimm': did you mean 'ddim'?"),
+        ("ddim,eta", "'eta' is none of its options; it takes eta"),
+        ("ddim,order=2", "'order=2' is none of its options; it takes eta"),
+        ("ddim,eta=high", "eta=high is not valid: input should be a valid number"),
+        ("ddim,eta=3", "eta must lie in"),
+        ("euler,churn=-1", "churn must be at least 0"),
+        ("unipc,order=4", "UniPC has the orders 1, 2 and 3, not 4"),
+        ("unipc,variant=bh3", "variant=bh3 is not valid"),
+        ("no_such_module:Sampler", "No module named 'no_such_module'"),
+        ("dataclasses:Sampler", "the module dataclasses has no 'Sampler'"),
+        ("dataclasses:field", "is not a sampler"),
+    ],
+)
+def test_what_is_no_sampler_is_refused_in_one_line(text: str, message: str) -> None:
+    with pytest.raises(UserError) as refusal:
+        sampler_named(text)
+    assert message in str(refusal.value)
+
+
+def test_heun_needs_no_more_than_its_own_evaluations() -> None:
+    assert [Heun().evaluations(steps) for steps in (1, 2, 10)] == [1, 3, 19]
