@@ -7,6 +7,10 @@ BIN := $(VENV)/bin
 TORCH := $(shell grep '^torch==' constraints.txt)
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
+# Packages the tests compare with, without what they ask for: that would bring torchvision, and with
+# it another torch.
+PEERS := k-diffusion torchdiffeq torchsde trampoline
+
 .PHONY: guide test check format docs clean
 
 guide: $(VENV)/.installed ## compare samplers, steps and guidance on the shipped model
@@ -37,6 +41,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 
 $(VENV)/.tests: $(VENV)/.installed
 	$(PIP) --constraint constraints.txt --editable '.[test]'
+	$(PIP) --constraint constraints.txt --no-deps $(PEERS)
 	touch $@
 
 $(VENV)/.check: $(VENV)/.tests
