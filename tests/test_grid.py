@@ -73,9 +73,12 @@ EXPECTED: list[tuple[Grid, int, list[float]]] = [
     (LogSNR(), 1, [1000]),
     (LogSNR(), 2, [1, 1000]),
     (LogSNR(last=40), 2, [40, 1000]),
+    (LogSNR(first=800), 1, [800]),
+    (LogSNR(last=40, first=800), 2, [40, 800]),
     (Karras(), 1, [1000]),
     (Karras(), 2, [1, 1000]),
     (Karras(last=0.5), 2, [0.5, 1000]),
+    (Karras(last=40, first=800.5), 2, [40, 800.5]),
     (Explicit((1000, 612.5, 3)), 3, [3, 612.5, 1000]),
     (Quadratic(), 1, [1000]),
     (Quadratic(), 2, [1, 1000]),
@@ -92,12 +95,14 @@ def test_the_steps_are_those_of_the_formula(grid: Grid, steps: int, expected: li
 
 
 @each_schedule
-@pytest.mark.parametrize("last", [1.0, 30.0])
-def test_log_snr_and_karras_are_even_in_their_variables(schedule: Schedule, last: float) -> None:
-    even = node_at(schedule, LogSNR(last)(schedule, 40)).log_snr.diff()
+@pytest.mark.parametrize(("last", "first"), [(1.0, None), (30.0, None), (30.0, 700.0)])
+def test_log_snr_and_karras_are_even_in_their_variables(
+    schedule: Schedule, last: float, first: float | None
+) -> None:
+    even = node_at(schedule, LogSNR(last, first)(schedule, 40)).log_snr.diff()
     torch.testing.assert_close(even, even.mean().expand(39), rtol=1e-9, atol=0)
     for rho in (1.0, 3.0, 7.0):
-        roots = node_at(schedule, Karras(rho, last)(schedule, 40)).noise_ratio ** (1 / rho)
+        roots = node_at(schedule, Karras(rho, last, first)(schedule, 40)).noise_ratio ** (1 / rho)
         torch.testing.assert_close(
             roots.diff(), roots.diff().mean().expand(39), rtol=1e-6, atol=1e-9
         )
@@ -119,6 +124,8 @@ def test_karras_has_the_levels_of_edms_formula() -> None:
         (lambda: Karras(rho=0), "rho must be above 0, got 0"),
         (lambda: Karras(last=1000)(LinearBeta(), 5), r"last step must lie in \(0, 1000\)"),
         (lambda: LogSNR(last=0)(LinearBeta(), 5), r"last step must lie in \(0, 1000\), got 0"),
+        (lambda: LogSNR(20, first=10)(LinearBeta(), 5), r"last step must lie in \(0, 10\)"),
+        (lambda: Karras(first=1001)(LinearBeta(), 5), r"first step must lie in \(0, 1000\]"),
         (lambda: Explicit(()), "got none"),
         (lambda: Explicit((5, 10)), "each below the one before it, got 5:10"),
         (lambda: Explicit((10, 0)), "steps above 0"),

@@ -16,6 +16,7 @@ from diffusers import (
     EulerAncestralDiscreteScheduler,
     EulerDiscreteScheduler,
     HeunDiscreteScheduler,
+    SASolverScheduler,
     UniPCMultistepScheduler,
 )
 from torch import Tensor, nn
@@ -39,6 +40,7 @@ from underone.diffusion import (
     Node,
     Noise,
     Sampler,
+    SASolver,
     UniPC,
     nodes,
 )
@@ -85,12 +87,19 @@ def deis(order: int) -> Peer:
     return Peer(DEIS(order, "log-ratio"), DEISMultistepScheduler, options)
 
 
+def sa_solver() -> Peer:
+    """Of first order: their weights of second order are others, the same to leading order."""
+    options = {"predictor_order": 1, "corrector_order": 1, "tau_func": lambda index: 1}
+    return Peer(SASolver(1, 1), SASolverScheduler, options)
+
+
 PEERS = {
     "dpm-solver++-1": dpm(1),
     "dpm-solver++-2": dpm(2),
     "dpm-solver++-3": dpm(3),
     "sde-dpm-solver++-1": dpm(1, eta=1),
     "sde-dpm-solver++-2": dpm(2, eta=1),
+    "sa-solver-1-1": sa_solver(),
     "unipc-1-bh1": unipc_bh1(1),
     "unipc-2-bh1": unipc_bh1(2),
     "unipc-3-bh1": unipc_bh1(3),

@@ -1,6 +1,7 @@
 """Identities between samplers, and what each does exactly."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -31,6 +32,7 @@ from underone.diffusion import (
     Node,
     PredictorCorrector,
     Sampler,
+    SASolver,
     Schedule,
     Step,
     Trailing,
@@ -60,6 +62,8 @@ def states(
         (DEIS(1), DDIM()),
         (IPNDM(1), DDIM()),
         (DPMSolver(1, eta=1), DDPM("small")),
+        (SASolver(1, 0, eta=0), DDIM()),
+        (SASolver(1, 0, eta=1), DDPM("small")),
         (DDIM(eta=1), DDPM("small")),
         (PredictorCorrector(DDIM(), corrections=0), DDIM()),
         (Heun(churn=0), Heun(churn=5, churn_min=1e9, churn_max=1e10)),
@@ -92,6 +96,16 @@ def test_the_predictor_of_unipc_2_bh2_is_dpm_solver_2m() -> None:
     same = SameEstimate(model.denoiser, None)
     other, _ = DPMSolver(2).step(here.x, Step(path, 1, [before], same, draws(1)))
     torch.testing.assert_close(predicted, other, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("eta", [0.0, 1.0])
+def test_without_corrector_sa_solver_3_is_the_exact_dpm_solver_3m(eta: float) -> None:
+    path, x = nodes(Karras(), SCHEDULE, 8), normal(16, 2)
+    model = Bound(plane_mixture(SCHEDULE), None)
+    at = Step(path, 4, [model(x, node) for node in path[2:4]], model, draws(16, 2))
+    one, _ = SASolver(3, 0, eta).step(x, at)
+    other, _ = DPMSolver(3, eta, exact=True).step(x, replace(at, noise=draws(16, 2)))
+    torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-10)
 
 
 @pytest.mark.parametrize("order", [2, 3])

@@ -100,8 +100,8 @@ class LogSNR:
     fractional. `first` is T unless said; N = 1 is k = `first` alone.
     """
 
-    first: float | None = None
     last: float = 1.0
+    first: float | None = None
     name: Literal["log-snr"] = "log-snr"
 
     def __call__(self, schedule: Schedule, steps: int) -> Tensor:
@@ -121,8 +121,8 @@ class Karras:
     """
 
     rho: float = 7.0
-    first: float | None = None
     last: float = 1.0
+    first: float | None = None
     name: Literal["karras"] = "karras"
 
     def __post_init__(self) -> None:
