@@ -1,0 +1,92 @@
+"""The metric packages that the tests compare with, imported without torchvision.
+
+Some of them import torchvision at their first line, for networks and data sets that no test here
+touches, and torchvision would bring another torch. While they are imported an empty stand-in takes
+its place; afterwards nothing of it is left for anybody else to find.
+"""
+
+import importlib
+import importlib.util
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from importlib.machinery import ModuleSpec
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+_TORCHVISION = (
+    "torchvision",
+    "torchvision.datasets",
+    "torchvision.models",
+    "torchvision.models.inception",
+    "torchvision.transforms",
+    "torchvision.transforms.functional",
+)
+
+
+class StandIn(ModuleType):
+    """A module in which every name is an empty class: enough to be imported or derived from."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        # Code that only asks whether the module is there looks at its spec.
+        self.__spec__ = ModuleSpec(name, loader=None)
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return type(name, (), {})
+
+
+@contextmanager
+def without_torchvision() -> Iterator[None]:
+    """Inside, `import torchvision` finds a stand-in, unless torchvision itself is installed."""
+    if importlib.util.find_spec("torchvision") is not None:
+        yield
+        return
+    modules = {name: StandIn(name) for name in _TORCHVISION}
+    for name, module in modules.items():
+        parent, _, child = name.rpartition(".")
+        if parent:
+            setattr(modules[parent], child, module)
+    with pytest.MonkeyPatch.context() as patch:
+        for name, module in modules.items():
+            patch.setitem(sys.modules, name, module)
+        yield
+
+
+def _imported(*names: str) -> ModuleType:
+    """The first of these modules, the others imported with it."""
+    with without_torchvision():
+        first, *_ = [importlib.import_module(name) for name in names]
+    return first
+
+
+@cache
+def import_torch_fidelity() -> ModuleType:
+    """`torch_fidelity`, with its `metric_fid`, `metric_kid`, `metric_isc` and `metric_prc`."""
+    return _imported("torch_fidelity", "torch_fidelity.metric_prc")
+
+
+@cache
+def import_torchmetrics() -> ModuleType:
+    """`torchmetrics`, with its `image.fid`, `image.kid`, `image.inception` and `image.mifid`."""
+    # It imports torch-fidelity where that is installed.
+    import_torch_fidelity()
+    parts = ("fid", "kid", "inception", "mifid")
+    return _imported("torchmetrics", *(f"torchmetrics.image.{part}" for part in parts))
+
+
+@cache
+def import_cleanfid() -> ModuleType:
+    """`cleanfid`, with its `fid`."""
+    return _imported("cleanfid", "cleanfid.fid")
+
+
+@cache
+def import_prdc() -> ModuleType:
+    """`prdc`."""
+    return _imported("prdc")
