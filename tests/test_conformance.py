@@ -1,7 +1,7 @@
 """Our samplers, through the battery that anyone's are put through; and the battery itself."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -12,7 +12,13 @@ from torch import Tensor
 from helpers import float64
 from underone.cli import underone_command
 from underone.conformance import conformance
-from underone.conformance.battery import SCHEDULE, TOLERANCE, observed_order
+from underone.conformance.battery import (
+    SCHEDULE,
+    TOLERANCE,
+    log_snr_path,
+    observed_order,
+    uneven_path,
+)
 from underone.diffusion import (
     DDIM,
     DEIS,
@@ -58,6 +64,11 @@ VARIANTS: dict[str, Sampler] = {
     "ipndm-3": IPNDM(3),
     "ipndm-free-start": IPNDM(4, free_start=True),
     "corrected-ddim": PredictorCorrector(DDIM(), corrections=2),
+    "corrected-unipc": PredictorCorrector(UniPC(), corrections=3, snr=0.4),
+    "corrected-sa-solver": PredictorCorrector(SASolver(), corrections=2),
+    "euler-bounded-churn": Euler(churn=20, churn_min=0.3, churn_max=20),
+    "sa-solver-more-noise": SASolver(eta=1.5),
+    "dpm-solver-2m-more-noise": DPMSolver(2, eta=2),
 }
 # A hundred inner steps are the default; two show as much of the loop in far less time.
 VARIANTS["annealed-langevin"] = AnnealedLangevin(inner=40)
@@ -87,8 +98,49 @@ def test_ipndm_has_its_order_where_steps_are_equal(order: int) -> None:
 
 
 def test_the_published_third_order_is_second() -> None:
-    assert observed_order(DPMSolver(3)) == pytest.approx(2, abs=TOLERANCE)
-    assert observed_order(DPMSolver(3, exact=True)) == pytest.approx(3, abs=TOLERANCE)
+    assert observed_order(DPMSolver(3), log_snr_path) == pytest.approx(2, abs=TOLERANCE)
+    assert observed_order(DPMSolver(3, exact=True), log_snr_path) == pytest.approx(3, abs=TOLERANCE)
+
+
+@dataclass(frozen=True)
+class RightForEqualSteps(Sampler):
+    """The exact DPM-Solver++ 3M, with the weights of equal steps on any."""
+
+    @property
+    def history(self) -> int:
+        return 2
+
+    def step(self, x: Tensor, at: Step) -> tuple[Tensor, Estimate]:
+        here, to = at.evaluate(x), at.to
+        m0, m1, m2 = here.x0, at.past[1].x0, at.past[0].x0
+        h = to.log_snr - at.now.log_snr
+        e = -torch.expm1(-h)
+        first = 1 - e / h
+        bend = m0 - 2 * m1 + m2
+        integral = e * m0 + first * (m0 - m1 + bend / 2) + (0.5 - first / h) * bend
+        return to.sigma / at.now.sigma * x + to.alpha * integral, here
+
+
+def test_weights_for_equal_steps_are_found_out_on_uneven_ones() -> None:
+    assert observed_order(RightForEqualSteps(), log_snr_path) == pytest.approx(3, abs=TOLERANCE)
+    assert observed_order(RightForEqualSteps(), uneven_path) < 3 - TOLERANCE
+
+
+@dataclass(frozen=True)
+class TwoDraws(Sampler):
+    """DDIM(1) whose noise is made of two draws: right, and of order 1 along its path."""
+
+    @property
+    def stochastic(self) -> bool:
+        return True
+
+    def step(self, x: Tensor, at: Step) -> tuple[Tensor, Estimate]:
+        both = (at.noise() + at.noise()) / 2**0.5
+        return DDIM(1.0).step(x, replace(at, noise=lambda: both))
+
+
+def test_a_sampler_may_draw_twice_a_step() -> None:
+    assert [finding for finding in conformance(TwoDraws()) if not finding.holds] == []
 
 
 @dataclass(frozen=True)
@@ -118,6 +170,8 @@ class Broken(Sampler):
             _REMEMBERED.append(0)
         if self.fault == "finite" and at.total > 2:
             x0 = x0 / 0
+        if self.fault == "dtype":
+            x0 = x0.double()
         if self.fault == "error":
             raise IndexError("no such estimate")
         if self.fault == "bias":
@@ -129,6 +183,10 @@ class Broken(Sampler):
             noise = 0.8 * noise + share * at.noise()
         return to.alpha * x0 + to.sigma * noise, here
 
+    def finish(self, x: Tensor, at: Step) -> tuple[Tensor, Estimate]:
+        x0, here = super().finish(x, at)
+        return (here.x if self.fault == "residue" else x0), here
+
 
 _REMEMBERED: list[int] = []
 
@@ -136,11 +194,13 @@ _REMEMBERED: list[int] = []
 @pytest.mark.parametrize(
     ("fault", "check"),
     [
-        ("order", "order of convergence"),
+        ("order", "order of convergence, even and uneven"),
         ("noise", "order along one Brownian path"),
         ("bias", "a single image"),
         ("law", "mean and covariance of a mixture, 200 steps"),
+        ("residue", "the end is clean"),
         ("finite", "finite on every schedule and grid"),
+        ("dtype", "finite on every schedule and grid"),
         ("batch", "alone as in a batch"),
         ("memory", "no memory between runs"),
         ("count", "evaluations at 1, 2, 5, 10 steps"),
@@ -178,10 +238,10 @@ def test_the_command_measures_ones_own_sampler_and_fails_where_a_claim_does(
     assert result.exit_code == 1
     failed = [line for line in result.stdout.splitlines() if line.startswith("FAILS")]
     assert any("a single image" in line for line in failed)
-    assert any("order of convergence" in line for line in failed)
+    assert any("order of convergence, even and uneven" in line for line in failed)
     result = CliRunner().invoke(underone_command, [*command, "--json"])
     findings = {finding["check"]: finding for finding in json.loads(result.stdout)["findings"]}
-    assert not findings["order of convergence"]["holds"]
+    assert not findings["order of convergence, even and uneven"]["holds"]
     assert findings["no memory between runs"]["holds"]
 
 
@@ -206,6 +266,8 @@ def test_a_sampler_of_ones_own_is_found_by_module_and_name(
         ("euler,churn=-1", "churn must be at least 0"),
         ("unipc,order=4", "UniPC has the orders 1, 2 and 3, not 4"),
         ("unipc,variant=bh3", "variant=bh3 is not valid"),
+        ("predictor-corrector,predictor=ddpm", "did you mean"),
+        ("predictor-corrector,predictor=deis", "choose another predictor"),
         ("no_such_module:Sampler", "No module named 'no_such_module'"),
         ("dataclasses:Sampler", "the module dataclasses has no 'Sampler'"),
         ("dataclasses:field", "is not a sampler"),
@@ -215,6 +277,10 @@ def test_what_is_no_sampler_is_refused_in_one_line(text: str, message: str) -> N
     with pytest.raises(UserError) as refusal:
         sampler_named(text)
     assert message in str(refusal.value)
+
+
+def test_a_predictor_is_given_by_its_name() -> None:
+    assert sampler_named("predictor-corrector,predictor=unipc") == PredictorCorrector(UniPC())
 
 
 def test_heun_needs_no_more_than_its_own_evaluations() -> None:

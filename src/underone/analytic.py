@@ -12,7 +12,7 @@ from torch import Tensor
 
 from underone.checkpoint import DiffusionModel
 from underone.config import Config, parse
-from underone.data import load_dataset
+from underone.data import DATASET_NAMES, load_dataset
 from underone.data.images import to_model_range
 from underone.diffusion import LogSNR, Node, NoiseStreams, node_at
 from underone.errors import UserError
@@ -38,7 +38,7 @@ class DataVariance:
     """v_t = E|x0 - x0(x_t)|^2 / d, between 0 and 1: the mean variance of x0 given x_t.
 
     For a perfect model this is sigma^2 / alpha^2 (1 - Gamma_t), with Gamma_t = E|z(x_t)|^2 / d of
-    its noise estimates z (Bao et al. 2022, eq. 8 and 13): of the noise, which has power 1, it finds
+    its noise estimates z (Bao et al. 2022, eq. 7 to 9): of the noise, which has power 1, it finds
     Gamma_t, and what it does not find is what x0 may still be. Measured as the error itself it is
     also the best variance for the mean that an imperfect model really has (Bao et al. 2022, "with
     imperfect mean", eq. 12), and at high noise, where Gamma_t is 1 but for a few millionths, it
@@ -89,7 +89,13 @@ def _kept(model: DiffusionModel) -> ErrorCurve | None:
 @torch.no_grad()
 def estimate(model: DiffusionModel, on_images: Callable[[int], object]) -> ErrorCurve:
     """The error of x0 over `IMAGES` training images at `LEVELS` noise levels even in log-SNR."""
-    data = load_dataset(model.config.data.name, "train")
+    name = model.config.data.name
+    if name not in DATASET_NAMES:
+        raise UserError(
+            f"ddpm-analytic must know the training data of {model.name}, and {name!r}, which they "
+            "were called, is no data set that can be found by name: choose another sampler"
+        )
+    data = load_dataset(name, "train")
     if data.sha256 != model.config.data.sha256:
         raise UserError(
             f"{model.name} was trained on other data than the {data.name} found here, which "

@@ -8,15 +8,18 @@ import dataclasses
 import importlib
 import sys
 from collections.abc import Mapping
+from contextlib import redirect_stdout
 from pathlib import Path
-from typing import Any, TypeVar, get_type_hints
+from typing import Any, get_origin, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
+from pydantic.errors import PydanticSchemaGenerationError
 
 from underone.diffusion import GRIDS, SAMPLERS, Explicit, Grid, Sampler
 from underone.errors import UserError, unknown
 
-AnyPart = TypeVar("AnyPart")
+# The sampler that is no part of the mathematics alone: see `underone.generation`.
+MADE_FOR_A_MODEL = "ddpm-analytic"
 
 
 def sampler_named(text: str) -> Sampler:
@@ -38,46 +41,75 @@ def grid_named(text: str) -> Grid:
 def _named(kind: str, text: str, known: Mapping[str, Any]) -> Any:
     """What `text` names: an instance as it is, or made or changed by its options."""
     name, *options = text.split(",")
+    if name == MADE_FOR_A_MODEL:
+        raise UserError(f"{name} has no options and is made for a model: use it in underone sample")
     if ":" in name:
         part = _imported(kind, name)
     elif name in known:
         part = known[name]
     else:
         raise unknown(kind, name, known)
-    values = dict(_option(kind, name, part, option) for option in options)
+    pairs = [_option(kind, name, part, option) for option in options]
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        raise UserError(f"{kind} {name}: an option is given twice: {text}")
     try:
         if isinstance(part, type):
             return part(**values)
         return dataclasses.replace(part, **values) if values else part
-    except TypeError as error:
-        raise UserError(f"{kind} {name} cannot be made so: {error}") from None
+    except UserError:
+        raise
+    except Exception as error:  # whatever a class of the user's own may raise
+        raise UserError(f"{kind} {name} cannot be made so: {_told(error)}") from None
 
 
 def _imported(kind: str, path: str) -> Any:
     module, _, attribute = path.partition(":")
+    if not all(part.isidentifier() for part in (*module.split("."), attribute)):
+        raise UserError(
+            f"{kind} {path} is no module:Name: write my_samplers:Mine for Mine in my_samplers.py"
+        )
     folder = str(Path.cwd())
     if folder not in sys.path:
         sys.path.insert(0, folder)
     try:
-        return getattr(importlib.import_module(module), attribute)
+        # What the module prints is for the user, not part of a command's result.
+        with redirect_stdout(sys.stderr):
+            found = importlib.import_module(module)
     except ModuleNotFoundError as error:
         raise UserError(
             f"{kind} {path}: {error}; name a module of the current folder or an installed one"
         ) from None
-    except AttributeError:
-        raise UserError(f"{kind} {path}: the module {module} has no {attribute!r}") from None
+    except (Exception, SystemExit) as error:  # it is the user's own code that runs here
+        raise UserError(f"{kind} {path}: {module} cannot be imported: {_told(error)}") from None
+    if not hasattr(found, attribute):
+        raise UserError(f"{kind} {path}: the module {module} has no {attribute!r}")
+    return getattr(found, attribute)
+
+
+def _told(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}"
 
 
 def _option(kind: str, name: str, part: Any, option: str) -> tuple[str, Any]:
     key, equals, value = option.partition("=")
     owner = part if isinstance(part, type) else type(part)
-    fields = {field.name for field in dataclasses.fields(owner)} - {"name"}
+    fields = {
+        field.name
+        for field in (dataclasses.fields(owner) if dataclasses.is_dataclass(owner) else ())
+        if field.name != "name" and field.metadata.get("option", True)
+    }
     if not equals or key not in fields:
         takes = f"takes {', '.join(sorted(fields))}" if fields else "takes no options"
         raise UserError(f"{kind} {name}: {option!r} is none of its options; it {takes}")
     hint = get_type_hints(owner)[key]
+    if hint is Sampler:
+        return key, sampler_named(value)
     try:
-        return key, TypeAdapter(hint).validate_python(value.split(":") if ":" in value else value)
+        listed = get_origin(hint) is tuple
+        return key, TypeAdapter(hint).validate_python(value.split(":") if listed else value)
+    except PydanticSchemaGenerationError:
+        raise UserError(f"{kind} {name}: {key} is nothing that can be given as text") from None
     except ValidationError as error:
         reason = error.errors()[0]["msg"].lower()
         raise UserError(f"{kind} {name}: {option} is not valid: {reason}") from None

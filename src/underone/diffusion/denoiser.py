@@ -86,7 +86,9 @@ class DynamicallyThresholded:
     def __call__(self, x: Tensor, node: Node, label: Tensor | None) -> Tensor:
         """The wrapped estimate, thresholded."""
         x0 = self.denoiser(x, node, label)
-        scale = x0.abs().flatten(1).quantile(self.quantile, dim=1).clamp(min=1)
+        # Row by row: torch takes no quantiles of more than 2^24 elements at once.
+        sizes = [row.quantile(self.quantile) for row in x0.abs().flatten(1)]
+        scale = torch.stack(sizes).clamp(min=1)
         scale = scale.reshape(-1, *(1,) * (x0.ndim - 1))
         return x0.clamp(-scale, scale) / scale
 

@@ -17,6 +17,9 @@ from torch import Tensor
 from underone.diffusion.node import Node, Schedule, node_at
 from underone.errors import UserError
 
+# Below it float64 cannot tell alpha from 1, and log-SNR loses its digits.
+_LEAST_STEP = 1e-6
+
 
 class Grid(Protocol):
     """A placement of the steps."""
@@ -115,9 +118,10 @@ class LogSNR:
 class Karras:
     """r_i^(1/rho) evenly spaced in r = sigma / alpha, from k = `last` to k = `first`.
 
-    Karras et al. 2022, eq. 5, whose rho is 7: denser where there is little noise than "log-snr"
-    is where there is much. diffusers' `use_karras_sigmas`, k-diffusion's `get_sigmas_karras`.
-    Steps are fractional. `first` is T unless said; N = 1 is k = `first` alone.
+    Karras et al. 2022, eq. 5, whose rho is 7. Measured in log r it is denser than "log-snr" where
+    there is much noise, and sparser where there is little. diffusers' `use_karras_sigmas`,
+    k-diffusion's `get_sigmas_karras`. Steps are fractional. `first` is T unless said; N = 1 is
+    k = `first` alone.
     """
 
     rho: float = 7.0
@@ -126,8 +130,8 @@ class Karras:
     name: Literal["karras"] = "karras"
 
     def __post_init__(self) -> None:
-        if not 0 < self.rho < float("inf"):
-            raise UserError(f"the Karras grid's rho must be above 0, got {self.rho}")
+        if not 0.1 <= self.rho <= 1000:
+            raise UserError(f"the Karras grid's rho must lie in [0.1, 1000], got {self.rho:g}")
 
     def __call__(self, schedule: Schedule, steps: int) -> Tensor:
         """N strictly decreasing times."""
@@ -165,7 +169,10 @@ class Explicit:
 
 def nodes(grid: Grid, schedule: Schedule, steps: int) -> list[Node]:
     """The grid's nodes from noisy to clean, and the clean end t = 0: N + 1 nodes."""
-    times = torch.cat([grid(schedule, steps), torch.zeros(1, dtype=torch.float64)])
+    noisy = grid(schedule, steps)
+    if not noisy.isfinite().all():
+        raise UserError(f"{grid} has no finite steps here: choose more moderate options")
+    times = torch.cat([noisy, torch.zeros(1, dtype=torch.float64)])
     return [node_at(schedule, t) for t in times]
 
 
@@ -183,7 +190,7 @@ def _span(
     highest = schedule.steps if first is None else first
     if not 0 < highest <= schedule.steps:
         raise UserError(f"the grid's first step must lie in (0, {schedule.steps}], got {first:g}")
-    if steps > 1 and not 0 < last < highest:
+    if steps > 1 and not _LEAST_STEP <= last < highest:
         raise UserError(f"the grid's last step must lie in (0, {highest:g}), got {last:g}")
     ends = (torch.tensor(k / schedule.steps, dtype=torch.float64) for k in (last, highest))
     clean, noisy = (node_at(schedule, t) for t in ends)

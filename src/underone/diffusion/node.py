@@ -71,7 +71,7 @@ def node_at(schedule: Schedule, t: Tensor) -> Node:
 def expand(coefficient: Tensor, like: Tensor) -> Tensor:
     """A coefficient of shape () or (B,) ready to multiply a batch (B, ...) without changing dtype.
 
-    A zero-dimensional float64 tensor never promotes, so it is kept at full precision.
+    A zero-dimensional float64 tensor does not promote what it multiplies, so it stays as it is.
     """
     if coefficient.ndim == 0:
         return coefficient

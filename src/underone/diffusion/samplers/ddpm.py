@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from torch import Tensor
@@ -53,7 +53,8 @@ class DDPM(Sampler):
     DDPM("small") equals DDIM(eta=1).
     """
 
-    variance: Literal["large", "small"] = "large"
+    # Not to be changed by an option: the names ddpm-large and ddpm-small say which it is.
+    variance: Literal["large", "small"] = field(default="large", metadata={"option": False})
 
     def __post_init__(self) -> None:
         if self.variance not in _VARIANCES:
@@ -87,9 +88,9 @@ class AnalyticDDPM(Sampler):
 
     so that the mean square of x is right at any number of steps: exactly, for Gaussian data.
     `data_variance` gives v_t of an unguided model; see `underone.analytic`. `visible` is the
-    paper's clipping of the last noise (its section 5.1): at nodes so close to the data that
-    sigma_s is below it, no more than this standard deviation is added, because there is no
-    evaluation left that would take it away. The default is 2 grey levels of mean noise.
+    paper's clipping of the last noise (its appendix F.2): to nodes so close to the data that
+    sigma_s is below it, no more than this standard deviation is added, because no evaluation
+    there could tell more from the image. The default is 2 grey levels of mean noise.
     """
 
     data_variance: Callable[[Node], Tensor]

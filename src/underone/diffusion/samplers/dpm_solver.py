@@ -1,5 +1,6 @@
 """DPM-Solver++: exponential multistep solvers in log-SNR, for the ODE and the SDE."""
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -44,8 +45,8 @@ class DPMSolver(Sampler):
     def __post_init__(self) -> None:
         if self.order not in (1, 2, 3):
             raise UserError(f"DPM-Solver++ has the orders 1, 2 and 3, not {self.order}")
-        if not 0 <= self.eta <= 1:
-            raise UserError(f"DPM-Solver++'s eta must lie in [0, 1], got {self.eta}")
+        if not 0 <= self.eta < math.inf:
+            raise UserError(f"DPM-Solver++'s eta must be at least 0, got {self.eta}")
 
     @property
     def history(self) -> int:

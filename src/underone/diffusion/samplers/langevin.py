@@ -6,6 +6,7 @@ from torch import Tensor
 
 from underone.diffusion.node import Estimate
 from underone.diffusion.samplers.ddpm import DDPM
+from underone.diffusion.samplers.multistep import DEIS, IPNDM
 from underone.diffusion.samplers.sampler import Sampler, Step
 from underone.errors import UserError
 
@@ -90,7 +91,8 @@ class PredictorCorrector(Sampler):
     The paper chooses each Langevin step by a signal-to-noise ratio: epsilon = 2 (snr |z| /
     |score|)^2 with norms averaged over the batch. At their expectation that is a rate of 2 snr^2
     of sigma^2, and so it is here, so that no sample depends on its neighbours. Its noise is drawn
-    as in `AnnealedLangevin`.
+    as in `AnnealedLangevin`. A corrected x has other noise than the estimates before it, so
+    predictors that extrapolate noise, DEIS and iPNDM, are refused.
     """
 
     predictor: Sampler = field(default_factory=lambda: DDPM("small"))
@@ -100,6 +102,11 @@ class PredictorCorrector(Sampler):
     def __post_init__(self) -> None:
         if self.corrections < 0:
             raise UserError(f"corrections must be at least 0, got {self.corrections}")
+        if isinstance(self.predictor, (DEIS, IPNDM)):
+            raise UserError(
+                "DEIS and iPNDM extrapolate the noise of x, which a corrector renews: choose "
+                "another predictor"
+            )
         if not 0 < self.snr < 0.5**0.5:
             raise UserError(f"the corrector's snr must lie in (0, 0.707), got {self.snr}")
 

@@ -28,7 +28,7 @@ _LEAST_STEP = 1e-10
 
 @dataclass(frozen=True)
 class RK45(Sampler):
-    """d(x / alpha) / d lambda = x0 - x / alpha to a tolerance (Song et al. 2021, D.2).
+    """d(x / alpha) / d lambda = x0 - x / alpha to a tolerance (Song et al. 2021, appendix D).
 
     lambda = log(alpha / sigma); Dormand-Prince 5(4) with its last stage reused. Every sample has
     its own steps: one is accepted where the root mean square over its elements of

@@ -1,5 +1,6 @@
 """SA-Solver: stochastic Adams methods in log-SNR, predictor and corrector at one evaluation."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -14,7 +15,7 @@ from underone.errors import UserError
 
 @dataclass(frozen=True)
 class SASolver(Sampler):
-    """Stochastic Adams-Bashforth and Adams-Moulton steps (Xue et al. 2023, eq. 14, 15 and 17).
+    """Stochastic Adams-Bashforth and Adams-Moulton steps (Xue et al. 2023, section 4).
 
     With lambda = log(alpha / sigma), h = lambda_s - lambda_t and the paper's tau^2 = eta,
 
@@ -27,9 +28,10 @@ class SASolver(Sampler):
     before it; `corrector` = 0 does not. The weights are integrals of Lagrange's polynomials, by
     Gauss-Legendre quadrature with 24 points, exact to rounding. Without noise local errors are
     h^(p+1) of the predictor and h^(c+1) of the corrector, whose new estimate is off by h^(p+1)
-    only: order max(p, min(c, p + 1)), and that of the predictor where nothing is corrected. As an
-    SDE solver, along one Brownian path, the order is 1. The last steps use at most as many
-    estimates as there are steps left.
+    only: order min(c, p + 1), and p where nothing is corrected; a corrector of fewer estimates
+    than the predictor lowers it. As an SDE solver, along one Brownian path, the order is 1. The
+    last steps use at most as many estimates as there are steps left. eta is the same at all noise
+    levels; the authors' code and diffusers' have tau = 1 in the middle ones only.
     """
 
     predictor: int = 2
@@ -42,8 +44,8 @@ class SASolver(Sampler):
                 "SA-Solver has predictors of 1 to 4 and correctors of 0 to 4 estimates, not "
                 f"{self.predictor} and {self.corrector}"
             )
-        if not 0 <= self.eta <= 1:
-            raise UserError(f"SA-Solver's eta must lie in [0, 1], got {self.eta}")
+        if not 0 <= self.eta < math.inf:
+            raise UserError(f"SA-Solver's eta must be at least 0, got {self.eta}")
 
     @property
     def history(self) -> int:
@@ -94,12 +96,10 @@ class SASolver(Sampler):
 
     def _integral(self, known: Sequence[Estimate], now: Node, to: Node) -> Tensor:
         """Of the polynomial through the estimates `known`, from `now` to `to`."""
-        points, weights = gauss_legendre()
+        points, point_weights = gauss_legendre()
         h = to.log_snr - now.log_snr
         positions = torch.stack([(m.node.log_snr - now.log_snr) / h for m in known])
         rate = (1 + self.eta) * h
-        kernel = weights * rate * torch.exp(-rate * (1 - points))
-        return sum(
-            ((kernel * lagrange(positions, j, points)).sum() * m.x0 for j, m in enumerate(known)),
-            torch.zeros(()),
-        )
+        kernel = point_weights * rate * torch.exp(-rate * (1 - points))
+        weights = [(kernel * lagrange(positions, j, points)).sum() for j in range(len(known))]
+        return torch.stack([w * m.x0 for w, m in zip(weights, known, strict=True)]).sum(0)

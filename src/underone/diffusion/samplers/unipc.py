@@ -1,6 +1,5 @@
 """UniPC: a predictor-corrector of any order at one evaluation a step."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -9,6 +8,7 @@ import torch
 from torch import Tensor
 
 from underone.diffusion.node import Estimate, Node
+from underone.diffusion.samplers.polynomial import gauss_legendre
 from underone.diffusion.samplers.sampler import Sampler, Step
 from underone.errors import UserError, unknown
 
@@ -54,7 +54,9 @@ class UniPC(Sampler):
         """Correct x with the estimate made from it, then predict."""
         here = self._settled(x, at)
         known = [here, *reversed(at.past)][: min(self.order, at.left)]
-        return self._advance(known, at.to, None), here
+        decay = at.to.sigma / at.now.sigma
+        first_order = decay * here.x - at.to.alpha * torch.expm1(-_h(at.now, at.to)) * here.x0
+        return first_order + self._higher_order(known, at.to), here
 
     def finish(self, x: Tensor, at: Step) -> tuple[Tensor, Estimate]:
         """x = x0; the state it was estimated at is corrected as ever, for those who look at it."""
@@ -62,40 +64,42 @@ class UniPC(Sampler):
         return here.x0, here
 
     def _settled(self, x: Tensor, at: Step) -> Estimate:
-        """The estimate from x, with x corrected by it."""
+        """The estimate from x, with x corrected by it: what both have in common drops out."""
         here = at.evaluate(x)
         if not at.past:
             return here
         known = list(reversed(at.past))[: min(self.order, at.left + 1)]
-        return Estimate(at.now, self._advance(known, at.now, here), here.x0)
+        change = self._higher_order([*known, here], at.now) - self._higher_order(known, at.now)
+        return Estimate(at.now, x + change, here.x0)
 
-    def _advance(self, known: Sequence[Estimate], to: Node, reached: Estimate | None) -> Tensor:
-        """From the newest of `known` to `to`; corrected where the estimate `reached` is given."""
-        newest = known[0]
-        now, m0 = newest.node, newest.x0
-        h = to.log_snr - now.log_snr
-        others = [*known[1:], *([reached] if reached is not None else [])]
-        base = to.sigma / now.sigma * newest.x - to.alpha * torch.expm1(-h) * m0
+    def _higher_order(self, known: Sequence[Estimate], to: Node) -> Tensor:
+        """What the other estimates add to a step from the first of `known`: alpha B sum(...)."""
+        newest, others = known[0], known[1:]
         if not others:
-            return base
-        ratios = torch.stack([(m.node.log_snr - now.log_snr) / h for m in others])
-        scale = -h if self.variant == "bh1" else torch.expm1(-h)
-        weights = to.alpha * scale * _rho(ratios, -h, scale) / ratios
-        for weight, other in zip(weights, others, strict=True):
-            base = base - weight * (other.x0 - m0)
-        return base
+            return torch.zeros_like(newest.x)
+        h = _h(newest.node, to)
+        ratios = torch.stack([_h(newest.node, m.node) / h for m in others])
+        scale = h if self.variant == "bh1" else -torch.expm1(-h)
+        weights = to.alpha * scale * _rho(ratios, h, scale) / ratios
+        terms = [w * (m.x0 - newest.x0) for w, m in zip(weights, others, strict=True)]
+        return torch.stack(terms).sum(0)
 
 
-def _rho(ratios: Tensor, z: Tensor, scale: Tensor) -> Tensor:
+def _h(now: Node, to: Node) -> Tensor:
+    return to.log_snr - now.log_snr
+
+
+def _rho(ratios: Tensor, h: Tensor, scale: Tensor) -> Tensor:
     """The weights of the differences: R rho = b, with R_ij = r_j^(i-1).
 
-    b_i = i! g_i / B, with g_1 = (e^z - 1) / z - 1 and g_(i+1) = g_i / z - 1 / (i + 1)!, z = -h.
+    b_i = h / B int_0^1 e^(-h (1 - u)) u^i du. The paper's recursion for it divides by h at every
+    i, and so loses all digits where nodes lie close together.
     """
     if len(ratios) == 1:
         return torch.full_like(ratios, 0.5)
-    moments, g = [], torch.expm1(z) / z - 1
-    for i in range(1, len(ratios) + 1):
-        moments.append(g * math.factorial(i) / scale)
-        g = g / z - 1 / math.factorial(i + 1)
-    powers = torch.stack([ratios**i for i in range(len(ratios))])
-    return torch.linalg.solve(powers, torch.stack(moments))
+    points, point_weights = gauss_legendre()
+    kernel = h / scale * point_weights * torch.exp(-h * (1 - points))
+    powers = range(1, len(ratios) + 1)
+    moments = torch.stack([(kernel * points**i).sum() for i in powers])
+    matrix = torch.stack([ratios ** (i - 1) for i in powers])
+    return torch.linalg.solve(matrix, moments)
