@@ -87,6 +87,12 @@ def import_cleanfid() -> ModuleType:
 
 
 @cache
+def import_pytorch_fid() -> ModuleType:
+    """`pytorch_fid`, with its `fid_score`."""
+    return _imported("pytorch_fid", "pytorch_fid.fid_score")
+
+
+@cache
 def import_prdc() -> ModuleType:
     """`prdc`."""
     return _imported("prdc")

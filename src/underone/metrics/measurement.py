@@ -72,6 +72,11 @@ def measure(samples: SampleSet, extractor: Extractor, reference: Reference) -> M
     if len(samples) < 2:
         raise UserError("FID needs at least 2 samples")
     moments = moments_of(extractor, samples.images)
+    if moments.mean.shape != reference.mean.shape:
+        raise UserError(
+            f"reference {reference.name} has features of {len(reference.mean)} dimensions, but "
+            f"{extractor.name} gives {len(moments.mean)}: build it again with this extractor"
+        )
     floor = reference.floor(len(samples))
     return Measurement(
         fid=frechet_distance(Gaussian.of(moments), reference.gaussian),

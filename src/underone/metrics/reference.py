@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from underone.data import Dataset, balanced_indices, read_arrays, write_arrays
+from underone.data.arrays import Arrays
 from underone.errors import UserError
 from underone.metrics.extractor import Extractor, feature_batches, moments_of
 from underone.metrics.frechet import Gaussian, frechet_distance
@@ -130,8 +131,8 @@ def load_reference(path: Path) -> Reference:
     try:
         reference = Reference(
             count=int(arrays["n"]),
-            mean=torch.from_numpy(arrays["mu"]),
-            covariance=torch.from_numpy(arrays["sigma"]),
+            mean=_float64(arrays, "mu"),
+            covariance=_float64(arrays, "sigma"),
             held_out=torch.from_numpy(arrays["held_out"]),
             held_out_labels=torch.from_numpy(arrays["held_out_labels"].astype(np.int64)),
             **{name: str(arrays[name]) for name in _TEXTS},
@@ -140,6 +141,12 @@ def load_reference(path: Path) -> Reference:
     except (TypeError, ValueError, RuntimeError) as error:
         raise UserError(f"{path} is no underone reference: {error}") from None
     return reference
+
+
+def _float64(arrays: Arrays, name: str) -> Tensor:
+    if arrays[name].dtype.kind != "f":
+        raise ValueError(f"{name} must be real numbers, not {arrays[name].dtype}")
+    return torch.from_numpy(arrays[name].astype(np.float64))
 
 
 def _check(reference: Reference) -> None:
@@ -156,5 +163,10 @@ def _check(reference: Reference) -> None:
             raise ValueError(f"{name} has shape {tuple(tensor.shape)}, expected {shape}")
         if not tensor.isfinite().all():
             raise ValueError(f"{name} holds NaN or infinite values")
+    covariance = reference.covariance
+    if not torch.allclose(covariance, covariance.T, rtol=1e-8, atol=1e-12):
+        raise ValueError("sigma is not symmetric")
+    if torch.linalg.eigvalsh(covariance)[0] < -1e-8 * covariance.trace().abs():
+        raise ValueError("sigma has negative eigenvalues: it is no covariance")
     if reference.held_out_labels.bincount().min() == 0:
         raise ValueError("a class has no images held out")
