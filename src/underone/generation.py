@@ -13,14 +13,14 @@ from underone.checkpoint import DiffusionModel
 from underone.data import SampleSet, to_uint8
 from underone.diffusion import THRESHOLDS, AnalyticDDPM, Sampler, count_evaluations, sample
 from underone.errors import UserError, unknown
-from underone.named import grid_named, sampler_named
+from underone.named import MADE_FOR_A_MODEL, grid_named, sampler_named
 from underone.networks.precision import fast_dtype
 
 DEFAULT_BATCH_SIZE = 128
 # The sampler that is made for a model, from what is kept beside it.
-ANALYTIC = "ddpm-analytic"
-# What an adaptive sampler usually takes, for plans alone.
-_ADAPTIVE_EVALUATIONS = 150
+ANALYTIC = MADE_FOR_A_MODEL
+# What an adaptive sampler usually takes at its default tolerance, for plans alone.
+_ADAPTIVE_EVALUATIONS = 450
 LABEL_POLICIES = ("balanced", "random")
 Precision = Literal["auto", "float32"]
 # The stream that random labels are drawn from: no sample's, for those have the index in its place.
@@ -65,12 +65,15 @@ class Setting:
     def evaluations(self, model: DiffusionModel) -> int:
         """The network evaluations an image costs: what is planned with; the count is measured."""
         branches = 1 if self.guidance in (0, -1) or model.num_classes is None else 2
-        declared = (
-            self.steps
-            if self.sampler == ANALYTIC
-            else sampler_named(self.sampler).evaluations(self.steps)
-        )
+        declared = self.declared_evaluations
         return branches * (_ADAPTIVE_EVALUATIONS if declared is None else declared)
+
+    @property
+    def declared_evaluations(self) -> int | None:
+        """What the sampler says of an unguided run; None of an adaptive one."""
+        if self.sampler == ANALYTIC:
+            return self.steps
+        return sampler_named(self.sampler).evaluations(self.steps)
 
 
 @dataclass(frozen=True)
@@ -129,7 +132,8 @@ def generate(
 ) -> SampleSet:
     """Draw a sample set. `on_images` hears of each batch's size as it is done.
 
-    `precision`: "auto" runs the network in bfloat16 where the machine is fast in it.
+    `precision`: "auto" runs the network in bfloat16 where the machine is fast in it, but for
+    adaptive samplers, whose control of the error would chase its rounding.
     """
     images = []
     # What an analytic sampler must know is found out before the count begins.
@@ -157,7 +161,9 @@ def generate_batches(
     check(model, setting, draw)
     batches = sample(
         model.denoiser(
-            setting.guidance, threshold=setting.threshold, autocast=_autocast(model, precision)
+            setting.guidance,
+            threshold=setting.threshold,
+            autocast=_autocast(model, setting, precision),
         ),
         sampler_for(model, setting),
         grid_named(setting.grid),
@@ -168,7 +174,17 @@ def generate_batches(
         batch_size=batch_size,
         device=_device(model),
     )
-    return (to_uint8(batch.x.cpu()) for batch in batches)
+    return (_images(batch.x.cpu(), setting) for batch in batches)
+
+
+def _images(x: Tensor, setting: Setting) -> Tensor:
+    if not x.isfinite().all():
+        raise UserError(
+            f"sampling with {setting.sampler} at {setting.steps} steps of {setting.grid}, "
+            f"w = {setting.guidance:g}, has diverged to NaN or infinity: take more even steps, a "
+            "smaller guidance weight, or another sampler"
+        )
+    return to_uint8(x)
 
 
 def sampler_for(model: DiffusionModel, setting: Setting) -> Sampler:
@@ -182,7 +198,7 @@ def subject(
     model: DiffusionModel, setting: Setting, draw: Draw, precision: Precision
 ) -> dict[str, Any]:
     """What a sample set is of, as it is recorded beside every figure measured on it."""
-    dtype = _autocast(model, precision)
+    dtype = _autocast(model, setting, precision)
     return {
         "model": {"name": model.name, "sha256": model.sha256, "weights": model.weights},
         "revision": model.config.network.revision,
@@ -199,8 +215,9 @@ def _device(model: DiffusionModel) -> torch.device:
     return next(model.network.parameters()).device
 
 
-def _autocast(model: DiffusionModel, precision: Precision) -> torch.dtype | None:
-    return fast_dtype(_device(model)) if precision == "auto" else None
+def _autocast(model: DiffusionModel, setting: Setting, precision: Precision) -> torch.dtype | None:
+    adaptive = setting.declared_evaluations is None
+    return fast_dtype(_device(model)) if precision == "auto" and not adaptive else None
 
 
 def _parse_labels(text: str, classes: int) -> list[int]:

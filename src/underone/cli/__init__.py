@@ -3,6 +3,7 @@
 import sys
 
 import click
+import torch
 
 import underone
 from underone.cli.conformance import conformance
@@ -41,9 +42,24 @@ def main() -> None:
         _fail(error.format_message())
     except UserError as error:
         _fail(str(error))
+    except KeyboardInterrupt:
+        sys.exit(130)
     except BrokenPipeError:
         sys.stderr.close()
         sys.exit(0)
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename is not None else ""
+        _fail(f"{where}{error.strerror or error}: choose another place, or make this one usable")
+    except (MemoryError, RuntimeError) as error:
+        if not _out_of_memory(error):
+            raise
+        _fail("this takes more memory than there is: ask for less at a time")
+
+
+def _out_of_memory(error: MemoryError | RuntimeError) -> bool:
+    # On a CPU torch has no type of its own for it.
+    known = (MemoryError, torch.OutOfMemoryError)
+    return isinstance(error, known) or "can't allocate memory" in str(error)
 
 
 def _fail(message: str) -> None:

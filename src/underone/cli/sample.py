@@ -1,5 +1,6 @@
 """`underone sample`."""
 
+import os
 from pathlib import Path
 
 import click
@@ -17,8 +18,8 @@ _DEFAULT = Setting()
 
 @click.command(
     epilog=f"Samplers: {', '.join((*SAMPLERS, ANALYTIC))}. Grids: {', '.join(GRIDS)}, explicit. "
-    "Options follow a name: ddim,eta=0.5 or explicit,steps=1000:500:100. A sampler of your own is "
-    "module:Name. The null label is one more than the last class; w = -1 samples with it."
+    "Options follow a name: ddim,eta=0.5 or explicit,steps=1000:500:100. A sampler or grid of your "
+    "own is module:Name. At w = -1 labels are not used: the model draws of all classes."
 )
 @click.argument("model")
 @click.option("--sampler", default=_DEFAULT.sampler, help="How to step.")
@@ -90,13 +91,18 @@ def sample(
         print_json({"out": str(out), "count": count, **samples.protocol})
     else:
         cost = sum(samples.protocol["evaluations"].values())
-        note(f"{out}: {count} samples, {cost:g} network evaluations each")
+        note(f"{out}: samples: {count}, network evaluations of each: {cost:g}")
 
 
 def _check_output(out: Path) -> None:
     """Refuse before the work what would be refused after it."""
-    if out.suffix.lower() not in ("", ".png", ".npz"):
+    if out.name in ("", ".png", ".npz") or out.suffix.lower() not in ("", ".png", ".npz"):
         raise UserError(f"--out {out}: end it in .png or .npz, or name a folder")
+    if out.suffix != "" and out.is_dir():
+        raise UserError(f"--out {out} is a folder: choose another name")
+    nearest = next(parent for parent in (out.parent, *out.parents) if parent.exists())
+    if not nearest.is_dir() or not os.access(nearest, os.W_OK):
+        raise UserError(f"--out {out}: nothing can be written in {nearest}: choose another place")
     if out.suffix == "" and out.exists() and (out.is_file() or any(out.iterdir())):
         raise UserError(f"--out {out} exists and is not an empty folder: choose another name")
 

@@ -62,13 +62,17 @@ def train(
     else:
         name = Path(recipe).stem
         run = start(folder, name, settings, dataset, where, steps=steps, minutes=max_minutes)
+    if settings.network.revision == 1:
+        note("this trains the legacy architecture revision 1; new models are revision 2")
     note(f"{folder}: step {run.state.step} of {run.plan.horizon}")
     limit = max_minutes if resuming else None
     with stop_on_signals() as stop:
         try:
             _watch(run, stop, limit)
         except DivergedError as error:
-            note(f"underone: {error}; {folder} keeps the last good checkpoint")
+            kept = (folder / "config.json").exists()
+            rest = "keeps the last good checkpoint" if kept else "has no checkpoint yet"
+            note(f"underone: {error}; {folder} {rest}")
             sys.exit(1)
     if not run.done:
         run.save()
@@ -101,8 +105,8 @@ def _watch(run: Run, stop: StopRequest, minutes: float | None) -> None:
 def _device(name: str) -> torch.device:
     try:
         device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
+        torch.empty(1, device=device).item()
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise UserError(
             f"--device {name} cannot be used here: {str(error).splitlines()[0]}"
         ) from None

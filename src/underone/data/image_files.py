@@ -27,6 +27,8 @@ def read_image(path: Path) -> Tensor:
     """
     try:
         with Image.open(path) as image:
+            if path.suffix.lower() == ".png" and image.format != "PNG":
+                raise UserError(f"{path} is not a PNG but {image.format}: give it its own name")
             if image.mode.startswith(("I", "F")):
                 raise UserError(f"{path} has more than 8 bits a channel: save it with 8")
             pixels = np.array(image.convert("L" if image.mode in GREYSCALE else "RGB"))

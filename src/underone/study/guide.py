@@ -1,5 +1,6 @@
 """The main job: samplers x steps and guidance weights on one model, within a time budget."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 from underone.config import parse
 from underone.errors import UserError
 from underone.files import read_json, write_json
+from underone.generation import Draw
 from underone.study.cell import Bench, Cell, CellResult, finished, run_cell
 from underone.study.plan import Plan, cells_draw, make_plan
 
@@ -53,8 +55,9 @@ def open_guide(folder: Path, bench: Bench, minutes: float, seed: int) -> tuple[G
                 "choose another --out"
             )
         return Guide(folder, bench, plan), True
-    if minutes <= 0:
-        raise UserError(f"--minutes must be above 0, got {minutes:g}")
+    if not 0 < minutes < math.inf:
+        raise UserError(f"--minutes must be a finite number above 0, got {minutes:g}")
+    Draw(1, seed=seed)  # which refuses impossible seeds
     plan = make_plan(bench.model, minutes, seed)
     write_json(path, plan.model_dump(mode="json"))
     return Guide(folder, bench, plan), False
