@@ -137,14 +137,26 @@ MISTAKES = [
     ("sample fashion-mnst", "did you mean 'fashion-mnist'"),
     ("sample ./nothing-here", "nothing-here"),
     ("sample fashion-mnist-classifier", "cannot be sampled"),
+    ("sample fashion-mnist --out .png", ".png or .npz"),
+    ("sample fashion-mnist --grid karras,rho=0.001", "rho must lie in"),
+    ("sample fashion-mnist --grid log-snr,last=nan", "last step must lie in"),
+    ("sample fashion-mnist --grid explicit,steps=500", "lists 1 steps, but 20"),
+    ("sample fashion-mnist --sampler ddim,eta=0,eta=1", "given twice"),
+    ("sample fashion-mnist --sampler ddpm-large,variance=small", "takes no options"),
+    ("sample fashion-mnist --sampler ddpm-analytic,eta=1", "has no options"),
+    ("sample fashion-mnist --sampler .mine:Mine", "is no module:Name"),
+    ("conformance ddpm-analytic", "made for a model"),
     ("evaluate missing.npz --reference fashion-mnist", "missing.npz"),
     ("evaluate missing.npz", "--reference"),
     ("train fashion-mnits", "did you mean 'fashion-mnist'"),
     ("train tiny --set network.widht=3", "did you mean 'width'"),
     ("train tiny --steps 3 --max-minutes 1", "not both"),
     ("train tiny --device qpu", "qpu"),
+    ("train tiny --device meta", "meta"),
     ("data cifar11", "did you mean 'cifar10'"),
     ("guide fashion-mnist --minutes 0", "above 0"),
+    ("guide fashion-mnist --minutes nan", "finite"),
+    ("guide fashion-mnist --seed -1", "seeds"),
     ("gide", "gide"),
 ]
 
@@ -198,6 +210,83 @@ def test_broken_checkpoints_are_told_apart(
     tensors["stem.weight"][0] = float("nan")
     save_file(tensors, folder / "model.safetensors")
     refused(folder, "stem.weight", "NaN")
+
+
+MODULES = {
+    "broken": ("def", "SyntaxError"),
+    "leaving": ("import sys\nsys.exit(0)", "SystemExit"),
+    "raising": ("raise KeyError('gone')", "KeyError"),
+    "lacking": ("from os import no_such_name", "ImportError"),
+    "stubborn": (
+        "class Mine:\n    def __init__(self):\n        raise KeyError('no')",
+        "cannot be made so",
+    ),
+    "foreign": ("Mine = print", "is not a sampler"),
+}
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_a_faulty_module_of_ones_own_is_one_line(
+    run: Run, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, expected = MODULES[name]
+    (tmp_path / f"mine_{name}.py").write_text(source)
+    monkeypatch.chdir(tmp_path)
+    status, out, error = run("conformance", f"mine_{name}:Mine")
+    assert (status, out) == (2, "")
+    assert error.count("\n") == 1
+    assert expected in error
+
+
+def test_a_module_that_prints_does_not_spoil_json(
+    run: Run, model_folder: ModelFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "talking.py").write_text(
+        "from underone.diffusion import DDIM\nprint('hello')\nMine = DDIM"
+    )
+    monkeypatch.chdir(tmp_path)
+    options = ("--sampler", "talking:Mine", "--steps", 1, "--count", 1, "--json")
+    status, out, error = run("sample", model_folder(), *options)
+    assert status == 0
+    assert json.loads(out)["sampler"] == "talking:Mine"
+    assert "hello" in error
+
+
+def test_a_sampling_that_diverges_is_told(
+    run: Run, model_folder: ModelFolder, tmp_path: Path
+) -> None:
+    options = ("--guidance", "1e300", "--steps", 2, "--count", 2, "--out", tmp_path / "x.png")
+    status, _, error = run("sample", model_folder(), *options)
+    assert status == 2
+    assert "has diverged" in error.splitlines()[-1]
+    assert not (tmp_path / "x.png").exists()
+
+
+def test_places_that_cannot_be_written_are_told(
+    run: Run, model_folder: ModelFolder, tmp_path: Path
+) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "folder.npz").mkdir()
+    for out in (tmp_path / "file" / "x.png", tmp_path / "folder.npz"):
+        status, _, error = run("sample", model_folder(), "--steps", 1, "--count", 1, "--out", out)
+        assert status == 2
+        assert error.count("\n") == 1
+    _write_folder(tmp_path / "images")
+    train = ("train", "tiny", "--steps", 1, "--set", f'data="{tmp_path / "images"}"')
+    status, _, error = run(*train, "--out", tmp_path / "file" / "run")
+    assert status == 2
+    assert "file" in error.splitlines()[-1]
+
+
+def test_a_folder_with_other_things_is_not_trained_into(run: Run, tmp_path: Path) -> None:
+    _write_folder(tmp_path / "images")
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "README.md").write_text("mine")
+    train = ("train", "tiny", "--steps", 1, "--set", f'data="{tmp_path / "images"}"')
+    status, _, error = run(*train, "--out", tmp_path / "mine")
+    assert status == 2
+    assert "is not empty" in error
+    assert (tmp_path / "mine" / "README.md").read_text() == "mine"
 
 
 def test_an_empty_data_folder_is_told(run: Run, tmp_path: Path) -> None:
