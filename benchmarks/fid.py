@@ -19,24 +19,18 @@ Measure on an idle machine: `load_average_before` tells. It needs the test requi
 """
 
 import argparse
-import importlib
 import json
 import math
-import os
-import platform
-import statistics
-import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from importlib.metadata import version
+from dataclasses import asdict
 from pathlib import Path
 from time import perf_counter
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 import scipy.linalg
 import torch
+from measuring import Spread, environment, from_tests, spread
 from torch import Tensor, nn
 
 from underone.metrics import Gaussian, Moments, frechet_distance
@@ -53,29 +47,6 @@ SMALL = 512
 
 Moment = tuple[Tensor, Tensor]
 Distance = Callable[[Moment, Moment], float]
-
-
-@dataclass(frozen=True)
-class Spread:
-    """The median of repeated measurements, and their quartiles."""
-
-    lower: float
-    median: float
-    upper: float
-
-
-def spread(values: Sequence[float]) -> Spread:
-    if len(values) == 1:
-        return Spread(values[0], values[0], values[0])
-    return Spread(*statistics.quantiles(values, n=4, method="inclusive"))
-
-
-def from_tests(name: str) -> ModuleType:
-    """A module of the test suite: how peers are imported, and arithmetic in long double."""
-    folder = str(Path(__file__).parent.parent / "tests")
-    if folder not in sys.path:
-        sys.path.append(folder)
-    return importlib.import_module(name)
 
 
 # Distances from moments.
@@ -271,28 +242,9 @@ def accumulation(size: int, count: int, repetitions: int) -> dict[str, Any]:
 # Reporting.
 
 
-def environment() -> dict[str, Any]:
-    installed = ("torch", "numpy", "scipy", "torch-fidelity", "torchmetrics")
-    return {
-        "cpu": cpu_model(),
-        "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "load_average_before": os.getloadavg()[0],
-        "python": platform.python_version(),
-        **{name: version(name) for name in installed},
-    }
-
-
-def cpu_model() -> str:
-    information = Path("/proc/cpuinfo")
-    lines = information.read_text().splitlines() if information.exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor()
-
-
 def report(sizes: Sequence[int], repetitions: int, count: int) -> dict[str, Any]:
     """Everything that is measured, as the JSON file has it."""
-    surroundings = environment()
+    surroundings = environment("scipy", "torch-fidelity", "torchmetrics")
     figures = {
         size: {
             "speed": speed(size, repetitions),

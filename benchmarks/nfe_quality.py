@@ -43,7 +43,7 @@ REFERENCE_SETTING = Setting("dpm-solver-2m", 200)
 BATCH = 250
 BEST = 3
 # How many of theirs, the best at so many evaluations, are screened at so many more.
-KEPT, KEPT_AT, KEPT_FOR = 24, 10, 20
+KEPT, KEPT_AT, KEPT_FOR = 16, 10, 20
 
 
 @dataclass(frozen=True)
@@ -175,7 +175,7 @@ def ours() -> Iterator[Ours]:
     for sampler in ("ddim", "ddpm-small", "ddpm-analytic", "heun"):
         yield Ours(sampler, "trailing")
     for sampler in ("dpm-solver-2m", "unipc,order=2", "dpm-solver-2m-sde", "sa-solver"):
-        for ends in ("last=20", "last=35", "last=35,first=900"):
+        for ends in ("last=20", "last=35"):
             yield Ours(sampler, f"log-snr,{ends}")
 
 

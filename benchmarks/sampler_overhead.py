@@ -24,33 +24,25 @@ operation that torch shares among threads may wait milliseconds for its turn, an
 are then all that is measured. `load_average_before` tells.
 
 An evaluation is one of the whole batch; RK45, which evaluates parts of it, is charged for the
-parts. Without k-diffusion (pip install --no-deps k-diffusion==0.1.1.post1 torchdiffeq torchsde
-trampoline) its loops are left out.
+parts. It needs the test requirements.
 
     python benchmarks/sampler_overhead.py [--batch 64] [--steps 6] [--repetitions 9] [--out FILE]
 """
 
 import argparse
-import importlib
-import importlib.util
 import inspect
 import json
-import os
-import platform
-import statistics
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 from time import perf_counter
-from types import ModuleType
 from typing import Any
 
 import diffusers
 import torch
 from diffusers.utils.torch_utils import randn_tensor
+from measuring import Spread, environment, from_tests, spread
 from torch import Tensor, nn
 
 from underone.checkpoint import DiffusionModel
@@ -76,21 +68,6 @@ ROUNDS_ALONE = 10
 RK45_TOLERANCE = 1e-2
 
 Run = Callable[[], None]
-
-
-@dataclass(frozen=True)
-class Spread:
-    """The median of repeated measurements, and their quartiles."""
-
-    lower: float
-    median: float
-    upper: float
-
-
-def spread(values: Sequence[float]) -> Spread:
-    if len(values) == 1:
-        return Spread(values[0], values[0], values[0])
-    return Spread(*statistics.quantiles(values, n=4, method="inclusive"))
 
 
 class Watched(nn.Module):
@@ -249,7 +226,9 @@ def k_diffusion_run(
     subject: Subject, function: str, options: dict[str, Any]
 ) -> Callable[[nn.Module], Run]:
     """A sampling function of k-diffusion on its wrapper for networks that predict noise."""
-    sampling, external = k_diffusion("sampling"), k_diffusion("external")
+    sampling, external = (
+        from_tests("peers").import_k_diffusion(part) for part in ("sampling", "external")
+    )
     alpha_squared = (1 - subject.model.config.schedule.betas()).cumprod(0).float()
 
     def bind(network: nn.Module) -> Run:
@@ -267,33 +246,6 @@ def k_diffusion_run(
         return run
 
     return bind
-
-
-def k_diffusion(name: str) -> Any:
-    """The module `name` of k-diffusion, without the package's own imports.
-
-    Those ask for networks, metrics and data sets. Its `utils` asks for torchvision, for images
-    that no sampler touches: where it is missing, an empty module is in its place.
-    """
-    if "k_diffusion" not in sys.modules:
-        found = importlib.util.find_spec("k_diffusion")
-        if found is None or found.submodule_search_locations is None:
-            raise ImportError("k-diffusion is not installed")
-        package = ModuleType("k_diffusion")
-        package.__path__ = list(found.submodule_search_locations)
-        sys.modules["k_diffusion"] = package
-        if importlib.util.find_spec("torchvision") is None:
-            stand_in("torchvision.transforms.functional")
-    return importlib.import_module(f"k_diffusion.{name}")
-
-
-def stand_in(path: str) -> None:
-    """Empty modules under every part of a dotted path, each an attribute of the one before it."""
-    parts = path.split(".")
-    for depth in range(1, len(parts) + 1):
-        module = sys.modules.setdefault(".".join(parts[:depth]), ModuleType(parts[depth - 1]))
-        if depth > 1:
-            setattr(sys.modules[".".join(parts[: depth - 1])], parts[depth - 1], module)
 
 
 @dataclass(frozen=True)
@@ -345,6 +297,7 @@ _STOCHASTIC = (
     of_diffusers("DDPM small", "DDPMScheduler", "ddpm-small", variance_type="fixed_small"),
     of_diffusers("Euler ancestral", "EulerAncestralDiscreteScheduler", "ddpm-small"),
     of_diffusers("DPM++ 2M SDE", _MULTISTEP, "dpm-solver-2m-sde", solver_order=2, **_SDE),
+    of_diffusers("SA-Solver", "SASolverScheduler", "sa-solver"),
     of_diffusers("DPM++ 3M SDE", _MULTISTEP, "dpm-solver-3m-sde", solver_order=3, **_SDE),
 )
 # Of the same method and order. Nothing like rk45, ddpm-analytic and the Langevin samplers is there.
@@ -363,16 +316,6 @@ PEERS = (
     # Adams-Bashforth of the same order, but with weights of its own for unequal steps.
     of_k_diffusion("lms, order 4", "ipndm", order=4),
 )
-
-
-def available_peers() -> list[Peer]:
-    try:
-        k_diffusion("sampling")
-        k_diffusion("external")
-    except ImportError as reason:
-        print(f"k-diffusion is left out: {reason}")
-        return [peer for peer in PEERS if peer.library != "k-diffusion"]
-    return list(PEERS)
 
 
 # Measuring.
@@ -519,37 +462,14 @@ def over_peer(ours: Sequence[Timing], theirs: Sequence[Timing]) -> Spread:
     return spread([mine.loop / peer.loop for mine, peer in zip(ours, theirs, strict=True)])
 
 
-def environment(subject: Subject, peers: Sequence[Peer]) -> dict[str, Any]:
-    installed = ["torch", "numpy", "diffusers"]
-    if any(peer.library == "k-diffusion" for peer in peers):
-        installed += ["k-diffusion", "torchsde"]
-    return {
-        "cpu": cpu_model(),
-        "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "load_average_before": os.getloadavg()[0],
-        "python": platform.python_version(),
-        **{name: version(name) for name in installed},
-        "network_dtype": str(subject.dtype or torch.float32).removeprefix("torch."),
-    }
-
-
-def cpu_model() -> str:
-    information = Path("/proc/cpuinfo")
-    lines = information.read_text().splitlines() if information.exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor()
-
-
 def report(subject: Subject, repetitions: int) -> dict[str, Any]:
     """Everything that is measured, as the JSON file has it."""
-    peers = available_peers()
-    surroundings = environment(subject, peers)
+    surroundings = environment("diffusers", "k-diffusion", "torchsde")
     ours = {
         name: Loop(f"underone {name}", partial(our_run, subject, sampler))
         for name, sampler in our_samplers(subject.model).items()
     }
-    theirs = {peer.title: peer.loop(subject) for peer in peers}
+    theirs = {peer.title: peer.loop(subject) for peer in PEERS}
     loops = [*ours.values(), *theirs.values()]
     alone = measure_alone(subject, loops, repetitions * ROUNDS_ALONE)
     pairs = measure_on_network(subject, loops, repetitions)
@@ -564,7 +484,7 @@ def report(subject: Subject, repetitions: int) -> dict[str, Any]:
                     "run_over_run": (1 + costs[loop.title].overhead_share)
                     / (1 + costs[peer.title].overhead_share),
                 }
-                for peer in peers
+                for peer in PEERS
                 if name in peer.beside
             },
         }
@@ -592,6 +512,7 @@ def report(subject: Subject, repetitions: int) -> dict[str, Any]:
             ),
         },
         "environment": surroundings,
+        "network_dtype": str(subject.dtype or torch.float32).removeprefix("torch."),
         "model": {"name": subject.model.name, "sha256": subject.model.sha256},
         "batch": subject.batch,
         "steps": subject.steps,

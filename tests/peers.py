@@ -1,4 +1,4 @@
-"""The metric packages that the tests compare with, imported without torchvision.
+"""The packages that the tests compare with, imported without torchvision.
 
 Some of them import torchvision at their first line, for networks and data sets that no test here
 touches, and torchvision would bring another torch. While they are imported an empty stand-in takes
@@ -96,3 +96,22 @@ def import_pytorch_fid() -> ModuleType:
 def import_prdc() -> ModuleType:
     """`prdc`."""
     return _imported("prdc")
+
+
+@cache
+def _k_diffusion() -> ModuleType:
+    """The package without its own imports, which ask for networks, metrics and data sets."""
+    found = importlib.util.find_spec("k_diffusion")
+    if found is None:
+        raise ImportError("install k-diffusion as the Makefile does")
+    package = ModuleType("k_diffusion")
+    package.__path__ = list(found.submodule_search_locations or [])
+    sys.modules["k_diffusion"] = package
+    return package
+
+
+@cache
+def import_k_diffusion(part: str) -> ModuleType:
+    """`k_diffusion.sampling`, or another part."""
+    _k_diffusion()
+    return _imported(f"k_diffusion.{part}")

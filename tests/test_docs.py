@@ -1,6 +1,7 @@
 """What README and docs show can be done."""
 
 import dataclasses
+import importlib
 import re
 import shlex
 from pathlib import Path
@@ -60,6 +61,14 @@ def test_every_make_target_named_exists() -> None:
     assert named >= {"guide", "test"}
     for target in named:
         assert re.search(rf"^{target}:", makefile, re.M), target
+
+
+def test_the_table_of_quality_is_the_measured_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    script = importlib.import_module("nfe_quality")
+    monkeypatch.setattr(script, "load_model", None)  # nothing is measured here
+    page = (ROOT / "benchmarks" / "README.md").read_text("utf-8")
+    assert script.table(script.Bench()) in page
 
 
 def rows(page: Path, header: str) -> dict[str, list[str]]:

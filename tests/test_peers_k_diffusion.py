@@ -4,13 +4,9 @@ Theirs step y = x / alpha through the levels r = sigma / alpha, with a denoiser 
 denoiser here is the exact one of a mixture.
 """
 
-import importlib
-import importlib.util
 import itertools
-import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from types import ModuleType
 from typing import Any
 
 import pytest
@@ -19,6 +15,7 @@ from torch import Tensor
 
 from helpers import draws, normal, run
 from noise_free import PAST, by, observed_order
+from peers import import_k_diffusion
 from underone.conformance.oracles import plane_mixture
 from underone.data import to_uint8
 from underone.diffusion import (
@@ -52,21 +49,8 @@ each_count = pytest.mark.parametrize("steps", [2, 5, 12, 30])
 
 
 @pytest.fixture(scope="module")
-def sampling() -> Iterator[Any]:
-    """`k_diffusion.sampling` alone: the whole package needs much that sampling does not."""
-    package = ModuleType("k_diffusion")
-    found = importlib.util.find_spec("k_diffusion")
-    assert found is not None, "install k-diffusion as the Makefile does"
-    package.__path__ = list(found.submodule_search_locations or [])
-    transforms = ModuleType("torchvision.transforms")
-    transforms.functional = ModuleType("functional")  # type: ignore[attr-defined]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(sys.modules, "k_diffusion", package)
-        patch.setitem(sys.modules, "torchvision", ModuleType("torchvision"))
-        patch.setitem(sys.modules, "torchvision.transforms", transforms)
-        yield importlib.import_module("k_diffusion.sampling")
-    for name in ("k_diffusion.sampling", "k_diffusion.utils"):
-        del sys.modules[name]
+def sampling() -> Any:
+    return import_k_diffusion("sampling")
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from underone.diffusion.node import Estimate
+from underone.diffusion.samplers.exponential import exponential_step
 from underone.diffusion.samplers.sampler import Sampler, Step
 from underone.errors import UserError
 
@@ -67,15 +68,10 @@ class DPMSolver(Sampler):
 
     def step(self, x: Tensor, at: Step) -> tuple[Tensor, Estimate]:
         """One exponential step."""
-        here, now, to = at.evaluate(x), at.now, at.to
-        h = to.log_snr - now.log_snr
+        here = at.evaluate(x)
         estimates = [here, *reversed(at.past)][: at.left]
-        integral = self._integral(estimates, h)
-        decay = to.sigma / now.sigma * torch.exp(-self.eta * h)
-        x = decay * x + to.alpha * integral
-        if self.stochastic:
-            x = x + to.sigma * torch.sqrt(-torch.expm1(-2 * self.eta * h)) * at.noise()
-        return x, here
+        integral = self._integral(estimates, at.to.log_snr - at.now.log_snr)
+        return exponential_step(x, integral, self.eta, at), here
 
     def _integral(self, estimates: list[Estimate], h: Tensor) -> Tensor:
         m = [estimate.x0 for estimate in estimates]

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from underone.diffusion.node import Estimate, Node
+from underone.diffusion.samplers.exponential import exponential_step
 from underone.diffusion.samplers.polynomial import gauss_legendre, lagrange
 from underone.diffusion.samplers.sampler import Sampler, Step
 from underone.errors import UserError
@@ -67,14 +68,10 @@ class SASolver(Sampler):
 
     def step(self, x: Tensor, at: Step) -> tuple[Tensor, Estimate]:
         """Correct x with the estimate made from it, then predict."""
-        here, now, to = self._settled(x, at), at.now, at.to
-        h = to.log_snr - now.log_snr
+        here = self._settled(x, at)
         known = [here, *reversed(at.past)][: min(self.predictor, at.left)]
-        x = to.sigma / now.sigma * torch.exp(-self.eta * h) * here.x
-        x = x + to.alpha * self._integral(known, now, to)
-        if self.stochastic:
-            x = x + to.sigma * torch.sqrt(-torch.expm1(-2 * self.eta * h)) * at.noise()
-        return x, here
+        integral = self._integral(known, at.now, at.to)
+        return exponential_step(here.x, integral, self.eta, at), here
 
     def finish(self, x: Tensor, at: Step) -> tuple[Tensor, Estimate]:
         """x = x0; the state it was estimated at is corrected as ever, for those who look at it."""

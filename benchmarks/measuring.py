@@ -1,0 +1,57 @@
+"""What the benchmarks share: spreads of repeated measurements, the machine, packages to compare."""
+
+import importlib
+import os
+import platform
+import statistics
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import torch
+
+
+@dataclass(frozen=True)
+class Spread:
+    """The median of repeated measurements, and their quartiles."""
+
+    lower: float
+    median: float
+    upper: float
+
+
+def spread(values: Sequence[float]) -> Spread:
+    if len(values) == 1:
+        return Spread(values[0], values[0], values[0])
+    return Spread(*statistics.quantiles(values, n=4, method="inclusive"))
+
+
+def from_tests(name: str) -> ModuleType:
+    """A module of the test suite: how peers are imported, and arithmetic in long double."""
+    folder = str(Path(__file__).parent.parent / "tests")
+    if folder not in sys.path:
+        sys.path.append(folder)
+    return importlib.import_module(name)
+
+
+def environment(*installed: str) -> dict[str, Any]:
+    """The machine, how busy it was before, and the versions of packages."""
+    return {
+        "cpu": _cpu_model(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "load_average_before": os.getloadavg()[0],
+        "python": platform.python_version(),
+        **{name: version(name) for name in ("torch", "numpy", *installed)},
+    }
+
+
+def _cpu_model() -> str:
+    information = Path("/proc/cpuinfo")
+    lines = information.read_text().splitlines() if information.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor()
