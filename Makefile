@@ -18,7 +18,7 @@ guide: $(VENV)/.installed ## compare samplers, steps and guidance on the shipped
 	$(BIN)/underone guide
 
 test: $(VENV)/.tests ## run the tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --dist worksteal
 
 check: $(VENV)/.check ## format, lint and types
 	$(BIN)/ruff format --check .
