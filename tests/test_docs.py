@@ -111,5 +111,5 @@ def test_the_worked_example_of_a_sampler_conforms(
     monkeypatch.chdir(tmp_path)
     findings = list(conformance(sampler_named("my_samplers:Midpoint")))
     assert [finding for finding in findings if not finding.holds] == []
-    assert findings[0].check == "order of convergence"
+    assert findings[0].check == "order of convergence, even and uneven"
     assert findings[0].claimed == "2"

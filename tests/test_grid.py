@@ -121,7 +121,7 @@ def test_karras_has_the_levels_of_edms_formula() -> None:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: Karras(rho=0), "rho must be above 0, got 0"),
+        (lambda: Karras(rho=0), r"rho must lie in \[0.1, 1000\], got 0"),
         (lambda: Karras(last=1000)(LinearBeta(), 5), r"last step must lie in \(0, 1000\)"),
         (lambda: LogSNR(last=0)(LinearBeta(), 5), r"last step must lie in \(0, 1000\), got 0"),
         (lambda: LogSNR(20, first=10)(LinearBeta(), 5), r"last step must lie in \(0, 10\)"),

@@ -182,7 +182,8 @@ def start(
         raise UserError(f"{folder} is a file: choose a folder as --out")
     if _plan_file(folder).exists() or (folder / "config.json").exists():
         raise UserError(f"{folder} already holds a model: add --resume, or choose another --out")
-    if folder.exists() and any(folder.iterdir()):
+    # A run that was killed at once leaves an empty "training".
+    if folder.exists() and any(entry.name != "training" for entry in folder.iterdir()):
         raise UserError(f"{folder} is not empty: choose another --out")
     if steps is not None and steps < 1:
         raise UserError(f"a run needs at least 1 step, got {steps}")
