@@ -177,6 +177,12 @@ def ours() -> Iterator[Ours]:
     for sampler in ("dpm-solver-2m", "unipc,order=2", "dpm-solver-2m-sde", "sa-solver"):
         for ends in ("last=20", "last=35"):
             yield Ours(sampler, f"log-snr,{ends}")
+    # Where there are steps to take it away again, more noise corrects more of the model's errors.
+    yield Ours("sa-solver,eta=2", "log-snr,last=35")
+
+
+def _star_key(draw: Draw) -> str:
+    return f"F* | {draw.count} of seed {draw.seed}"
 
 
 AnyCandidate = TypeVar("AnyCandidate", Ours, Theirs)
@@ -217,7 +223,7 @@ class Bench:
             samples = generate(self.model, REFERENCE_SETTING, draw, batch_size=BATCH)
             return samples.images, sum(samples.protocol["evaluations"].values())
 
-        return self._cell(f"F* | {draw.count} of seed {draw.seed}", images, draw)
+        return self._cell(_star_key(draw), images, draw)
 
     def _cell(self, key: str, draw_images: Callable[[], tuple[Tensor, float]], draw: Draw) -> float:
         if key not in self.cells:
@@ -272,10 +278,9 @@ def confirm(bench: Bench) -> None:
 
 def table(bench: Bench) -> str:
     """The confirmed figures as Markdown."""
-    star = bench.best_possible(CONFIRMED)
+    star = bench.cells.get(_star_key(CONFIRMED), {}).get("fid", "not measured yet")
     lines = [
-        f"F* = {star:.3f}: FID at {CONFIRMED.count:,} samples, {REFERENCE_SETTING.sampler} at "
-        f"{REFERENCE_SETTING.steps} steps.",
+        f"F* = {star}: {REFERENCE_SETTING.sampler} at {REFERENCE_SETTING.steps} steps.",
         "",
         "| evaluations | the best of diffusers | FID | ours | FID | ours, evaluations | FID |",
         "| --- | --- | --- | --- | --- | --- | --- |",

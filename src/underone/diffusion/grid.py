@@ -173,7 +173,8 @@ def nodes(grid: Grid, schedule: Schedule, steps: int) -> list[Node]:
     if not noisy.isfinite().all():
         raise UserError(f"{grid} has no finite steps here: choose more moderate options")
     times = torch.cat([noisy, torch.zeros(1, dtype=torch.float64)])
-    return [node_at(schedule, t) for t in times]
+    every = node_at(schedule, times)
+    return [Node(*each) for each in zip(every.t, every.alpha, every.sigma, strict=True)]
 
 
 def _ascending(schedule: Schedule, steps: int) -> Tensor:
