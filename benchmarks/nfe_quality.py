@@ -4,12 +4,12 @@
     python benchmarks/nfe_quality.py confirm    # the best of each, 5,000 samples of other seeds
     python benchmarks/nfe_quality.py table      # the result as Markdown
 
-On the shipped FashionMNIST model, unguided, balanced labels, at 5, 8, 10 and 20 evaluations. F* is
-the model's FID at 200 steps of a deterministic solver, on the same seeds. All of theirs are
+On the shipped FashionMNIST model, unguided, balanced labels, at 5, 8, 10 and 20 evaluations. F*
+is the model's FID at 200 steps of a deterministic solver, on the same seeds. All of theirs are
 screened at 5, 8 and 10 evaluations; at 20, which costs as much as these together, the `KEPT` best
 at 10 are. The network is compiled, for both alike; in the result that is kept, theirs at 5 and 8
-evaluations and some at 10 were screened before it was, which differs by rounding. Every cell is kept in `nfe_quality.json` once
-measured: stopped at any moment, the script goes on where it was.
+evaluations and some at 10 were screened before it was, which differs by rounding. Every cell is
+kept in `nfe_quality.json` once measured: stopped at any moment, the script goes on where it was.
 """
 
 import argparse
