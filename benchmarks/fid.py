@@ -24,7 +24,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from time import perf_counter
+from time import perf_counter, sleep
 from typing import Any
 
 import numpy as np
@@ -39,6 +39,7 @@ CLAIMED_TIMES_FASTER = 3
 OURS, OURS_KEPT = "underone", "underone, reference kept"
 DECADES = 4
 BATCH = 500
+PAUSE = 0.3
 # In more dimensions, long double takes too long.
 MOST_DIMENSIONS_IN_LONG_DOUBLE = 256
 # Small matrices take milliseconds, so there can be many: repetitions are multiplied by this.
@@ -142,10 +143,14 @@ def closed_form(size: int) -> tuple[Moment, Moment, float]:
 
 
 def interleaved(runs: Mapping[str, Callable[[], object]], repetitions: int) -> dict[str, Spread]:
-    """Seconds of each, run in turn; a first round of all is not counted."""
+    """Seconds of each, run in turn; a first round of all is not counted.
+
+    The pauses are for the threads of the last one, which look out for more work for a while.
+    """
     seconds: dict[str, list[float]] = {name: [] for name in runs}
     for repetition in range(repetitions + 1):
         for name, run in runs.items():
+            sleep(PAUSE)
             started = perf_counter()
             run()
             if repetition:

@@ -31,7 +31,7 @@ from underone.data import SampleSet, to_uint8
 from underone.diffusion import NoiseStreams
 from underone.files import write_json
 from underone.generation import Draw, Setting, generate
-from underone.metrics import Extractor, Reference, measure
+from underone.metrics import Extractor, Reference, Yardstick, measure
 from underone.networks.precision import fast_dtype
 from underone.zoo import find_reference, load_extractor, load_model
 
@@ -207,7 +207,7 @@ class Bench:
 
     @cached_property
     def extractor(self) -> Extractor:
-        return load_extractor(self.reference.extractor)
+        return load_extractor(self.reference.origin.extractor)
 
     def fid(self, candidate: Ours | Theirs, budget: int, draw: Draw) -> float:
         """The FID of a candidate at most `budget` evaluations an image, kept once measured."""
@@ -231,7 +231,7 @@ class Bench:
             images, evaluations = draw_images()
             labels = draw.class_labels(self.model.num_classes)
             samples = SampleSet(images, labels, torch.tensor(draw.keys), {})
-            fid = measure(samples, self.extractor, self.reference).fid
+            fid = measure(samples, Yardstick(self.extractor, self.reference)).fid
             self.cells[key] = {"fid": round(fid, 4), "evaluations": evaluations}
             write_json(RESULTS, self.cells)
             print(f"{fid:8.3f}  {key}", flush=True)

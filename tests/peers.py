@@ -21,10 +21,22 @@ _TORCHVISION = (
     "torchvision",
     "torchvision.datasets",
     "torchvision.models",
+    "torchvision.models.feature_extraction",
     "torchvision.models.inception",
+    "torchvision.ops",
+    "torchvision.ops.misc",
     "torchvision.transforms",
     "torchvision.transforms.functional",
 )
+
+
+class _Anything(type):
+    """Of an empty class every attribute is another: enough for the members of an enumeration."""
+
+    def __getattr__(cls, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return _Anything(name, (), {})
 
 
 class StandIn(ModuleType):
@@ -38,7 +50,7 @@ class StandIn(ModuleType):
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
             raise AttributeError(name)
-        return type(name, (), {})
+        return _Anything(name, (), {})
 
 
 @contextmanager
@@ -115,3 +127,9 @@ def import_k_diffusion(part: str) -> ModuleType:
     """`k_diffusion.sampling`, or another part."""
     _k_diffusion()
     return _imported(f"k_diffusion.{part}")
+
+
+@cache
+def import_timm() -> ModuleType:
+    """`timm`."""
+    return _imported("timm")

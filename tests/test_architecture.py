@@ -25,6 +25,8 @@ ORDER = (
     "training",
     "metrics",
     "zoo",
+    "adapters",
+    "evaluation",
     "study",
     "cli",
 )

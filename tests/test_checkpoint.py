@@ -18,10 +18,10 @@ from torch import Tensor, nn
 from underone.checkpoint import (
     CheckpointConfig,
     ClassifierCheckpointConfig,
-    ClassifierModel,
     DataRecord,
     DiffusionConfig,
     DiffusionModel,
+    FeatureModel,
     TrainingRecord,
     load_checkpoint,
     load_config,
@@ -530,7 +530,7 @@ def test_an_unconditional_model_cannot_be_guided(tmp_path: Path) -> None:
 
 def test_features_do_not_depend_on_how_the_images_are_batched(tmp_path: Path) -> None:
     model = load_checkpoint(saved(tmp_path / "model", classification()))
-    assert isinstance(model, ClassifierModel)
+    assert isinstance(model, FeatureModel)
     generator = torch.Generator().manual_seed(0)
     images = torch.randint(0, 256, (7, 1, 8, 8), dtype=torch.uint8, generator=generator)
     features, logits = model.features_and_logits(images)

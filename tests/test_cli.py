@@ -53,13 +53,113 @@ def test_sample_and_evaluate(run: Run, model_folder: ModelFolder, tmp_path: Path
     folder = tmp_path / "pictures"
     run("sample", model, "--steps", 2, "--count", 30, "--guidance", 1, "--out", folder)
     status, out, _ = run("evaluate", folder, "--reference", "fashion-mnist", "--json")
-    assert json.loads(out)["fid"] == measured["fid"]  # on disk as in memory
+    assert json.loads(out)["figures"] == measured["figures"]  # on disk as in memory
     grid = tmp_path / "grid.png"
     assert run("sample", model, "--steps", 1, "--count", 7, "--out", grid)[0] == 0
     assert Image.open(grid).size == (7 * 58 + 2, 60)
     status, out, error = run("evaluate", npz, "--reference", "fashion-mnist")
     assert "FID@fashion-mnist-classifier" in out
     assert "draw more" in error
+
+
+def test_a_model_is_measured_as_its_samples_are_and_compared(
+    run: Run, model_folder: ModelFolder, tmp_path: Path
+) -> None:
+    model, npz = model_folder(), tmp_path / "samples.npz"
+    options = ("--steps", 2, "--count", 30, "--seed", 3)
+    assert run("sample", model, *options, "--out", npz)[0] == 0
+    files = {}
+    metrics = "fid,fid-held-out,intra-fid,kid,inception-score,consistency"
+    against = ("--reference", "fashion-mnist", "--metrics", metrics, "--json", "--blocks", 1)
+    for name, subject in (
+        ("files", (npz,)),
+        ("live", (model, *options)),
+        ("fewer", (model, "--steps", 2, "--count", 20)),
+    ):
+        status, out, _ = run("evaluate", *subject, *against)
+        assert status == 0
+        files[name] = tmp_path / f"{name}.json"
+        files[name].write_text(out)
+    read, live = (json.loads(files[name].read_text()) for name in ("files", "live"))
+    assert live["figures"] == read["figures"]
+    assert live["subject"] == read["subject"]
+    status, out, _ = run("compare", files["files"], files["live"])
+    assert status == 0
+    assert "FID" in out
+    assert "ddim" in out
+    status, out, error = run("compare", files["live"], files["fewer"])
+    assert (status, out) == (3, "")
+    assert error == "underone: not comparable: count differs: 30, 20\n"
+    status, out, error = run("compare", files["live"], files["fewer"], "--allow", "count", "--json")
+    assert status == 0
+    assert json.loads(out)["allowed_differences"] == {"count": ["30", "20"]}
+
+
+def test_seed_blocks_are_of_other_samples_and_paired(
+    run: Run, model_folder: ModelFolder, tmp_path: Path
+) -> None:
+    model, against = model_folder(), ("--reference", "fashion-mnist")
+    files = []
+    for name, steps in (("one", 1), ("two", 2)):
+        options = ("--steps", steps, "--count", 10, "--blocks", 3, *against)
+        status, out, error = run("evaluate", model, *options, "--json")
+        assert status == 0
+        assert "3 x 10 samples: about" in error
+        files.append(tmp_path / f"{name}.json")
+        files[-1].write_text(out)
+        figure = json.loads(out)["figures"]["fid"]
+        assert len(set(figure["blocks"])) == 3
+        assert figure["value"] == pytest.approx(sum(figure["blocks"]) / 3)
+    # The second block by itself is what indices 10 to 19 are.
+    second = ("--steps", 2, "--count", 10, "--first", 10, "--blocks", 1, *against)
+    alone = json.loads(run("evaluate", model, *second, "--json")[1])
+    assert alone["figures"]["fid"]["value"] == pytest.approx(figure["blocks"][1], rel=1e-5)
+    status, out, _ = run("compare", *files)
+    assert status == 0
+    assert "one.json - two.json" in out
+    status, out, _ = run("evaluate", model, "--steps", 1, "--count", 10, "--blocks", 3, *against)
+    assert "sd of 3 blocks; minimum" in out
+    assert "3 x 10 samples" in out
+    npz = tmp_path / "samples.npz"
+    run("sample", model, "--steps", 2, "--count", 30, "--out", npz)
+    whole = json.loads(run("evaluate", npz, "--blocks", 3, "--json", *against)[1])
+    assert whole["figures"]["fid"]["blocks"] == pytest.approx(figure["blocks"], rel=1e-5)
+    status, _, error = run("evaluate", npz, "--blocks", 4, *against)
+    assert (status, "do not divide into 4" in error) == (2, True)
+
+
+def test_the_samples_nearest_to_training_images_are_drawn_beside_them(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("UNDERONE_CACHE", str(tmp_path / "cache"))
+    _write_folder(tmp_path / "images")
+    reference, panel = tmp_path / "mine.npz", tmp_path / "panel.png"
+    extractor = ("--extractor", "fashion-mnist-classifier")
+    assert run("reference", "build", tmp_path / "images", *extractor, "--out", reference)[0] == 0
+    samples = next((tmp_path / "images").iterdir())
+    for _ in range(2):  # the second time with the features that the first one has kept
+        status, _, error = run(
+            "evaluate", samples, "--reference", reference, "--panel", panel, "--blocks", 1
+        )
+        assert status == 0, error
+        assert Image.open(panel).size[0] == 6 * 58 + 2
+        panel.unlink()
+    assert list((tmp_path / "cache" / "features").iterdir())
+    status, _, error = run("evaluate", samples, "--reference", reference, "--panel", "panel.gif")
+    assert (status, "end it in .png" in error) == (2, True)
+
+
+def test_a_reference_of_ones_own_images(run: Run, tmp_path: Path) -> None:
+    _write_folder(tmp_path / "images")
+    out = tmp_path / "mine.npz"
+    extractor = ("--extractor", "fashion-mnist-classifier")
+    status, _, error = run("reference", "build", tmp_path / "images", *extractor, "--out", out)
+    assert status == 0, error
+    status, out_text, _ = run(
+        "evaluate", "fashion-mnist", "--steps", 1, "--count", 10, "--reference", out, "--json"
+    )
+    assert status == 0
+    assert json.loads(out_text)["protocol"]["reference"]["name"] == "mine"
 
 
 def test_a_legacy_folder_samples_and_says_so(
@@ -117,7 +217,7 @@ def test_data_and_models(run: Run, tmp_path: Path) -> None:
 
 
 def test_help_shows_defaults(run: Run) -> None:
-    for command in ("guide", "train", "sample", "evaluate", "data", "models"):
+    for command in ("guide", "train", "sample", "evaluate", "compare", "data", "models"):
         status, out, _ = run(command, "--help")
         assert status == 0
         assert "Usage: underone" in out
@@ -148,6 +248,10 @@ MISTAKES = [
     ("conformance ddpm-analytic", "made for a model"),
     ("evaluate missing.npz --reference fashion-mnist", "missing.npz"),
     ("evaluate missing.npz", "--reference"),
+    ("evaluate a.npz --reference fashion-mnist --metrics fdi", "did you mean 'fid'"),
+    ("compare one.json", "at least 2"),
+    ("compare one.json two.json", "one.json"),
+    ("reference build fashion-mnits --extractor fashion-mnist-classifier", "did you mean"),
     ("train fashion-mnits", "did you mean 'fashion-mnist'"),
     ("train tiny --set network.widht=3", "did you mean 'width'"),
     ("train tiny --steps 3 --max-minutes 1", "not both"),

@@ -10,7 +10,17 @@ import torch
 from torch import Tensor, nn
 
 from underone.errors import UserError
-from underone.networks import Classifier, ClassifierConfig, UNet, UNetConfig
+from underone.networks import (
+    Classifier,
+    ClassifierConfig,
+    Encoder,
+    EncoderConfig,
+    FeatureNetwork,
+    Transformer,
+    TransformerConfig,
+    UNet,
+    UNetConfig,
+)
 from underone.networks.layers import (
     DOWNSAMPLE,
     UPSAMPLE,
@@ -442,3 +452,59 @@ def test_weights_lie_channels_last_where_a_cpu_computes_in_float32(
     for native, expected in ((True, torch.contiguous_format), (False, torch.channels_last)):
         monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda n=native: n)
         assert fast_memory_format("cpu") is expected
+
+
+def transformer(**changes: Any) -> Transformer:
+    """A small transformer with no weight left at zero."""
+    config: dict[str, Any] = {"image_size": 8, "channels": 1, "classes": 3, "width": 16}
+    config |= {"stem": 4, "depth": 2} | changes
+    return randomised(Transformer(TransformerConfig(**config)), 0)
+
+
+def encoder(**changes: Any) -> Encoder:
+    """A small encoder with no weight left at zero."""
+    config: dict[str, Any] = {"image_size": 8, "channels": 1, "widths": (8, 16)}
+    config |= {"projection": 12} | changes
+    return randomised(Encoder(EncoderConfig(**config)), 0)
+
+
+@pytest.mark.parametrize("build", [transformer, encoder])
+def test_features_do_not_depend_on_the_batch(build: Callable[[], FeatureNetwork]) -> None:
+    network, x = build().eval(), normal(6, 1, 8, 8)
+    with torch.no_grad():
+        together = network.features(x)
+        torch.testing.assert_close(torch.cat([network.features(row[None]) for row in x]), together)
+    assert together.shape == (6, 16)
+
+
+def test_a_transformer_sees_where_things_are_and_all_of_the_image() -> None:
+    network, x = transformer().eval(), normal(1, 1, 8, 8).requires_grad_()
+    network(x)[0, 0].backward()
+    assert x.grad is not None
+    assert (x.grad != 0).all()
+    with torch.no_grad():
+        moved = network(x.detach().roll(4, dims=3))
+        assert not torch.allclose(moved, network(x), rtol=1e-3)
+
+
+def test_an_encoder_knows_no_classes_and_is_compared_beyond_its_features() -> None:
+    network, x = encoder().eval(), normal(3, 1, 8, 8)
+    assert network.logits(network.features(x)) is None
+    assert network.config.classes is None
+    assert network(x).shape == (3, 12)
+    assert torch.equal(network(x), network.projector(network.features(x)))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"patch": 3}, {"patch": 1}, {"width": 15}, {"depth": 0}, {"dropout": 1.0}, {"heads": 0}],
+)
+def test_an_impossible_transformer_is_refused(changes: dict[str, Any]) -> None:
+    with pytest.raises(UserError):
+        transformer(**changes)
+
+
+@pytest.mark.parametrize("changes", [{"patch": 3}, {"widths": ()}, {"projection": 0}])
+def test_an_impossible_encoder_is_refused(changes: dict[str, Any]) -> None:
+    with pytest.raises(UserError):
+        encoder(**changes)

@@ -31,7 +31,7 @@ def bench(model_folder: ModelFolder) -> Bench:
     model = load_checkpoint(model_folder("ten-steps", steps=10))
     assert isinstance(model, DiffusionModel)
     reference = find_reference("fashion-mnist")
-    return Bench(model, load_extractor(reference.extractor), reference)
+    return Bench(model, load_extractor(reference.origin.extractor), reference)
 
 
 @pytest.fixture(scope="module")
@@ -112,7 +112,7 @@ def test_results_carry_protocol_floor_and_counted_evaluations(finished_guide: Gu
         assert result.measurement.protocol.count == 20
         assert result.measurement.protocol.labels == "balanced"
         assert result.measurement.rank_deficient
-        assert 0 < result.measurement.floor.fid < result.measurement.fid < 1000
+        assert 0 < result.floor.fid < result.measurement.fid < 1000
         assert result.measurement.subject["sampler"] == result.setting.sampler
 
 

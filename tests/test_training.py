@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from helpers import float64
-from underone.checkpoint import ClassifierModel, load_checkpoint
+from underone.checkpoint import FeatureModel, load_checkpoint
 from underone.data import Dataset, load_dataset
 from underone.diffusion import LinearBeta, Noise, node_at
 from underone.errors import UserError
@@ -199,11 +199,32 @@ def test_a_classifier_learns_and_its_features_get_their_scale(
     scores = run.finish(replace(images, split="test"))
     assert scores["test_accuracy"] > 0.5
     model = load_checkpoint(tmp_path / "run")
-    assert isinstance(model, ClassifierModel)
+    assert isinstance(model, FeatureModel)
     features, _ = model.features_and_logits(images.images)
     scaled = features.double() * model.config.feature_scale
     assert scaled.var(dim=0).sum().item() == pytest.approx(64, rel=1e-6)
     assert f"{scores['test_accuracy']:.2%}" in (tmp_path / "run" / "README.md").read_text()
+
+
+def test_an_encoder_learns_without_labels(tmp_path: Path, images: Dataset) -> None:
+    shrunk = ["network.widths=[8,16]", "network.projection=16", "batch_size=50"]
+    recipe = load_recipe("fashion-mnist-encoder", [*shrunk, "optimisation.warmup_steps=10"])
+    folders = {"labelled": images, "mislabelled": replace(images, labels=1 + 0 * images.labels)}
+    weights = {}
+    for name, data in folders.items():
+        run = start(tmp_path / name, "encoder", recipe, data, CPU, steps=40)
+        losses = [progress.update.loss for progress in run.advance(lambda: False)]
+        assert sum(losses[-5:]) < 0.8 * sum(losses[:5])
+        scores = run.finish(replace(data, split="test"))
+        weights[name] = (tmp_path / name / "model.safetensors").read_bytes()
+    assert weights["labelled"] == weights["mislabelled"]
+    model = load_checkpoint(tmp_path / "labelled")
+    assert isinstance(model, FeatureModel)
+    features, logits = model.features_and_logits(images.images)
+    assert logits is None
+    assert features.shape == (len(images), 16)
+    assert scores["test_accuracy"] == 1  # of one class only
+    assert "trained without its labels" in (tmp_path / "labelled" / "README.md").read_text()
 
 
 def test_every_epoch_visits_every_image_once() -> None:

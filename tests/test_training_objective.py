@@ -13,12 +13,13 @@ from torch import Tensor, nn
 
 from underone.data import Dataset
 from underone.diffusion import Cosine, Data, LinearBeta, Noise, Prediction, Schedule, Velocity
+from underone.training.augment import view
 from underone.training.average import power, update_average
 from underone.training.learning_rate import learning_rate
 from underone.training.loop import updates
-from underone.training.objective import Classification, Denoising
+from underone.training.objective import Agreement, Classification, Denoising
 from underone.training.randomness import Purpose, batch_indices, derived_seed
-from underone.training.recipe import DiffusionRecipe, load_recipe
+from underone.training.recipe import DiffusionRecipe, Views, load_recipe
 from underone.training.run import start
 
 PREDICTIONS: list[Prediction] = [Noise(), Data(), Velocity()]
@@ -298,3 +299,53 @@ def test_a_recipe_without_labels_trains_an_unconditional_network(tmp_path: Path)
     assert [now.update.step for now in run.advance(lambda: False)] == [1, 2]
     run.save()
     assert "An unconditional diffusion model" in (tmp_path / "run" / "README.md").read_text()
+
+
+class Fixed(nn.Module):
+    """Answers with what it was prepared to, whatever it is asked."""
+
+    def __init__(self, *answers: Tensor) -> None:
+        super().__init__()
+        self.answers = list(answers)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.answers.pop(0)
+
+
+def agreement(first: Tensor, second: Tensor, *weights: float) -> float:
+    images = torch.zeros(len(first), 1, 4, 4)
+    loss = Agreement(Views(), *weights)
+    return loss(Fixed(first, second), images, torch.zeros(0), torch.Generator()).item()
+
+
+def test_agreement_is_vicreg_by_hand() -> None:
+    first = torch.tensor([[0.0, 0.0], [1.0, 2.0], [2.0, 1.0]])
+    second = torch.tensor([[1.0, 0.0], [1.0, 2.0], [2.0, 3.0]])
+    assert agreement(first, second, 1, 0, 0) == pytest.approx((1 + 4) / 6)
+    # Variances of the columns: 1 and 1, then 1/3 and 7/3; the covariance of the first is 1/2.
+    hinge = 1 - (1 / 3 + 1e-4) ** 0.5
+    assert agreement(first, second, 0, 1, 0) == pytest.approx(hinge / 2 / 2, rel=1e-4)
+    covariance = ((second - second.mean(0)).T @ (second - second.mean(0)) / 2)[0, 1].item()
+    squares = 2 * 0.5**2 / 2 + 2 * covariance**2 / 2
+    assert agreement(first, second, 0, 0, 1) == pytest.approx(squares)
+
+
+def test_a_constant_agrees_with_itself_but_says_nothing() -> None:
+    constant = torch.ones(5, 3)
+    assert agreement(constant, constant, 25, 25, 1) == pytest.approx(25 * (1 - 0.01), rel=1e-4)
+
+
+def test_views_are_other_cuts_of_the_same_image_and_need_no_label() -> None:
+    generator = torch.Generator().manual_seed(0)
+    images = (torch.rand(4, 1, 8, 8, generator=generator) * 2 - 1).repeat(8, 1, 1, 1)
+    seen = view(images, Views(), generator)
+    assert seen.shape == images.shape
+    assert -1 <= seen.min() < seen.max() <= 1
+    assert not torch.allclose(seen[0], seen[4])  # one image, two views
+    same = view(images, Views(smallest_crop=1, rotation=0, contrast=0), generator)
+    torch.testing.assert_close(same, images, rtol=0, atol=1e-5)
+    turned = view(images, Views(smallest_crop=1, rotation=90, contrast=0), generator)
+    assert not torch.allclose(turned, images)
+    # What lies outside the image is black, whatever the contrast.
+    white = view(torch.ones(64, 1, 8, 8), Views(rotation=45, contrast=0), generator)
+    assert white.min() == -1

@@ -1,5 +1,6 @@
 """What is shipped is what it says, on real images."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,19 +9,22 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from underone.checkpoint import ClassifierModel, load_checkpoint
+from underone.checkpoint import FeatureModel, load_checkpoint
 from underone.data import SampleSet, load_dataset, read_arrays, write_arrays
 from underone.errors import UserError
 from underone.files import sha256_of_file
-from underone.metrics import measure
+from underone.metrics import Yardstick, measure
+from underone.metrics.floor import Floor, floor
 from underone.metrics.frechet import Gaussian, frechet_distance
 from underone.metrics.moments import Moments
-from underone.metrics.reference import build_reference, load_reference
+from underone.metrics.reference import build_reference
+from underone.metrics.reference_file import load_reference, save_reference
 from underone.zoo import (
     find_checkpoint,
     find_reference,
     load_extractor,
     load_model,
+    load_yardstick,
     model_names,
     reference_names,
     zoo_folder,
@@ -31,24 +35,52 @@ SYSTEM = Path("/usr/share/datasets/fashion-mnist")
 
 
 def test_the_floor_of_the_shipped_reference() -> None:
-    reference = find_reference("fashion-mnist")
-    floor = reference.floor(10_000)
-    assert (floor.count, floor.draws) == (10_000, 1)
-    assert 0 < floor.value < 0.05
+    by = load_yardstick("fashion-mnist")
+    found = {count: balanced_floor(by, count) for count in (1000, 10_000, 50_000)}
+    assert (found[1000].count, found[1000].draws) == (1000, 10)
+    assert (found[10_000].count, found[10_000].draws) == (10_000, 1)
+    assert found[50_000] == found[10_000]
+    small, large = (found[count].figures["fid"].value for count in (1000, 10_000))
+    assert 0 < large < 0.05
     # FID is biased upward at small N, about as 1/N.
-    assert 5 < reference.floor(1000).value / floor.value < 20
-    assert reference.floor(50_000).count == 10_000
+    assert 5 < small / large < 20
+
+
+def balanced_floor(by: Yardstick, count: int) -> Floor:
+    found = floor(by, count, torch.arange(count) % 10, ["fid"])
+    assert found is not None
+    return found
+
+
+def test_the_floor_has_the_samples_own_label_policy() -> None:
+    by = load_yardstick("fashion-mnist")
+    generator = torch.Generator().manual_seed(0)
+    random = torch.randint(10, (1000,), generator=generator)
+    scores = {}
+    for name, labels in (("balanced", torch.arange(1000) % 10), ("random", random)):
+        found = floor(by, 1000, labels, ["fid"])
+        assert found is not None
+        scores[name] = found.figures["fid"].value
+    # Classes in other numbers than the reference has move the mean by themselves.
+    assert scores["random"] > 1.3 * scores["balanced"]
+    shirts = floor(by, 50, torch.full((50,), 6), ["fid"])
+    assert shirts is not None
+    assert (shirts.count, shirts.draws) == (50, 10)
+    assert shirts.figures["fid"].value > 10
 
 
 def test_the_extractor_gives_the_shipped_features_on_real_images() -> None:
     reference = find_reference("fashion-mnist")
     extractor = load_extractor("fashion-mnist-classifier")
-    assert reference.extractor_sha256 == extractor.sha256
+    assert reference.origin.extractor_sha256 == extractor.sha256
     # The slice is the beginning of the test set, whose features the reference holds.
     real = load_dataset("fashion-mnist", "test", SLICE)
-    features = extractor(real.images)
-    expected = reference.held_out[: len(real)].float()
-    assert torch.equal(reference.held_out_labels[: len(real)], real.labels)
+    features = extractor(real.images).values
+    held_out = reference.held_out
+    assert held_out is not None
+    assert held_out.labels is not None
+    assert torch.equal(held_out.labels[: len(real)], real.labels)
+    expected = held_out.values[: len(real)].float()
     torch.testing.assert_close(features, expected, rtol=2e-3, atol=2e-3)
 
 
@@ -58,31 +90,33 @@ def test_the_features_are_scaled_to_the_stated_trace() -> None:
 
 def test_the_classifier_is_right_on_real_images() -> None:
     model = load_checkpoint(find_checkpoint("fashion-mnist-classifier"))
-    assert isinstance(model, ClassifierModel)
+    assert isinstance(model, FeatureModel)
     real = load_dataset("fashion-mnist", "test", SLICE)
     _, logits = model.features_and_logits(real.images)
+    assert logits is not None
     assert (logits.argmax(dim=1) == real.labels).float().mean() > 0.92
 
 
 @pytest.mark.skipif(not SYSTEM.exists(), reason="the whole data set is not installed")
 def test_the_classifier_reaches_93_percent_on_the_whole_test_set() -> None:
     model = load_checkpoint(find_checkpoint("fashion-mnist-classifier"))
-    assert isinstance(model, ClassifierModel)
+    assert isinstance(model, FeatureModel)
     test = load_dataset("fashion-mnist", "test", SYSTEM)
     _, logits = model.features_and_logits(test.images)
+    assert logits is not None
     assert (logits.argmax(dim=1) == test.labels).float().mean() >= 0.93
     assert load_dataset("fashion-mnist", "train", SYSTEM).sha256 == model.config.data.sha256
 
 
 def test_real_images_measured_as_samples_score_the_floor() -> None:
     real = load_dataset("fashion-mnist", "test", SLICE)
-    reference = find_reference("fashion-mnist")
-    extractor = load_extractor("fashion-mnist-classifier")
-    result = measure(SampleSet(real.images, protocol={"labels": "real"}), extractor, reference)
+    by = load_yardstick("fashion-mnist")
+    result = measure(SampleSet(real.images, protocol={"labels": "real"}), by)
+    assert result.floor is not None
     assert result.fid < 2 * result.floor.fid
     assert result.protocol.count == 1000
     assert result.protocol.labels == "real"
-    inverted = measure(SampleSet(255 - real.images), extractor, reference)
+    inverted = measure(SampleSet(255 - real.images), by)
     assert inverted.fid > 10
     assert inverted.protocol.labels == "unrecorded"
 
@@ -92,11 +126,11 @@ def test_a_reference_survives_saving_and_damage_is_told(tmp_path: Path) -> None:
     extractor = load_extractor("fashion-mnist-classifier")
     built = build_reference("slice", real, real, extractor)
     path = tmp_path / "slice.npz"
-    built.save(path)
+    save_reference(built, path)
     again = load_reference(path)
     assert again.sha256 == built.sha256
     assert torch.equal(again.covariance, built.covariance)
-    moments = Moments.of(extractor(real.images))
+    moments = Moments.of(extractor(real.images).values)
     assert frechet_distance(Gaussian.of(moments), again.gaussian) < 1e-6
 
     whole = path.read_bytes()
@@ -110,11 +144,11 @@ def test_figures_of_another_extractor_are_refused(tmp_path: Path) -> None:
     real = load_dataset("fashion-mnist", "test", SLICE)
     extractor = load_extractor("fashion-mnist-classifier")
     reference = find_reference("fashion-mnist")
-    foreign = type(reference)(**{**vars_of(reference), "extractor_sha256": "0" * 64})
+    foreign = replace(reference, origin=replace(reference.origin, extractor_sha256="0" * 64))
     with pytest.raises(UserError, match="never mix"):
-        measure(SampleSet(real.images), extractor, foreign)
+        Yardstick(extractor, foreign)
     with pytest.raises(UserError, match="at least 2"):
-        measure(SampleSet(real.images[:1]), extractor, reference)
+        measure(SampleSet(real.images[:1]), Yardstick(extractor, reference))
 
 
 def test_images_of_another_shape_are_refused() -> None:
@@ -152,16 +186,12 @@ def test_a_reference_that_contradicts_itself_is_refused(
         load_reference(tmp_path / "odd.npz")
 
 
-def vars_of(reference: object) -> dict[str, Any]:
-    return {k: v for k, v in vars(reference).items() if k not in ("gaussian", "sha256")}
-
-
 def test_unknown_names_name_the_nearest() -> None:
     with pytest.raises(UserError, match="did you mean 'fashion-mnist'"):
         find_checkpoint("fashion-mnst")
     with pytest.raises(UserError, match="did you mean 'fashion-mnist'"):
         find_reference("fashion-mnits")
-    with pytest.raises(UserError, match="classifier, not a diffusion model"):
+    with pytest.raises(UserError, match="no diffusion model"):
         load_model("fashion-mnist-classifier")
     with pytest.raises(UserError, match="extracts no features"):
         load_extractor("fashion-mnist")

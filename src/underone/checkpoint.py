@@ -33,11 +33,20 @@ from underone.diffusion import (
 )
 from underone.errors import UserError
 from underone.files import read_json, sha256_of_file, write_atomically, write_json
-from underone.networks import Classifier, ClassifierConfig, UNet, UNetConfig
+from underone.networks import (
+    ClassifierConfig,
+    EncoderConfig,
+    FeatureNetwork,
+    TransformerConfig,
+    UNet,
+    UNetConfig,
+    build_feature_network,
+)
 from underone.networks.precision import place
 
 AnySchedule = Annotated[LinearBeta | Cosine, Field(discriminator="name")]
 AnyPrediction = Annotated[Noise | Data | Velocity, Field(discriminator="name")]
+AnyClassifier = Annotated[ClassifierConfig | TransformerConfig, Field(discriminator="name")]
 Weights = Literal["model", "raw"]
 AnyNetwork = TypeVar("AnyNetwork", bound=nn.Module)
 
@@ -91,24 +100,35 @@ class DiffusionConfig(Config):
         return self
 
 
-class ClassifierCheckpointConfig(Config):
-    """What a classifier's config.json says.
+class _FeatureConfig(Config):
+    """Features are multiplied by `feature_scale` before anything is measured in them."""
 
-    Its features are multiplied by `feature_scale` before anything is measured in them.
-    """
-
-    kind: Literal["classifier"] = "classifier"
     format_version: Literal[1] = 1
-    network: ClassifierConfig
     feature_scale: float = Field(default=1.0, gt=0)
     data: DataRecord
     training: TrainingRecord
 
 
-CheckpointConfig = DiffusionConfig | ClassifierCheckpointConfig
-_KINDS: dict[str, type[DiffusionConfig] | type[ClassifierCheckpointConfig]] = {
+class ClassifierCheckpointConfig(_FeatureConfig):
+    """What a classifier's config.json says."""
+
+    kind: Literal["classifier"] = "classifier"
+    network: AnyClassifier
+
+
+class EncoderCheckpointConfig(_FeatureConfig):
+    """What the config.json of an encoder says, which was trained without labels."""
+
+    kind: Literal["encoder"] = "encoder"
+    network: EncoderConfig
+
+
+FeatureConfig = ClassifierCheckpointConfig | EncoderCheckpointConfig
+CheckpointConfig = DiffusionConfig | FeatureConfig
+_KINDS: dict[str, type[CheckpointConfig]] = {
     "diffusion": DiffusionConfig,
     "classifier": ClassifierCheckpointConfig,
+    "encoder": EncoderCheckpointConfig,
 }
 
 
@@ -185,16 +205,19 @@ class DiffusionModel(Checkpoint):
 
 
 @dataclass(frozen=True)
-class ClassifierModel(Checkpoint):
-    """A loaded classifier."""
+class FeatureModel(Checkpoint):
+    """A loaded classifier or encoder."""
 
-    config: ClassifierCheckpointConfig
-    network: Classifier
+    config: FeatureConfig
+    network: FeatureNetwork
 
     @torch.no_grad()
-    def features_and_logits(self, images: Tensor, batch_size: int = 500) -> tuple[Tensor, Tensor]:
+    def features_and_logits(
+        self, images: Tensor, batch_size: int = 100
+    ) -> tuple[Tensor, Tensor | None]:
         """Features (N, D), unscaled, and logits (N, classes) of uint8 NCHW images, in float32.
 
+        An encoder has no logits.
         Images of another shape than it was trained on are a `UserError`: it would answer, wrongly.
         """
         side = self.config.network.image_size
@@ -211,7 +234,8 @@ class ClassifierModel(Checkpoint):
                 for chunk in images.split(batch_size)
             ]
         )
-        return features, self.network.out(features.to(device)).cpu()
+        logits = self.network.logits(features.to(device))
+        return features, None if logits is None else logits.cpu()
 
 
 def weights_file(folder: Path, weights: Weights = "model") -> Path:
@@ -241,7 +265,7 @@ def save_weights(
 
 def load_checkpoint(
     folder: Path, weights: Weights = "model", device: torch.device | str = "cpu"
-) -> DiffusionModel | ClassifierModel:
+) -> DiffusionModel | FeatureModel:
     """Load a checkpoint folder. Whatever does not fit together is refused in one line."""
     config = load_config(folder)
     path = weights_file(folder, weights)
@@ -249,8 +273,8 @@ def load_checkpoint(
         denoiser = _loaded(UNet(config.network), path, device)
         # The hash is taken now: a run that is still training replaces the file later.
         return DiffusionModel(folder, config, denoiser, _identity(config, path), weights)
-    classifier = _loaded(Classifier(config.network), path, device)
-    return ClassifierModel(folder, config, classifier, _identity(config, path), weights)
+    features = _loaded(build_feature_network(config.network), path, device)
+    return FeatureModel(folder, config, features, _identity(config, path), weights)
 
 
 def _loaded(network: AnyNetwork, path: Path, device: torch.device | str) -> AnyNetwork:

@@ -6,11 +6,13 @@ import click
 import torch
 
 import underone
+from underone.cli.compare import compare
 from underone.cli.conformance import conformance
 from underone.cli.data import data
 from underone.cli.evaluate import evaluate
 from underone.cli.guide import guide
 from underone.cli.models import models
+from underone.cli.reference import reference
 from underone.cli.sample import sample
 from underone.cli.train import train
 from underone.errors import UserError
@@ -28,7 +30,7 @@ def underone_command() -> None:
     """A laboratory for diffusion sampling: train, sample in every way that matters, measure."""
 
 
-for command in (guide, train, sample, evaluate, conformance, data, models):
+for command in (guide, train, sample, evaluate, compare, reference, conformance, data, models):
     underone_command.add_command(command)
 
 

@@ -15,7 +15,10 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from underone.checkpoint import Checkpoint
+from underone import analytic
+from underone.checkpoint import Checkpoint, DiffusionModel
+from underone.generation import ANALYTIC, Setting
+from underone.metrics import Extractor, NetworkFeatures
 
 out = Console(highlight=False)
 err = Console(stderr=True, highlight=False)
@@ -59,6 +62,19 @@ def announce_revision(checkpoint: Checkpoint) -> None:
             f"{checkpoint.name} is a checkpoint of the legacy architecture revision 1 "
             "(unaligned downsampling); it works as it always did, and new models are revision 2"
         )
+
+
+def announce(extractor: Extractor) -> None:
+    """The same of an extractor."""
+    if isinstance(extractor, NetworkFeatures):
+        announce_revision(extractor.model)
+
+
+def learn_variance(model: DiffusionModel, setting: Setting) -> None:
+    """What the analytic sampler must know of a model's data, found out once, with progress."""
+    if setting.sampler == ANALYTIC and not analytic.is_known(model):
+        with counted("estimating the data's variance, once", analytic.EVALUATIONS) as on_images:
+            analytic.data_variance(model, on_images)
 
 
 def table(title: str, *columns: str) -> Table:

@@ -1,49 +1,256 @@
 """`underone evaluate`."""
 
+import time
 from pathlib import Path
 
 import click
+from torch import Tensor
 
-from underone.cli.console import announce_revision, note, out, print_json, table
-from underone.data import read_samples
-from underone.metrics import Measurement, measure
-from underone.zoo import find_reference, load_extractor, reference_names
+from underone.adapters import find_extractor
+from underone.cli.console import (
+    announce,
+    announce_revision,
+    counted,
+    learn_variance,
+    note,
+    out,
+    print_json,
+    table,
+)
+from underone.cli.options import SAMPLING_HELP, sampling_options
+from underone.data import SampleSet, read_samples, save_picture, tile
+from underone.errors import UserError
+from underone.evaluation import (
+    PANEL_NEIGHBOURS,
+    Live,
+    evaluate_model,
+    evaluate_samples,
+    nearest_panel,
+    training_features,
+    training_images,
+)
+from underone.generation import Draw, Precision, Setting, check, generate
+from underone.metrics import (
+    METRICS,
+    Extractor,
+    Figure,
+    Judge,
+    Measurement,
+    Reference,
+    Yardstick,
+    features_of,
+    metric_names,
+)
+from underone.metrics.uncertainty import Blocks
+from underone.study.plan import seconds_per_evaluation
+from underone.zoo import (
+    find_judge,
+    find_reference,
+    is_model,
+    load_judge,
+    load_model,
+    reference_names,
+)
+
+_TIMED_IMAGES = 100
+_MODEL_BLOCKS = 3
 
 
-@click.command(epilog=f"Shipped references: {', '.join(reference_names())}.")
-@click.argument("samples", type=click.Path(path_type=Path))
+@click.command(
+    epilog=f"Shipped references: {', '.join(reference_names())}. Metrics: {', '.join(METRICS)}, "
+    f"all. {SAMPLING_HELP}"
+)
+@click.argument("samples")
 @click.option("--reference", required=True, help="A shipped reference's name, or an .npz file.")
 @click.option("--extractor", help="Whose features. [default: the reference's]")
+@click.option("--metrics", default="fid", help="Which, separated by commas, or all.")
+@click.option("--judge", help="The reference of the classifier that consistency asks.")
+@click.option("--root", type=click.Path(path_type=Path), help="Where the training images are.")
+@click.option(
+    "--blocks", type=int, help="Disjoint seed blocks. [default: 3 of a model, 1 of samples]"
+)
+@click.option(
+    "--panel",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="A PNG of the samples nearest to training images, with these beside them.",
+)
+@sampling_options
 @click.option("--json", "as_json", is_flag=True, help="Print the measurement as JSON.")
-def evaluate(samples: Path, reference: str, extractor: str | None, as_json: bool) -> None:
-    """Measure SAMPLES: an .npz of this program or of ADM, or a folder of PNGs."""
-    drawn = read_samples(samples)
+def evaluate(
+    samples: str,
+    reference: str,
+    extractor: str | None,
+    metrics: str,
+    judge: str | None,
+    root: Path | None,
+    blocks: int | None,
+    panel: Path | None,
+    sampler: str,
+    steps: int,
+    grid: str,
+    guidance: float,
+    threshold: str,
+    labels: str,
+    count: int,
+    seed: int,
+    first: int,
+    precision: Precision,
+    as_json: bool,
+) -> None:
+    """Measure SAMPLES: an .npz of this program or of ADM, a folder of PNGs, or a model.
+
+    Of a model, --count samples a block are drawn and measured as they come; the options of sampling
+    are for that alone. Memory grows with their number by the features only (four bytes a
+    dimension), and not at all for fid and fid-held-out.
+    """
+    wanted = metric_names(metrics.split(","))
+    if panel is not None and panel.suffix.lower() != ".png":
+        raise UserError(f"--panel {panel}: end it in .png")
     against = find_reference(reference)
-    features = load_extractor(extractor or against.extractor)
-    announce_revision(features.model)
-    measurement = measure(drawn, features, against)
+    features = find_extractor(extractor or against.origin.extractor)
+    announce(features)
+    by = Yardstick(
+        features,
+        against,
+        _judge(judge, against) if "consistency" in wanted else None,
+        _train(features, against, root, "memorisation" in metrics or panel is not None)
+        if "memorisation" in wanted or panel is not None
+        else None,
+    )
+    if is_model(samples):
+        setting = Setting(sampler, steps, grid, guidance, threshold)
+        live = Live(
+            load_model(samples),
+            setting,
+            Draw(count, seed, first, labels),
+            precision,
+            blocks or _MODEL_BLOCKS,
+        )
+        measurement = _of_model(live, by, wanted)
+        drawn = generate(live.model, setting, live.draw).images if panel is not None else None
+    else:
+        given = read_samples(Path(samples))
+        measurement = _of_files(given, by, wanted, blocks or 1)
+        drawn = given.images
+    if panel is not None and drawn is not None:
+        _draw_panel(drawn, by, root, panel)
     if as_json:
         print_json(measurement.model_dump(mode="json"))
+    else:
+        show(measurement)
+
+
+def _judge(name: str | None, against: Reference) -> Judge | None:
+    found = load_judge(name) if name is not None else find_judge(against)
+    if found is None:
+        note("consistency is left out: no other classifier of this data is shipped; name a --judge")
+    return found
+
+
+def _train(
+    extractor: Extractor, against: Reference, root: Path | None, required: bool
+) -> Tensor | None:
+    """The training images' features; without the images None or, if required, an error."""
+    try:
+        images = training_images(against, root)
+    except UserError as error:
+        if required:
+            raise
+        note(f"memorisation is left out: {error}")
+        return None
+    with counted("features of the training images", len(images)) as on_images:
+        return training_features(extractor, images, on_images)
+
+
+def _of_files(
+    samples: SampleSet, by: Yardstick, metrics: tuple[str, ...], blocks: int
+) -> Measurement:
+    started = time.perf_counter()
+    by.extractor(samples.images[:_TIMED_IMAGES])
+    each = (time.perf_counter() - started) / min(_TIMED_IMAGES, len(samples))
+    note(f"features of {len(samples):,} images: about {each * len(samples):.0f} s")
+    return evaluate_samples(samples, by, metrics, blocks)
+
+
+def _of_model(live: Live, by: Yardstick, metrics: tuple[str, ...]) -> Measurement:
+    model, setting = live.model, live.setting
+    check(model, setting, live.draw)
+    announce_revision(model)
+    learn_variance(model, setting)
+    total = live.draw.count * live.blocks
+    seconds = total * setting.evaluations(model) * seconds_per_evaluation(model)
+    note(f"{live.blocks} x {live.draw.count:,} samples: about {seconds:.0f} s to draw them")
+    with counted(f"{setting.sampler}, {setting.steps} steps", total) as on_images:
+        return evaluate_model(live, by, metrics, on_images)
+
+
+def _draw_panel(images: Tensor, by: Yardstick, root: Path | None, path: Path) -> None:
+    if by.train is None:
         return
-    show(measurement)
+    features = features_of(by.extractor, images).values
+    shown = nearest_panel(images, features, by.train, training_images(by.reference, root).images)
+    save_picture(tile(shown, columns=1 + PANEL_NEIGHBOURS, scale=2), path)
+    note(f"{path}: the samples nearest to training images, each beside its {PANEL_NEIGHBOURS}")
 
 
 def show(measurement: Measurement) -> None:
-    """The figures, each with its protocol."""
+    """The figures, each with its error, its floor and its copies, and their protocol."""
     protocol, floor = measurement.protocol, measurement.floor
-    grid = table("", "metric", "value")
-    grid.add_row(f"FID@{protocol.extractor.name}", f"{measurement.fid:.4f}")
-    grid.add_row(f"  floor: {floor.count:,} real images", f"{floor.fid:.4f}")
-    grid.add_row("samples", f"{protocol.count:,}")
-    grid.add_row("labels", protocol.labels)
-    grid.add_row(
-        "reference",
-        f"{protocol.reference.name} ({protocol.reference_count:,}, {protocol.reference_split})",
+    grid = table(
+        "",
+        f"@{protocol.extractor.name}",
+        "value",
+        _uncertainty(measurement),
+        *([f"{floor.count:,} real images"] if floor is not None else []),
+        *(["training images"] if measurement.copies else []),
     )
-    grid.add_row("extractor", protocol.extractor.sha256[:16])
+    for name, figure in measurement.figures.items():
+        grid.add_row(
+            title(name),
+            f"{figure.value:.4f}",
+            spread(figure),
+            *([_value(floor.figures.get(name))] if floor is not None else []),
+            *([_value(measurement.copies.get(name))] if measurement.copies else []),
+        )
     out.print(grid)
+    count = f"{protocol.reference_count:,}, " if protocol.reference_count else ""
+    blocks = f"{measurement.blocks} x " if measurement.blocks > 1 else ""
+    out.print(
+        f"{blocks}{protocol.count:,} samples, labels {protocol.labels}; reference "
+        f"{protocol.reference.name} ({count}{protocol.reference_split}), "
+        f"extractor {protocol.extractor.sha256[:16]}",
+        soft_wrap=True,
+    )
     if measurement.rank_deficient:
         note(
             f"{protocol.count} samples are no more than the features have dimensions: "
             "this FID says little; draw more"
         )
+
+
+def _uncertainty(measurement: Measurement) -> str:
+    if measurement.blocks > 1:
+        return f"sd of {measurement.blocks} blocks; minimum"
+    return "standard error, or 95 %"
+
+
+def spread(figure: Figure) -> str:
+    """How sure a figure is: over blocks, else by its error or interval, else unknown."""
+    if figure.blocks:
+        blocks = Blocks(figure.blocks)
+        return f"± {blocks.standard_deviation:.4f}; {blocks.minimum:.4f}"
+    if figure.interval is not None:
+        return "{:.4f} to {:.4f}".format(*figure.interval)
+    return "" if figure.error is None else f"± {figure.error:.4f}"
+
+
+def _value(figure: Figure | None) -> str:
+    return "" if figure is None else f"{figure.value:.4f}"
+
+
+def title(metric: str) -> str:
+    """A figure's name for people: "FID", "KID", "precision", "FID of class 3"."""
+    name, _, label = metric.rpartition("-")
+    if label.isdigit():
+        return f"{title(name)} of class {label}"
+    return metric.replace("fid", "FID").replace("kid", "KID").replace("-", " ")

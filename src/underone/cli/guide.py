@@ -10,11 +10,22 @@ from rich.live import Live
 from rich.progress import Progress, TaskID
 from rich.table import Table
 
-from underone.cli.console import announce_revision, err, note, out, print_json, progress_bar, table
+from underone.adapters import find_extractor
+from underone.cli.console import (
+    announce,
+    announce_revision,
+    err,
+    note,
+    out,
+    print_json,
+    progress_bar,
+    table,
+)
+from underone.errors import UserError
 from underone.study.cell import Bench, CellResult
 from underone.study.guide import Guide, open_guide
 from underone.study.report import Tables, setting_title, summary, write_report
-from underone.zoo import find_reference, load_extractor, load_model
+from underone.zoo import find_reference, load_model
 
 
 @click.command()
@@ -37,8 +48,13 @@ def guide(
     loaded = load_model(model)
     announce_revision(loaded)
     against = find_reference(reference or loaded.config.data.name)
-    extractor = load_extractor(against.extractor)
-    announce_revision(extractor.model)
+    extractor = find_extractor(against.origin.extractor)
+    announce(extractor)
+    if against.held_out is None:
+        raise UserError(
+            f"reference {against.name} holds no held-out images, which the floor needs: build one "
+            "with underone reference build"
+        )
     bench = Bench(loaded, extractor, against)
     opened, continued = open_guide(folder, bench, minutes, seed)
     _introduce(opened, continued)
@@ -114,7 +130,7 @@ def _tables(guide: Guide, results: list[CellResult]) -> Group:
         grid.add_row("FID", *(f"{cell.measurement.fid:.3f}" for cell in ladder))
         parts += [grid, ""]
     if results:
-        floor = results[0].measurement.floor
+        floor = results[0].floor
         parts.append(
             f"floor: {floor.fid:.3f}, by {floor.count:,} real images ({floor.draws} draws)"
         )

@@ -18,7 +18,7 @@ def models(as_json: bool) -> None:
             {
                 "models": {name: c.model_dump(mode="json") for name, c in configs.items()},
                 "references": {
-                    r.name: {"extractor": r.extractor, "images": r.count, "sha256": r.sha256}
+                    r.name: {"extractor": r.origin.extractor, "images": r.count, "sha256": r.sha256}
                     for r in references
                 },
             }
@@ -33,5 +33,6 @@ def models(as_json: bool) -> None:
     out.print()
     grid = table("references", "name", "extractor", "images", "split")
     for reference in references:
-        grid.add_row(reference.name, reference.extractor, f"{reference.count:,}", reference.split)
+        origin = reference.origin
+        grid.add_row(reference.name, origin.extractor, f"{reference.count:,}", origin.split)
     out.print(grid)

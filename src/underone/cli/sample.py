@@ -5,47 +5,17 @@ from pathlib import Path
 
 import click
 
-from underone import analytic
-from underone.cli.console import announce_revision, counted, note, print_json
+from underone.cli.console import announce_revision, counted, learn_variance, note, print_json
+from underone.cli.options import SAMPLING_HELP, sampling_options
 from underone.data import SampleSet, save_picture, tile
-from underone.diffusion import GRIDS, SAMPLERS, THRESHOLDS
 from underone.errors import UserError
-from underone.generation import ANALYTIC, Draw, Precision, Setting, check, generate
+from underone.generation import Draw, Precision, Setting, check, generate
 from underone.zoo import load_model
 
-_DEFAULT = Setting()
 
-
-@click.command(
-    epilog=f"Samplers: {', '.join((*SAMPLERS, ANALYTIC))}. Grids: {', '.join(GRIDS)}, explicit. "
-    "Options follow a name: ddim,eta=0.5 or explicit,steps=1000:500:100. A sampler or grid of your "
-    "own is module:Name. At w = -1 labels are not used: the model draws of all classes."
-)
+@click.command(epilog=SAMPLING_HELP)
 @click.argument("model")
-@click.option("--sampler", default=_DEFAULT.sampler, help="How to step.")
-@click.option("--steps", default=_DEFAULT.steps, help="How many; most samplers evaluate once each.")
-@click.option("--grid", default=_DEFAULT.grid, help="Where the steps are placed.")
-@click.option(
-    "--guidance",
-    default=_DEFAULT.guidance,
-    help="The weight w of (1+w) model(x, class) - w model(x, none); others' scale is 1+w.",
-)
-@click.option(
-    "--threshold",
-    type=click.Choice(list(THRESHOLDS)),
-    default=_DEFAULT.threshold,
-    help="Bound x0 after guidance: to [-1, 1], by a quantile of its own, or not.",
-)
-@click.option("--labels", default="balanced", help="balanced, random, or classes like 0,3,3.")
-@click.option("--count", default=100, help="How many samples.")
-@click.option("--seed", default=0, help="With a sample's index, the key of its noise.")
-@click.option("--first", default=0, help="The index of the first sample.")
-@click.option(
-    "--precision",
-    type=click.Choice(["auto", "float32"]),
-    default="auto",
-    help="auto: bfloat16 where the machine is fast in it.",
-)
+@sampling_options
 @click.option(
     "--out",
     type=click.Path(path_type=Path),
@@ -75,9 +45,7 @@ def sample(
     loaded = load_model(model)
     check(loaded, setting, draw)
     announce_revision(loaded)
-    if sampler == ANALYTIC and not analytic.is_known(loaded):
-        with counted("estimating the data's variance, once", analytic.EVALUATIONS) as on_images:
-            analytic.data_variance(loaded, on_images)
+    learn_variance(loaded, setting)
     with counted(f"{sampler}, {steps} steps", count) as on_images:
         samples = generate(
             loaded,

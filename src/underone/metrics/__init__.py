@@ -1,23 +1,43 @@
-"""Measurement: features, moments, FID, and the protocol every figure carries."""
+"""Measurement: features, metrics, and the protocol every figure carries."""
 
-from underone.metrics.extractor import ClassifierFeatures, Extractor, moments_of
+from underone.metrics.comparison import (
+    not_allowed,
+    paired_differences,
+    protocol_differences,
+    protocol_fields,
+)
+from underone.metrics.extractor import Extractor, Features, NetworkFeatures, features_of
 from underone.metrics.frechet import Gaussian, frechet_distance
-from underone.metrics.measurement import Measurement, Protocol, measure
+from underone.metrics.measurement import Measurement, Protocol, measure, measure_batches
 from underone.metrics.moments import Moments
-from underone.metrics.reference import Floor, Reference, build_reference, load_reference
+from underone.metrics.reference import Reference, build_reference
+from underone.metrics.reference_file import load_reference, save_reference
+from underone.metrics.scores import METRICS, Figure, metric_names
+from underone.metrics.yardstick import Judge, Yardstick
 
 __all__ = [
-    "ClassifierFeatures",
+    "METRICS",
     "Extractor",
-    "Floor",
+    "Features",
+    "Figure",
     "Gaussian",
+    "Judge",
     "Measurement",
     "Moments",
+    "NetworkFeatures",
     "Protocol",
     "Reference",
+    "Yardstick",
     "build_reference",
+    "features_of",
     "frechet_distance",
     "load_reference",
     "measure",
-    "moments_of",
+    "measure_batches",
+    "metric_names",
+    "not_allowed",
+    "paired_differences",
+    "protocol_differences",
+    "protocol_fields",
+    "save_reference",
 ]

@@ -49,16 +49,16 @@ def squared_distances(x: Tensor, y: Tensor) -> Tensor:
     return distances.masked_fill_(distances <= norms.mul_(rounding(x.shape[1])), 0)
 
 
-def neighbour_radii(points: Tensor, k: int, block: int = BLOCK) -> Tensor:
-    """The squared distance of each of `points` (N, D) to its k-th nearest among the others, (N,).
+def neighbour_distances(points: Tensor, k: int, block: int = BLOCK) -> Tensor:
+    """The squared distances of each of `points` (N, D) to its k nearest others, ascending, (N, k).
 
     A point is no neighbour of itself, but its copies are. There must be k others: N > k >= 1.
     """
     if not 1 <= k < len(points):
         raise ValueError(f"a {k}-th neighbour needs 1 <= k < {len(points)}, the number of points")
-    radii = []
+    found = []
     for start in range(0, len(points), block):
         distances = squared_distances(points[start : start + block], points)
         distances.diagonal(start).fill_(torch.inf)
-        radii.append(distances.topk(k, largest=False).values[:, -1])
-    return torch.cat(radii)
+        found.append(distances.topk(k, largest=False).values)
+    return torch.cat(found)

@@ -1,17 +1,55 @@
 """Feature extractors: uint8 images in, the features a metric is measured in out."""
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+import torch
 from torch import Tensor
 
-from underone.checkpoint import ClassifierModel
-from underone.metrics.moments import Moments
+from underone.checkpoint import FeatureModel
+
+BATCH = 1000
+
+
+@dataclass(frozen=True, eq=False)
+class Features:
+    """What an extractor says of images: `values` (N, D), and `logits` (N, C) where it has classes.
+
+    `labels` (N,) int64 are the images' own, where they are known.
+    """
+
+    values: Tensor
+    logits: Tensor | None = None
+    labels: Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def at(self, indices: Tensor) -> "Features":
+        """The features of the images `indices`."""
+        return Features(
+            self.values[indices],
+            None if self.logits is None else self.logits[indices],
+            None if self.labels is None else self.labels[indices],
+        )
+
+    def to(self, dtype: torch.dtype) -> "Features":
+        """Values and logits in another precision."""
+        logits = None if self.logits is None else self.logits.to(dtype)
+        return Features(self.values.to(dtype), logits, self.labels)
+
+    @classmethod
+    def joined(cls, parts: Sequence["Features"]) -> "Features":
+        """The features of several batches, one after another, without labels."""
+        logits = [part.logits for part in parts if part.logits is not None]
+        return cls(
+            torch.cat([part.values for part in parts]), torch.cat(logits) if logits else None
+        )
 
 
 class Extractor(Protocol):
-    """Maps uint8 NCHW images to features (N, D); known by the hash of all that decides them."""
+    """Maps uint8 NCHW images to features; known by the hash of all that decides them."""
 
     @property
     def name(self) -> str:
@@ -23,43 +61,44 @@ class Extractor(Protocol):
         """The hash of weights, architecture, preprocessing and scale."""
         ...
 
-    def __call__(self, images: Tensor) -> Tensor:
+    @property
+    def revision(self) -> int | None:
+        """The revision of its architecture; None where there is no such thing."""
+        ...
+
+    def __call__(self, images: Tensor) -> Features:
         """The features of a batch, float32."""
         ...
 
 
 @dataclass(frozen=True)
-class ClassifierFeatures:
-    """The penultimate features of a classifier, times its stored scale, in float32."""
+class NetworkFeatures:
+    """The features of a classifier or encoder, times its stored scale, in float32."""
 
-    model: ClassifierModel
+    model: FeatureModel
 
     @property
     def name(self) -> str:
-        """The classifier's name."""
+        """The model's name."""
         return self.model.name
 
     @property
     def sha256(self) -> str:
-        """The classifier's identity, which includes its scale."""
+        """The model's identity, which includes its scale."""
         return self.model.sha256
 
-    def __call__(self, images: Tensor) -> Tensor:
-        """The scaled features (N, D) of uint8 images."""
-        features, _ = self.model.features_and_logits(images)
-        return features * self.model.config.feature_scale
+    @property
+    def revision(self) -> int:
+        """The revision of the model's architecture."""
+        return self.model.config.network.revision
+
+    def __call__(self, images: Tensor) -> Features:
+        """The scaled features (N, D) and the logits (N, C) of uint8 images."""
+        features, logits = self.model.features_and_logits(images)
+        return Features(features * self.model.config.feature_scale, logits)
 
 
-def feature_batches(extractor: Extractor, images: Tensor, size: int = 1000) -> Iterator[Tensor]:
-    """The features of `images` (N, C, H, W), a batch at a time."""
-    for batch in images.split(size):
-        yield extractor(batch)
-
-
-def moments_of(extractor: Extractor, images: Tensor) -> Moments:
-    """The moments of the features of `images`, merged batch by batch."""
-    batches = feature_batches(extractor, images)
-    moments = Moments.of(next(batches))
-    for features in batches:
-        moments = moments.merged(Moments.of(features))
-    return moments
+def features_of(extractor: Extractor, images: Tensor, labels: Tensor | None = None) -> Features:
+    """The features of all `images`, N x D float32 in memory."""
+    found = Features.joined([extractor(batch) for batch in images.split(BATCH)])
+    return Features(found.values, found.logits, labels)

@@ -14,7 +14,7 @@ from underone.metrics.moments import Moments
 _ROUNDING = 1e-10
 # The quick way is taken where its error is bounded by this share of the distance. The bound is a
 # worst case: errors are usually a thousand times smaller.
-_PROVEN = 1e-5
+_PROVEN = 1e-7
 # A Cholesky factor is used where every dimension keeps this share of its variance once the
 # dimensions before it are known. Rank-deficient covariances keep some 1e-16, which is rounding.
 _LEAST_PIVOT = 1e-10

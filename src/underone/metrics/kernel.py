@@ -38,24 +38,27 @@ class SubsetKernelDistance:
     size: int
 
 
-def kernel_distance(x: Tensor, y: Tensor, *, tile: int = _TILE) -> float:
+def kernel_distance(
+    x: Tensor, y: Tensor, *, within_y: float | None = None, tile: int = _TILE
+) -> float:
     """The U-statistic of x (N, D) and y (M, D), N and M >= 2 and free to differ; O((N + M)^2 D).
 
         sum_{i != j} k(x_i, x_j) / (N (N - 1)) + sum_{i != j} k(y_i, y_j) / (M (M - 1))
         - 2 sum_{i, j} k(x_i, y_j) / (N M)
 
     In float64 whatever is given: near 0 it is a small difference of large sums. At most `tile`
-    squared values of the kernel are in memory.
+    squared values of the kernel are in memory. The second term is `within_y`, where it is known.
     """
     x, y = comparable(x, y)
     if min(len(x), len(y)) < 2:
         raise ValueError(f"a kernel distance needs 2 samples of each, got {len(x)} and {len(y)}")
     between = _kernel_sum(x, y, tile) / (len(x) * len(y))
-    return _mean_of_pairs(x, tile) + _mean_of_pairs(y, tile) - 2 * between
+    within_y = mean_of_pairs(y, tile) if within_y is None else within_y
+    return mean_of_pairs(x, tile) + within_y - 2 * between
 
 
 def kernel_distance_with_error(
-    x: Tensor, y: Tensor, *, blocks: int = 10, seed: int = 0
+    x: Tensor, y: Tensor, *, blocks: int = 10, seed: int = 0, within_y: float | None = None
 ) -> KernelDistance:
     """`kernel_distance`, and s / sqrt(B) with s the deviation between B disjoint `blocks` of both.
 
@@ -67,7 +70,7 @@ def kernel_distance_with_error(
     smallest = min(len(x), len(y))
     if not 2 <= blocks <= smallest // 2:
         raise ValueError(f"{blocks} blocks of {smallest} samples: take at least 2, of 2 or more")
-    value = kernel_distance(x, y)
+    value = kernel_distance(x, y, within_y=within_y)
     generator = torch.Generator().manual_seed(seed)
     parts = [_shuffled(features, generator).tensor_split(blocks) for features in (x, y)]
     values = [kernel_distance(*pair) for pair in zip(*parts, strict=True)]
@@ -94,8 +97,8 @@ def subset_kernel_distance(
     return SubsetKernelDistance(sum(values) / subsets, _std(values, correction=0), subsets, size)
 
 
-def _mean_of_pairs(x: Tensor, tile: int) -> float:
-    """The mean of k(x_i, x_j) over all i != j."""
+def mean_of_pairs(x: Tensor, tile: int = _TILE) -> float:
+    """The mean of k(x_i, x_j) over all i != j of x (N, D), float64."""
     diagonal = float(_polynomial(x.square().sum(dim=1), x.shape[1]).sum())
     return (_kernel_sum(x, x, tile) - diagonal) / (len(x) * (len(x) - 1))
 

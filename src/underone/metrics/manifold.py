@@ -5,6 +5,7 @@ the set. None of the four has an ideal value: they depend on k, on the sizes of 
 dimension, so compare them only at equal ones, and with what real images score against real ones.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -14,7 +15,7 @@ from torch import Tensor
 from underone.metrics.distances import (
     BLOCK,
     comparable,
-    neighbour_radii,
+    neighbour_distances,
     rounding,
     squared_distances,
 )
@@ -30,6 +31,18 @@ class ManifoldScores:
     coverage: float
 
 
+class Balls(NamedTuple):
+    """Balls up to the k-th of a point's `neighbours`; `strict` ones are without their surface."""
+
+    neighbours: int
+    strict: bool
+
+
+# As their authors have them (Kynkaanniemi et al. 2019; Naeem et al. 2020).
+PRECISION_RECALL = Balls(3, strict=False)
+DENSITY_COVERAGE = Balls(5, strict=True)
+
+
 class PrecisionRecall(NamedTuple):
     """Shares of fakes that look real, and of real points that fakes reach."""
 
@@ -42,6 +55,45 @@ class DensityCoverage(NamedTuple):
 
     density: float
     coverage: float
+
+
+@dataclass(frozen=True, eq=False)
+class Manifold:
+    """A set's points (N, D) and the squared distances to the nearest others of each, (N, K).
+
+    Points are float64, taken from `centre` (D,). The dearest part of all scores, and the same for
+    every set that this one is compared with.
+    """
+
+    points: Tensor
+    centre: Tensor
+    squared: Tensor
+
+    @classmethod
+    def of(
+        cls, points: Tensor, neighbours: int, centre: Tensor | None = None, block: int = BLOCK
+    ) -> "Manifold":
+        """Of more than `neighbours` points, about a `centre` or their own."""
+        points, _ = comparable(points, points)
+        centre = points.mean(dim=0) if centre is None else centre
+        centred = points - centre
+        return cls(centred, centre, neighbour_distances(centred, neighbours, block))
+
+    def reach(self, balls: Balls) -> Tensor:
+        """The greatest squared distance from each point that is within its ball, (N,).
+
+        The same distance comes out differently in two matrix products, so that a point on a surface
+        would be inside or outside by chance: a copy of the neighbour that the radius was taken from
+        is such a point. Hence a margin either way. A point x on the surface of a ball of radius r
+        has |x|^2 <= 2 |y|^2 + 2 r^2, so the error of its distance is bounded by what is known of
+        the ball; the radius is uncertain as well, and was measured from the mean of its own set.
+        """
+        radii, points = self.squared[:, balls.neighbours - 1], self.points
+        norms = torch.maximum(
+            points.square().sum(dim=1), (points - points.mean(dim=0)).square().sum(dim=1)
+        )
+        margin = 2 * rounding(points.shape[1]) * (3 * norms + 2 * radii)
+        return radii - margin if balls.strict else radii + margin
 
 
 def precision_recall(
@@ -80,40 +132,56 @@ def manifold_scores(
     most `block` rows of distances are in memory; the result does not depend on how many.
     """
     real, fake = comparable(real, fake)
-    centre = real.mean(dim=0)
-    real, fake = real - centre, fake - centre
-    real_reach = _reach(real, neighbours, strict, block)
-    fake_reach = _reach(fake, neighbours, strict, block)
-
-    in_some_real_ball, real_balls_entered = 0, 0
-    reached, covered = torch.zeros(2, len(real), dtype=torch.bool, device=real.device)
-    for fakes, reach in zip(fake.split(block), fake_reach.split(block), strict=True):
-        distances = squared_distances(fakes, real)
-        in_real_ball = distances <= real_reach
-        in_some_real_ball += int(in_real_ball.any(dim=1).count_nonzero())
-        real_balls_entered += int(in_real_ball.count_nonzero())
-        covered |= in_real_ball.any(dim=0)
-        reached |= (distances <= reach[:, None]).any(dim=0)
-    return ManifoldScores(
-        precision=in_some_real_ball / len(fake),
-        recall=int(reached.count_nonzero()) / len(real),
-        density=real_balls_entered / (neighbours * len(fake)),
-        coverage=int(covered.count_nonzero()) / len(real),
-    )
+    theirs = Manifold.of(real, neighbours, block=block)
+    ours = Manifold.of(fake, neighbours, theirs.centre, block)
+    return scores_between(theirs, ours, [Balls(neighbours, strict)], block)[0]
 
 
-def _reach(points: Tensor, neighbours: int, strict: bool, block: int) -> Tensor:
-    """The greatest squared distance from each of `points` that is within its ball, (N,).
+def scores_between(
+    real: Manifold, fake: Manifold, balls: Sequence[Balls], block: int = BLOCK
+) -> list[ManifoldScores]:
+    """`manifold_scores` for each of `balls`, of sets about one centre."""
+    tallies = [_Tally.between(real, fake, each) for each in balls]
+    for start in range(0, len(fake.points), block):
+        distances = squared_distances(fake.points[start : start + block], real.points)
+        for tally in tallies:
+            tally.add(distances, start)
+    return [tally.scores() for tally in tallies]
 
-    The same distance comes out differently in two matrix products, so that a point on a surface
-    would be inside or outside by chance: a copy of the neighbour that the radius was taken from is
-    such a point. Hence a margin either way. A point x on the surface of a ball of radius r has
-    |x|^2 <= 2 |y|^2 + 2 r^2, so the error of its distance is bounded by what is known of the ball;
-    the radius is uncertain as well, and was measured from the mean of its own set.
-    """
-    radii = neighbour_radii(points, neighbours, block)
-    norms = torch.maximum(
-        points.square().sum(dim=1), (points - points.mean(dim=0)).square().sum(dim=1)
-    )
-    margin = 2 * rounding(points.shape[1]) * (3 * norms + 2 * radii)
-    return radii - margin if strict else radii + margin
+
+@dataclass(eq=False)
+class _Tally:
+    """What has been found so far, of one kind of balls, over blocks of fakes."""
+
+    balls: Balls
+    real_reach: Tensor
+    fake_reach: Tensor
+    reached: Tensor
+    covered: Tensor
+    in_some_real_ball: int = 0
+    real_balls_entered: int = 0
+
+    @classmethod
+    def between(cls, real: Manifold, fake: Manifold, balls: Balls) -> "_Tally":
+        """Before the first block."""
+        none = torch.zeros(len(real.points), dtype=torch.bool, device=real.points.device)
+        return cls(balls, real.reach(balls), fake.reach(balls), none, none)
+
+    def add(self, distances: Tensor, start: int) -> None:
+        """Take in the distances (B, M) of the fakes from `start` on."""
+        in_real_ball = distances <= self.real_reach
+        self.in_some_real_ball += int(in_real_ball.any(dim=1).count_nonzero())
+        self.real_balls_entered += int(in_real_ball.count_nonzero())
+        self.covered = self.covered | in_real_ball.any(dim=0)
+        reach = self.fake_reach[start : start + len(distances), None]
+        self.reached = self.reached | (distances <= reach).any(dim=0)
+
+    def scores(self) -> ManifoldScores:
+        """The shares, once all is taken in."""
+        fakes, reals = len(self.fake_reach), len(self.real_reach)
+        return ManifoldScores(
+            precision=self.in_some_real_ball / fakes,
+            recall=int(self.reached.count_nonzero()) / reals,
+            density=self.real_balls_entered / (self.balls.neighbours * fakes),
+            coverage=int(self.covered.count_nonzero()) / reals,
+        )

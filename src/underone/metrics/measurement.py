@@ -1,20 +1,34 @@
-"""A figure never travels alone: a metric's value with its protocol, subject and environment."""
+"""A figure never travels alone: metrics' values with their protocol, subject and environment."""
 
 import platform
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy
 import torch
+from pydantic import Field
+from torch import Tensor
 
 import underone
 from underone.config import Config
 from underone.data import SampleSet
 from underone.errors import UserError
-from underone.metrics.extractor import Extractor, moments_of
-from underone.metrics.frechet import Gaussian, frechet_distance
-from underone.metrics.reference import Reference
+from underone.metrics.extractor import BATCH, Extractor, Features
+from underone.metrics.floor import floor
+from underone.metrics.moments import Moments
+from underone.metrics.reference_file import UNRECORDED
+from underone.metrics.scores import (
+    METRICS,
+    Figure,
+    Scored,
+    Scores,
+    in_blocks,
+    mean_figures,
+    score,
+)
+from underone.metrics.yardstick import Yardstick
 
-PROTOCOL_VERSION = 1
+PROTOCOL_VERSION = 2
 
 
 class Identity(Config):
@@ -25,7 +39,11 @@ class Identity(Config):
 
 
 class Protocol(Config):
-    """How something was measured. Two figures compare only where all of it is equal."""
+    """How something was measured. Two figures compare only where all of it is equal.
+
+    `extractor_revision` is that of its architecture, where it has one. `judge`, the hash of the
+    classifier that judged classes, is None where none was asked; that differs from no judge.
+    """
 
     version: int = PROTOCOL_VERSION
     count: int
@@ -34,64 +52,154 @@ class Protocol(Config):
     reference: Identity
     reference_count: int
     reference_split: str
+    extractor_revision: int | None = None
     quantisation: str = "uint8"
     extractor_precision: str = "float32"
+    judge: str | None = None
 
 
 class FloorRecord(Config):
-    """What real images score under the same protocol, from this many (see `Reference.floor`)."""
+    """What real images score under the same protocol: `draws` sets of this many (see `floor`)."""
 
-    fid: float
+    figures: dict[str, Figure]
     count: int
     draws: int
 
+    @property
+    def fid(self) -> float:
+        """The floor of FID."""
+        return self.figures["fid"].value
+
 
 class Measurement(Config):
-    """The result of measuring one sample set.
+    """The result of measuring one sample set, or one setting in several disjoint seed blocks.
 
+    `figures` are by metric; `floor` holds those of real images, None where the reference has none;
+    `copies` what training images themselves score, where a metric asks for copies.
     `rank_deficient`: there were no more samples than feature dimensions, so that the covariance
     is singular and FID says little. `subject` is what was measured, as its maker recorded it.
     """
 
-    fid: float
+    figures: dict[str, Figure]
     rank_deficient: bool
-    floor: FloorRecord
+    floor: FloorRecord | None
+    copies: dict[str, Figure] = Field(default_factory=dict)
     protocol: Protocol
     subject: dict[str, Any]
     environment: dict[str, Any]
 
+    @property
+    def fid(self) -> float:
+        """The Frechet distance."""
+        return self.figures["fid"].value
 
-def measure(samples: SampleSet, extractor: Extractor, reference: Reference) -> Measurement:
-    """Every metric of a sample set, in the features of `extractor`, against `reference`."""
-    if reference.extractor_sha256 != extractor.sha256:
+    @property
+    def blocks(self) -> int:
+        """How many seed blocks were measured."""
+        return max((len(figure.blocks) for figure in self.figures.values()), default=0) or 1
+
+
+def measure(samples: SampleSet, by: Yardstick, metrics: Sequence[str] = ("fid",)) -> Measurement:
+    """The `metrics` of a sample set."""
+    return measure_batches(
+        samples.images.split(BATCH), samples.labels, samples.protocol, by, metrics
+    )
+
+
+def measure_batches(
+    batches: Iterable[Tensor],
+    labels: Tensor | None,
+    subject: dict[str, Any],
+    by: Yardstick,
+    metrics: Sequence[str] = ("fid",),
+) -> Measurement:
+    """The `metrics` of images (B, C, H, W) that come in batches, as from a model.
+
+    Memory does not grow with their number, but for metrics that keep the features: N x D float32.
+    `labels` (N,) are all of theirs; `subject` says what they are, its "labels" by which policy.
+    """
+    judged = any(METRICS[name].judges for name in metrics) and labels is not None
+    judge = by.judge if judged else None
+    keep = any(METRICS[name].keeps for name in metrics)
+    images = accumulated(by.extractor, batches, keep, None if judge is None else judge.classifier)
+    count, size = images.moments.count, images.moments.mean.numel()
+    if size != by.reference.mean.numel():
         raise UserError(
-            f"reference {reference.name} was made with another extractor "
-            f"({reference.extractor} {reference.extractor_sha256[:12]}) than the one given "
-            f"({extractor.name} {extractor.sha256[:12]}): figures of different extractors never mix"
+            f"reference {by.reference.name} has features of {by.reference.mean.numel()} "
+            f"dimensions, but {by.extractor.name} gives {size}: build it again with this extractor"
         )
-    if len(samples) < 2:
-        raise UserError("FID needs at least 2 samples")
-    moments = moments_of(extractor, samples.images)
-    if moments.mean.shape != reference.mean.shape:
-        raise UserError(
-            f"reference {reference.name} has features of {len(reference.mean)} dimensions, but "
-            f"{extractor.name} gives {len(moments.mean)}: build it again with this extractor"
-        )
-    floor = reference.floor(len(samples))
+    if count < 2:
+        raise UserError(f"a measurement needs at least 2 samples, got {count}")
+    if images.features is not None:
+        features = Features(images.features.values, images.features.logits, labels)
+        images = Scored(images.moments, features, images.judged)
+    scores = score(images, by, metrics)
     return Measurement(
-        fid=frechet_distance(Gaussian.of(moments), reference.gaussian),
-        rank_deficient=moments.rank_deficient,
-        floor=FloorRecord(fid=floor.value, count=floor.count, draws=floor.draws),
+        figures=scores.figures,
+        rank_deficient=images.moments.rank_deficient,
+        floor=_floor(by, count, labels, metrics, scores),
+        copies=scores.copies,
         protocol=Protocol(
-            count=len(samples),
-            labels=str(samples.protocol.get("labels", "unrecorded")),
-            extractor=Identity(name=extractor.name, sha256=extractor.sha256),
-            reference=Identity(name=reference.name, sha256=reference.sha256),
-            reference_count=reference.count,
-            reference_split=reference.split,
+            count=count,
+            labels=str(subject.get("labels", UNRECORDED)),
+            extractor=Identity(name=by.extractor.name, sha256=by.extractor.sha256),
+            extractor_revision=by.extractor.revision,
+            reference=Identity(name=by.reference.name, sha256=by.reference.sha256),
+            reference_count=by.reference.count,
+            reference_split=by.reference.origin.split,
+            judge=None if judge is None else judge.classifier.sha256,
         ),
-        subject=samples.protocol,
+        subject=subject,
         environment=environment(),
+    )
+
+
+def joined(blocks: Sequence[Measurement]) -> Measurement:
+    """One measurement of several disjoint seed blocks, made alike; at least one.
+
+    Its figures are the means over the blocks. N, and with it the floor, is that of one block.
+    """
+    if len(blocks) == 1:
+        return blocks[0]
+    return blocks[0].model_copy(
+        update={
+            "figures": in_blocks([block.figures for block in blocks]),
+            "copies": mean_figures([block.copies for block in blocks]),
+            "rank_deficient": any(block.rank_deficient for block in blocks),
+        }
+    )
+
+
+def _floor(
+    by: Yardstick, count: int, labels: Tensor | None, metrics: Sequence[str], scores: Scores
+) -> FloorRecord | None:
+    """What real images score: drawn as the samples were, or as the metric itself has measured."""
+    real = floor(by, count, labels, metrics)
+    if real is None:
+        return None
+    return FloorRecord(figures=real.figures | scores.real, count=real.count, draws=real.draws)
+
+
+def accumulated(
+    extractor: Extractor, batches: Iterable[Tensor], keep: bool, judge: Extractor | None = None
+) -> Scored:
+    """The moments of all batches merged, and their features where they are to be kept."""
+    moments: Moments | None = None
+    kept: list[Features] = []
+    judged: list[Tensor] = []
+    for batch in batches:
+        features = extractor(batch)
+        found = Moments.of(features.values)
+        moments = found if moments is None else moments.merged(found)
+        if keep:
+            kept.append(features)
+        verdict = None if judge is None else judge(batch).logits
+        if verdict is not None:
+            judged.append(verdict)
+    if moments is None:
+        raise UserError("a measurement needs at least 2 samples, got none")
+    return Scored(
+        moments, Features.joined(kept) if keep else None, torch.cat(judged) if judged else None
     )
 
 

@@ -3,52 +3,70 @@
 import hashlib
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from underone.data import Dataset, balanced_indices, read_arrays, write_arrays
-from underone.data.arrays import Arrays
-from underone.errors import UserError
-from underone.metrics.extractor import Extractor, feature_batches, moments_of
-from underone.metrics.frechet import Gaussian, frechet_distance
+from underone.data import Dataset, balanced_indices
+from underone.metrics.extractor import Extractor, Features, features_of
+from underone.metrics.frechet import Gaussian
+from underone.metrics.kernel import mean_of_pairs
+from underone.metrics.manifold import DENSITY_COVERAGE, PRECISION_RECALL, Manifold
 from underone.metrics.moments import Moments
 
-_FORMAT = 1
-# A floor is averaged over as many disjoint draws of real images as there are, up to this many.
-_FLOOR_DRAWS = 10
+# Enough for KID and precision/recall, at a few megabytes.
+FEATURES_KEPT = 10_000
 
 
 @dataclass(frozen=True)
-class Floor:
-    """What real held-out images score: the mean of `draws` disjoint sets of `count` each."""
-
-    value: float
-    count: int
-    draws: int
-
-
-@dataclass(frozen=True, eq=False)
-class Reference:
-    """The features of real images: moments of one split, and every feature of the held-out one.
-
-    `mean` and `covariance` are over the `count` images of `split`; `held_out` (M, D) float16 with
-    its labels (M,) are what the floor is drawn from. Hashes say which data and which extractor.
-    """
+class Origin:
+    """Where statistics come from: which images, in whose features; the hashes decide, not names."""
 
     name: str
     data: str
     split: str
-    count: int
-    mean: Tensor
-    covariance: Tensor
-    held_out: Tensor
-    held_out_labels: Tensor
     data_sha256: str
     extractor: str
     extractor_sha256: str
+
+
+@dataclass(frozen=True, eq=False)
+class ClassMoments:
+    """The moments of each of C classes: counts (C,), means (C, D), covariances (C, D, D)."""
+
+    counts: Tensor
+    means: Tensor
+    covariances: Tensor
+
+    @cached_property
+    def gaussians(self) -> tuple[Gaussian, ...]:
+        """The Gaussian of each class."""
+        pairs = zip(self.means, self.covariances, strict=True)
+        return tuple(Gaussian(mean, covariance) for mean, covariance in pairs)
+
+
+@dataclass(frozen=True, eq=False)
+class Reference:
+    """The features of real images, once for all metrics.
+
+    `mean` (D,) and `covariance` (D, D), float64, are over the `count` images of a whole split,
+    `classes` over each of its classes. `features` are of a part of it, its classes balanced, and
+    `held_out` of the other split, which the floor is drawn from; both are float16. Statistics that
+    other programs have written hold the moments only; what needs the rest is then left out.
+    """
+
+    origin: Origin
+    count: int
+    mean: Tensor
+    covariance: Tensor
+    classes: ClassMoments | None = None
+    features: Features | None = None
+    held_out: Features | None = None
+
+    @property
+    def name(self) -> str:
+        """What it is called."""
+        return self.origin.name
 
     @cached_property
     def gaussian(self) -> Gaussian:
@@ -56,117 +74,92 @@ class Reference:
         return Gaussian(self.mean, self.covariance)
 
     @cached_property
+    def held_out_gaussian(self) -> Gaussian | None:
+        """The Gaussian of the split that no model was trained on."""
+        return None if self.held_out is None else Gaussian.of(Moments.of(self.held_out.values))
+
+    @cached_property
+    def manifold(self) -> Manifold | None:
+        """What precision, recall, density and coverage know of the kept features."""
+        most = max(PRECISION_RECALL.neighbours, DENSITY_COVERAGE.neighbours)
+        if self.features is None or len(self.features) <= most:
+            return None
+        return Manifold.of(self.features.values, most)
+
+    @cached_property
+    def kernel_mean(self) -> float | None:
+        """What KID knows of the kept features by themselves."""
+        return None if self.features is None else mean_of_pairs(self.features.values.double())
+
+    @cached_property
     def sha256(self) -> str:
-        """The hash of the content, whatever the file is called."""
-        origin = (self.data, self.split, self.count, self.data_sha256, self.extractor_sha256)
-        digest = hashlib.sha256(repr(origin).encode())
-        for tensor in (self.mean, self.covariance, self.held_out, self.held_out_labels):
+        """The hash of the content, whatever it is called and the file is named."""
+        origin = self.origin
+        told = (origin.data, origin.split, origin.data_sha256, origin.extractor_sha256, self.count)
+        digest = hashlib.sha256(repr(told).encode())
+        for name, tensor in self.tensors().items():
+            digest.update(f"{name} {tuple(tensor.shape)}".encode())
             digest.update(tensor.contiguous().numpy().data)
         return digest.hexdigest()
 
-    def floor(self, count: int) -> Floor:
-        """The FID of `count` real held-out images, their classes balanced, against this reference.
-
-        What new images of the same kind score: samples that go below it are nearer to the training
-        set than unseen real images are, which is no merit. With more images asked than are held
-        out, all of them are used; the result says how many.
-        """
-        classes = int(self.held_out_labels.max()) + 1
-        smallest = int(self.held_out_labels.bincount().min())
-        count = min(count, smallest * classes)
-        draws = max(1, min(_FLOOR_DRAWS, smallest * classes // count))
-        indices = balanced_indices(self.held_out_labels, classes, count * draws, seed=0)
-        scores = [
-            frechet_distance(Gaussian.of(Moments.of(self.held_out[chunk])), self.gaussian)
-            for chunk in indices.split(count)
-        ]
-        return Floor(sum(scores) / len(scores), count, len(scores))
-
-    def save(self, path: Path) -> None:
-        """Write an .npz with pytorch-fid's `mu` and `sigma`, and the rest beside them."""
-        arrays = {
-            "format": np.array(_FORMAT),
-            "mu": self.mean.numpy(),
-            "sigma": self.covariance.numpy(),
-            "n": np.array(self.count),
-            "held_out": self.held_out.numpy(),
-            "held_out_labels": self.held_out_labels.to(torch.uint8).numpy(),
-            **{name: np.array(getattr(self, name)) for name in _TEXTS},
-        }
-
-        write_arrays(path, arrays)
+    def tensors(self) -> dict[str, Tensor]:
+        """All there is of it, by name."""
+        found: dict[str, Tensor | None] = {"mu": self.mean, "sigma": self.covariance}
+        if self.classes is not None:
+            found |= {
+                "class_n": self.classes.counts,
+                "class_mu": self.classes.means,
+                "class_sigma": self.classes.covariances,
+            }
+        for name, features in (("features", self.features), ("held_out", self.held_out)):
+            if features is not None:
+                found |= {
+                    name: features.values,
+                    f"{name}_logits": features.logits,
+                    f"{name}_labels": features.labels,
+                }
+        return {name: tensor for name, tensor in found.items() if tensor is not None}
 
 
-_TEXTS = ("name", "data", "split", "data_sha256", "extractor", "extractor_sha256")
+def build_reference(
+    name: str, data: Dataset, held_out: Dataset | None, extractor: Extractor
+) -> Reference:
+    """The statistics of a whole split, with the features of another one held out.
 
-
-def build_reference(name: str, train: Dataset, test: Dataset, extractor: Extractor) -> Reference:
-    """The statistics of a whole training split, with the test split's features held out."""
-    moments = moments_of(extractor, train.images)
-    held_out = torch.cat(list(feature_batches(extractor, test.images)))
+    Takes memory for the features of both, N x D float32.
+    """
+    real = features_of(extractor, data.images, data.labels)
+    moments = Moments.of(real.values)
     return Reference(
-        name=name,
-        data=train.name,
-        split=train.split,
+        Origin(name, data.name, data.split, data.sha256, extractor.name, extractor.sha256),
         count=moments.count,
         mean=moments.mean,
         covariance=moments.covariance,
-        held_out=held_out.to(torch.float16),
-        held_out_labels=test.labels,
-        data_sha256=train.sha256,
-        extractor=extractor.name,
-        extractor_sha256=extractor.sha256,
+        classes=_class_moments(real, data),
+        features=_kept(real, data),
+        held_out=None
+        if held_out is None
+        else features_of(extractor, held_out.images, held_out.labels).to(torch.float16),
     )
 
 
-def load_reference(path: Path) -> Reference:
-    """Read what `Reference.save` wrote; anything else is a `UserError`."""
-    names = {"format", "mu", "sigma", "n", "held_out", "held_out_labels", *_TEXTS}
-    arrays = read_arrays(path, names.intersection, "reference", "reference statistics")
-    missing = names - arrays.keys()
-    if missing:
-        raise UserError(f"{path} is no underone reference: it lacks {', '.join(sorted(missing))}")
-    if str(arrays["format"]) != str(_FORMAT):
-        raise UserError(f"{path} has format {arrays['format']}, this version reads {_FORMAT}")
-    try:
-        reference = Reference(
-            count=int(arrays["n"]),
-            mean=_float64(arrays, "mu"),
-            covariance=_float64(arrays, "sigma"),
-            held_out=torch.from_numpy(arrays["held_out"]),
-            held_out_labels=torch.from_numpy(arrays["held_out_labels"].astype(np.int64)),
-            **{name: str(arrays[name]) for name in _TEXTS},
-        )
-        _check(reference)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise UserError(f"{path} is no underone reference: {error}") from None
-    return reference
+def _class_moments(real: Features, data: Dataset) -> ClassMoments | None:
+    """Of every class; None where one has too few images for a covariance."""
+    counts = data.labels.bincount(minlength=data.num_classes)
+    if counts.min() < 2:
+        return None
+    moments = [Moments.of(real.values[data.labels == label]) for label in range(len(counts))]
+    covariances = torch.stack([m.covariance for m in moments])
+    # Files hold them in float32, and what is saved must be what was measured with.
+    return ClassMoments(
+        counts, torch.stack([m.mean for m in moments]), covariances.float().double()
+    )
 
 
-def _float64(arrays: Arrays, name: str) -> Tensor:
-    if arrays[name].dtype.kind != "f":
-        raise ValueError(f"{name} must be real numbers, not {arrays[name].dtype}")
-    return torch.from_numpy(arrays[name].astype(np.float64))
-
-
-def _check(reference: Reference) -> None:
-    """A `ValueError` unless the parts are of one size, finite, and every class is held out."""
-    size, held_out = reference.mean.numel(), len(reference.held_out)
-    shapes = {
-        "mu": (reference.mean, (size,)),
-        "sigma": (reference.covariance, (size, size)),
-        "held_out": (reference.held_out, (held_out, size)),
-        "held_out_labels": (reference.held_out_labels, (held_out,)),
-    }
-    for name, (tensor, shape) in shapes.items():
-        if tuple(tensor.shape) != shape or tensor.numel() == 0:
-            raise ValueError(f"{name} has shape {tuple(tensor.shape)}, expected {shape}")
-        if not tensor.isfinite().all():
-            raise ValueError(f"{name} holds NaN or infinite values")
-    covariance = reference.covariance
-    if not torch.allclose(covariance, covariance.T, rtol=1e-8, atol=1e-12):
-        raise ValueError("sigma is not symmetric")
-    if torch.linalg.eigvalsh(covariance)[0] < -1e-8 * covariance.trace().abs():
-        raise ValueError("sigma has negative eigenvalues: it is no covariance")
-    if reference.held_out_labels.bincount().min() == 0:
-        raise ValueError("a class has no images held out")
+def _kept(real: Features, data: Dataset) -> Features:
+    smallest = int(data.labels.bincount(minlength=data.num_classes).min())
+    count = min(FEATURES_KEPT, smallest * data.num_classes)
+    if count == 0:  # a class without images: nothing can be balanced
+        return real.at(torch.arange(min(FEATURES_KEPT, len(real)))).to(torch.float16)
+    kept = balanced_indices(data.labels, data.num_classes, count, seed=0)
+    return real.at(kept).to(torch.float16)

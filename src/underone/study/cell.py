@@ -12,8 +12,8 @@ from underone.config import Config, parse
 from underone.data import save_picture, tile
 from underone.files import read_json, write_json
 from underone.generation import Draw, Setting, generate
-from underone.metrics import Extractor, Measurement, Reference, measure
-from underone.metrics.measurement import PROTOCOL_VERSION
+from underone.metrics import Extractor, Measurement, Reference, Yardstick, measure
+from underone.metrics.measurement import PROTOCOL_VERSION, FloorRecord
 
 PICTURE_COLUMNS = 10
 PICTURE_IMAGES = 2 * PICTURE_COLUMNS
@@ -26,6 +26,11 @@ class Bench:
     model: DiffusionModel
     extractor: Extractor
     reference: Reference
+
+    @property
+    def yardstick(self) -> Yardstick:
+        """What samples are measured with and against."""
+        return Yardstick(self.extractor, self.reference)
 
 
 @dataclass(frozen=True)
@@ -61,6 +66,13 @@ class CellResult(Config):
     evaluations: float
     seconds: float
 
+    @property
+    def floor(self) -> FloorRecord:
+        """What real images score; a study's reference always holds some out."""
+        if self.measurement.floor is None:
+            raise ValueError(f"cell {self.id} was measured against a reference without a floor")
+        return self.measurement.floor
+
 
 def result_path(folder: Path, identity: str) -> Path:
     """Where a cell's result is kept."""
@@ -89,7 +101,7 @@ def run_cell(
     result = CellResult(
         id=identity,
         setting=cell.setting,
-        measurement=measure(samples, bench.extractor, bench.reference),
+        measurement=measure(samples, bench.yardstick),
         evaluations=sum(samples.protocol["evaluations"].values()),
         seconds=seconds,
     )

@@ -59,7 +59,7 @@ def fid_against_guidance(results: Sequence[CellResult]) -> str:
 
 
 def _fid_axis(results: Sequence[CellResult]) -> Any:
-    lowest = min(min(r.measurement.fid, r.measurement.floor.fid) for r in results)
+    lowest = min(min(r.measurement.fid, r.floor.fid) for r in results)
     highest = max(r.measurement.fid for r in results)
     ticks = [base * 10**power for power in range(-3, 4) for base in (1, 2, 5)]
     return alt.Y(
@@ -70,7 +70,7 @@ def _fid_axis(results: Sequence[CellResult]) -> Any:
 
 
 def _floor(results: Sequence[CellResult]) -> Any:
-    floor = results[0].measurement.floor
+    floor = results[0].floor
     rows = [{"FID": floor.fid, "label": f"floor: real images, {floor.fid:.3f}"}]
     base = alt.Chart(alt.Data(values=rows)).encode(y="FID:Q")
     rule = base.mark_rule(color="#777777", strokeDash=[5, 4])

@@ -77,7 +77,7 @@ def setting_title(setting: Setting) -> str:
 def findings(tables: Tables) -> list[str]:
     """What the numbers say so far, in sentences that claim no more than one seed block can."""
     best = tables.best
-    floor = best.measurement.floor
+    floor = best.floor
     sentences = [
         f"The lowest FID is {best.measurement.fid:.3f}, by {setting_title(best.setting)} "
         f"({best.evaluations:g} network evaluations an image). Real held-out images, "

@@ -1,10 +1,12 @@
-"""Random changes of training images that keep their class."""
+"""Random changes of training images that keep what they show."""
+
+import math
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from underone.training.recipe import Augmentation
+from underone.training.recipe import Augmentation, Views
 
 
 def augmented(images: Tensor, settings: Augmentation, generator: torch.Generator) -> Tensor:
@@ -15,6 +17,24 @@ def augmented(images: Tensor, settings: Augmentation, generator: torch.Generator
     if settings.shift:
         images = _shifted(images, settings.shift, generator)
     return images
+
+
+def view(images: Tensor, settings: Views, generator: torch.Generator) -> Tensor:
+    """A random view of each of the images (B, C, H, W) in [-1, 1]; see `Views`."""
+    crop, across, down, turn, contrast, brightness = torch.rand(
+        6, len(images), generator=generator
+    ).to(images.device)
+    side = settings.smallest_crop + (1 - settings.smallest_crop) * crop
+    angle = math.radians(settings.rotation) * (2 * turn - 1)
+    cosine, sine = side * angle.cos(), side * angle.sin()
+    right, below = (1 - side) * (2 * across - 1), (1 - side) * (2 * down - 1)
+    rows = [torch.stack([cosine, -sine, right], 1), torch.stack([sine, cosine, below], 1)]
+    grid = functional.affine_grid(torch.stack(rows, 1), list(images.shape), align_corners=False)
+    seen = functional.grid_sample(images + 1, grid, align_corners=False) / 2  # 0 around the image
+    mean = seen.mean(dim=(1, 2, 3), keepdim=True)
+    factors = 1 + settings.contrast * (2 * torch.stack([contrast, brightness]) - 1)
+    contrast, brightness = factors[:, :, None, None, None]
+    return 2 * (((seen - mean) * contrast + mean) * brightness).clamp(0, 1) - 1
 
 
 def _shifted(images: Tensor, limit: int, generator: torch.Generator) -> Tensor:

@@ -1,10 +1,11 @@
-"""What makes a trained classifier an extractor: the scale of its features, fixed for good."""
+"""What makes a trained network an extractor: the scale of its features, fixed for good."""
 
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
-from underone.checkpoint import ClassifierModel, load_checkpoint, save_config
+from underone.checkpoint import FeatureModel, load_checkpoint, save_config
 from underone.data import Dataset
 from underone.errors import UserError
 from underone.files import write_text
@@ -13,23 +14,39 @@ from underone.training.card import model_card
 # FID grows with the square of the features' scale. Scaled so that the trace of their covariance
 # over the training set is this, extractors give FIDs of one order of magnitude.
 FEATURE_TRACE = 64.0
+NEIGHBOURS = 20
 
 
 def calibrate(
     folder: Path, train: Dataset, test: Dataset | None, device: torch.device | str = "cpu"
 ) -> dict[str, float]:
-    """Write a classifier's `feature_scale` and card; its accuracy on `test`, if that is given."""
+    """Write a network's `feature_scale` and card; its accuracy on `test`, if that is given.
+
+    Of an encoder, which knows no classes, it is that of guessing by the nearest training images.
+    """
     model = load_checkpoint(folder, device=device)
-    if not isinstance(model, ClassifierModel):
-        raise UserError(f"{folder} holds no classifier: there is nothing to calibrate")
+    if not isinstance(model, FeatureModel):
+        raise UserError(f"{folder} holds no classifier or encoder: there is nothing to calibrate")
     features, _ = model.features_and_logits(train.images)
     scale = (FEATURE_TRACE / features.double().var(dim=0).sum()).sqrt().item()
     config = model.config.model_copy(update={"feature_scale": scale})
     save_config(folder, config)
     if test is None:
         return {}
-    _, logits = model.features_and_logits(test.images)
-    accuracy = (logits.argmax(dim=1) == test.labels).double().mean().item()
-    scores = {"test accuracy": f"{accuracy:.2%}", "feature scale": f"{scale:.6g}"}
+    there, logits = model.features_and_logits(test.images)
+    guessed = by_neighbours(there, features, train.labels) if logits is None else logits.argmax(1)
+    accuracy = (guessed == test.labels).double().mean().item()
+    of_what = f"test accuracy of {NEIGHBOURS} neighbours" if logits is None else "test accuracy"
+    scores = {of_what: f"{accuracy:.2%}", "feature scale": f"{scale:.6g}"}
     write_text(folder / "README.md", model_card(folder.name, config, scores))
     return {"test_accuracy": accuracy}
+
+
+def by_neighbours(features: Tensor, known: Tensor, labels: Tensor) -> Tensor:
+    """The commonest label (N,) among each of features' (N, D) nearest `known` (M, D) by angle."""
+    known = torch.nn.functional.normalize(known, dim=1)
+    votes = []
+    for part in torch.nn.functional.normalize(features, dim=1).split(500):
+        nearest = (part @ known.T).topk(NEIGHBOURS, dim=1).indices
+        votes.append(labels[nearest].mode(dim=1).values)
+    return torch.cat(votes)

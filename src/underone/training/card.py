@@ -1,6 +1,8 @@
 """The model card that is written beside the weights."""
 
-from underone.checkpoint import CheckpointConfig, DiffusionConfig
+from underone.checkpoint import CheckpointConfig, DiffusionConfig, EncoderCheckpointConfig
+
+_ARCHITECTURES = {"classifier": "convolutional", "transformer": "transformer"}
 
 
 def model_card(name: str, config: CheckpointConfig, scores: dict[str, str]) -> str:
@@ -14,8 +16,10 @@ def model_card(name: str, config: CheckpointConfig, scores: dict[str, str]) -> s
             f"({config.prediction.name} prediction, {config.schedule.name} schedule, "
             f"T = {config.schedule.steps})."
         )
+    elif isinstance(config, EncoderCheckpointConfig):
+        what = f"A convolutional encoder of {data.name}, trained without its labels (VICReg)."
     else:
-        what = f"A convolutional classifier of {data.name}."
+        what = f"A {_ARCHITECTURES[config.network.name]} classifier of {data.name}."
     rows = {
         "recipe": training.recipe,
         "steps x batch": f"{training.steps} x {training.batch_size}",

@@ -9,6 +9,8 @@ from torch.nn import functional
 
 from underone.diffusion import Prediction, Schedule, node_at
 from underone.diffusion.node import expand
+from underone.training.augment import view
+from underone.training.recipe import Views
 
 
 class Objective(Protocol):
@@ -71,3 +73,38 @@ class Classification:
         """The mean cross-entropy of a batch."""
         logits = network(images).float()
         return functional.cross_entropy(logits, labels, label_smoothing=self.label_smoothing)
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """Two views of an image agree, and still all that can be said is said (VICReg).
+
+    Bardes, Ponce and LeCun 2022, eq. 6, with projections z, z' (B, P) of two views of a batch:
+
+        invariance |z - z'|^2 / (B P)
+        + variance / 2 sum over both of mean_j max(0, 1 - sqrt(Var(z_j) + 1e-4))
+        + covariance sum over both of sum_{i != j} Cov(z)_ij^2 / P
+
+    The first by itself would be met by a constant; the others forbid it. Division by P and by 2 is
+    the authors' own program's, which the usual weights 25, 25, 1 are meant for. No label is used.
+    """
+
+    views: Views
+    invariance: float
+    variance: float
+    covariance: float
+
+    def __call__(
+        self, network: nn.Module, images: Tensor, labels: Tensor, generator: torch.Generator
+    ) -> Tensor:
+        """The loss of a batch."""
+        first, second = (network(view(images, self.views, generator)).float() for _ in range(2))
+        loss = self.invariance * functional.mse_loss(first, second)
+        for projections in (first, second):
+            centred = projections - projections.mean(dim=0)
+            covariance = centred.T @ centred / (len(centred) - 1)
+            deviation = (covariance.diagonal() + 1e-4).sqrt()
+            off_diagonal = covariance - covariance.diagonal().diag()
+            loss = loss + self.variance / 2 * functional.relu(1 - deviation).mean()
+            loss = loss + self.covariance * off_diagonal.square().sum() / len(covariance)
+        return loss

@@ -8,10 +8,10 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from underone.checkpoint import AnyPrediction, AnySchedule, check_noisy_end
+from underone.checkpoint import AnyClassifier, AnyPrediction, AnySchedule, check_noisy_end
 from underone.config import Config, parse
 from underone.errors import UserError, unknown
-from underone.networks import ClassifierConfig, UNetConfig
+from underone.networks import EncoderConfig, UNetConfig
 
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 
@@ -31,6 +31,18 @@ class Augmentation(Config):
 
     flip: bool = False
     shift: int = Field(default=0, ge=0)
+
+
+class Views(Config):
+    """How two views of one image differ, of which an encoder learns that they are of one thing.
+
+    Each is a square cut out of the image, of `smallest_crop` to 1 of its side, turned by up to
+    `rotation` degrees, and brightness and contrast times 1 - `contrast` to 1 + `contrast`.
+    """
+
+    smallest_crop: float = Field(default=0.6, gt=0, le=1)
+    rotation: float = Field(default=10.0, ge=0, le=180)
+    contrast: Fraction = 0.4
 
 
 class _Recipe(Config):
@@ -67,14 +79,26 @@ class ClassifierRecipe(_Recipe):
     """A classifier under cross-entropy."""
 
     kind: Literal["classifier"]
-    network: ClassifierConfig
+    network: AnyClassifier
     label_smoothing: Fraction = 0.0
 
 
-Recipe = DiffusionRecipe | ClassifierRecipe
-_KINDS: dict[str, type[DiffusionRecipe] | type[ClassifierRecipe]] = {
+class EncoderRecipe(_Recipe):
+    """An encoder that is never shown a label (VICReg); the terms of its loss have these weights."""
+
+    kind: Literal["encoder"]
+    network: EncoderConfig
+    views: Views = Views()
+    invariance: float = Field(default=25.0, ge=0)
+    variance: float = Field(default=25.0, ge=0)
+    covariance: float = Field(default=1.0, ge=0)
+
+
+Recipe = DiffusionRecipe | ClassifierRecipe | EncoderRecipe
+_KINDS: dict[str, type[Recipe]] = {
     "diffusion": DiffusionRecipe,
     "classifier": ClassifierRecipe,
+    "encoder": EncoderRecipe,
 }
 _SHIPPED = files("underone.training") / "recipes"
 

@@ -15,6 +15,7 @@ from underone.checkpoint import (
     ClassifierCheckpointConfig,
     DataRecord,
     DiffusionConfig,
+    EncoderCheckpointConfig,
     TrainingRecord,
     load_config,
     save_config,
@@ -30,10 +31,10 @@ from underone.training.calibration import calibrate
 from underone.training.card import model_card
 from underone.training.journal import append_log, draw_loss, truncate_log
 from underone.training.loop import Update, updates
-from underone.training.objective import Classification, Denoising, Objective
+from underone.training.objective import Agreement, Classification, Denoising, Objective
 from underone.training.preview import draw_preview
 from underone.training.randomness import Purpose, derived_seed
-from underone.training.recipe import DiffusionRecipe, Recipe, parse_recipe
+from underone.training.recipe import DiffusionRecipe, EncoderRecipe, Recipe, parse_recipe
 from underone.training.state import TrainingState
 
 _TIMED_UPDATES = 6
@@ -122,7 +123,7 @@ class Run:
             draw_preview(state.network, state.average, self.recipe, folder / "preview.png")
 
     def finish(self, test: Dataset | None) -> dict[str, float]:
-        """What a finished classifier is good for: its feature scale, and its accuracy on `test`."""
+        """What a finished extractor is good for: its feature scale, and its accuracy on `test`."""
         self.save()
         if isinstance(self.recipe, DiffusionRecipe):
             return {}
@@ -164,6 +165,8 @@ class Run:
                 data=data,
                 training=training,
             )
+        if isinstance(recipe, EncoderRecipe):
+            return EncoderCheckpointConfig(network=recipe.network, data=data, training=training)
         return ClassifierCheckpointConfig(network=recipe.network, data=data, training=training)
 
 
@@ -235,6 +238,8 @@ def objective_of(recipe: Recipe) -> Objective:
         return Denoising(
             recipe.schedule, recipe.prediction, recipe.label_dropout, recipe.network.classes
         )
+    if isinstance(recipe, EncoderRecipe):
+        return Agreement(recipe.views, recipe.invariance, recipe.variance, recipe.covariance)
     return Classification(recipe.label_smoothing)
 
 

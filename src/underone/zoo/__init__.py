@@ -3,9 +3,9 @@
 from importlib.resources import files
 from pathlib import Path
 
-from underone.checkpoint import ClassifierModel, DiffusionModel, load_checkpoint
+from underone.checkpoint import DiffusionModel, FeatureModel, load_checkpoint
 from underone.errors import UserError, unknown
-from underone.metrics import ClassifierFeatures, Reference, load_reference
+from underone.metrics import Judge, NetworkFeatures, Reference, Yardstick, load_reference
 
 
 def zoo_folder() -> Path:
@@ -33,20 +33,27 @@ def find_checkpoint(name: str) -> Path:
     raise unknown("model", name, model_names())
 
 
+def is_model(name: str) -> bool:
+    """Whether `name` is a shipped checkpoint's, or that of a checkpoint folder."""
+    return name in model_names() or (Path(name).expanduser() / "config.json").exists()
+
+
 def load_model(name: str) -> DiffusionModel:
     """A diffusion model by shipped name or checkpoint folder."""
     model = load_checkpoint(find_checkpoint(name))
     if not isinstance(model, DiffusionModel):
-        raise UserError(f"{name} is a classifier, not a diffusion model: it cannot be sampled")
+        raise UserError(f"{name} is no diffusion model: it cannot be sampled")
     return model
 
 
-def load_extractor(name: str) -> ClassifierFeatures:
-    """An extractor by the shipped name or checkpoint folder of its classifier."""
+def load_extractor(name: str) -> NetworkFeatures:
+    """An extractor by the shipped name or checkpoint folder of its network."""
     model = load_checkpoint(find_checkpoint(name))
-    if not isinstance(model, ClassifierModel):
-        raise UserError(f"{name} is a diffusion model, not a classifier: it extracts no features")
-    return ClassifierFeatures(model)
+    if not isinstance(model, FeatureModel):
+        raise UserError(
+            f"{name} is a diffusion model, not a classifier or encoder: it extracts no features"
+        )
+    return NetworkFeatures(model)
 
 
 def find_reference(name: str) -> Reference:
@@ -57,3 +64,27 @@ def find_reference(name: str) -> Reference:
     if path.exists() or path.suffix == ".npz":
         return load_reference(path)
     raise unknown("reference", name, reference_names())
+
+
+def load_yardstick(name: str) -> Yardstick:
+    """What to measure with and against: a reference, and the extractor it was made with."""
+    reference = find_reference(name)
+    return Yardstick(load_extractor(reference.origin.extractor), reference)
+
+
+def load_judge(name: str) -> Judge:
+    """The classifier that a reference was made with, as a judge of classes."""
+    reference = find_reference(name)
+    return Judge.of(load_extractor(reference.origin.extractor), reference)
+
+
+def find_judge(reference: Reference) -> Judge | None:
+    """A shipped classifier of the same data that is not the reference's own extractor, if any."""
+    for name in reference_names():
+        other = find_reference(name)
+        knows_classes = other.held_out is not None and other.held_out.logits is not None
+        same_data = other.origin.data_sha256 == reference.origin.data_sha256
+        same_extractor = other.origin.extractor_sha256 == reference.origin.extractor_sha256
+        if knows_classes and same_data and not same_extractor:
+            return load_judge(name)
+    return None

@@ -9,17 +9,17 @@ from pathlib import Path
 import torch
 
 from underone.checkpoint import (
-    ClassifierCheckpointConfig,
+    DiffusionConfig,
     load_config,
     load_tensors,
     save_config,
     save_weights,
     weights_file,
 )
-from underone.data import load_dataset
+from underone.data import Dataset, load_dataset
 from underone.files import write_text
 from underone.generation import Draw, Setting, generate
-from underone.metrics import build_reference, measure
+from underone.metrics import Yardstick, build_reference, measure, save_reference
 from underone.training.calibration import calibrate
 from underone.training.card import model_card
 from underone.zoo import find_reference, load_extractor, load_model, zoo_folder
@@ -35,28 +35,35 @@ def ship(run: Path) -> None:
     save_config(folder, config)
     save_weights(folder, load_tensors(weights_file(run)), dtype=torch.float16)
     write_text(folder / "log.jsonl", (run / "log.jsonl").read_text(encoding="utf-8"))
-    if isinstance(config, ClassifierCheckpointConfig):
+    if not isinstance(config, DiffusionConfig):
         train, test = (load_dataset(config.data.name, split) for split in ("train", "test"))
         calibrate(folder, train, test)
-        reference = build_reference(train.name, train, test, load_extractor(run.name))
-        reference.save(zoo_folder() / "references" / f"{train.name}.npz")
+        ship_reference(run.name, train, test)
     else:
         write_card(folder)
+
+
+def ship_reference(extractor: str, train: Dataset, test: Dataset) -> None:
+    """The reference of a shipped extractor, named after its data if it is the first one."""
+    name = train.name if extractor == f"{train.name}-classifier" else extractor
+    reference = build_reference(name, train, test, load_extractor(extractor))
+    save_reference(reference, zoo_folder() / "references" / f"{name}.npz")
 
 
 def write_card(folder: Path) -> None:
     """Measure a shipped diffusion model at `CARD_SETTINGS` and write its card."""
     model = load_model(folder.name)
     reference = find_reference(model.config.data.name)
-    extractor = load_extractor(reference.extractor)
+    extractor = load_extractor(reference.origin.extractor)
     scores = {}
     for setting in CARD_SETTINGS:
         samples = generate(model, setting, Draw(CARD_SAMPLES))
-        result = measure(samples, extractor, reference)
+        result = measure(samples, Yardstick(extractor, reference))
+        floor = "" if result.floor is None else f"; floor {result.floor.fid:.3f}"
         key = f"FID@{extractor.name}, {setting.sampler}, {setting.steps} steps, w = 0"
         scores[key] = (
             f"{result.fid:.3f} ({CARD_SAMPLES:,} balanced samples, seed 0, "
-            f"{samples.protocol['precision']}; floor {result.floor.fid:.3f})"
+            f"{samples.protocol['precision']}{floor})"
         )
     write_text(folder / "README.md", model_card(folder.name, model.config, scores))
 

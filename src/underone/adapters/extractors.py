@@ -1,0 +1,31 @@
+"""An extractor by its name: shipped, a checkpoint folder, another package's, or any function."""
+
+from collections.abc import Callable, Mapping
+
+from underone.adapters.function import function_extractor
+from underone.adapters.inception import inception_extractor
+from underone.adapters.pretrained import timm_extractor, transformers_extractor
+from underone.metrics import Extractor
+from underone.zoo import load_extractor
+
+# What stands before the colon, and what reads the rest of the name.
+ADAPTERS: Mapping[str, Callable[[str], Extractor]] = {
+    "torch-fidelity": inception_extractor,
+    "timm": timm_extractor,
+    "transformers": transformers_extractor,
+}
+
+
+def find_extractor(name: str) -> Extractor:
+    """The extractor that is called `name`; anything else is a `UserError`.
+
+    - a shipped classifier or encoder, or a checkpoint folder
+    - "torch-fidelity:FILE": its Inception, with the weights in FILE
+    - "timm:MODEL" or "timm:MODEL:FILE": a timm backbone, with its own or FILE's weights
+    - "transformers:FOLDER": a transformers vision backbone that save_pretrained has written
+    - "module:function": a function of uint8 images (B, C, H, W) that returns features (B, D)
+    """
+    kind, colon, rest = name.partition(":")
+    if not colon:
+        return load_extractor(name)
+    return ADAPTERS[kind](rest) if kind in ADAPTERS else function_extractor(kind, rest)

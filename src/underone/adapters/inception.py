@@ -1,0 +1,63 @@
+"""The Inception network that FID was defined with, as torch-fidelity has it."""
+
+import pickle
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from underone.adapters.identity import sha256_of
+from underone.adapters.images import in_colour
+from underone.adapters.packages import imported
+from underone.errors import UserError
+from underone.metrics import Features
+
+_LAYERS = ("2048", "logits_unbiased")
+
+
+@dataclass(frozen=True, eq=False)
+class InceptionExtractor:
+    """Features (B, 2048) and unbiased logits (B, 1008) of torch-fidelity's InceptionV3.
+
+    Images of any size; it enlarges them itself, as TensorFlow 1 did. Grey ones become grey colours.
+    """
+
+    sha256: str
+    network: nn.Module
+    name: str = "inception"
+    revision: int | None = None
+
+    @torch.no_grad()
+    def __call__(self, images: Tensor) -> Features:
+        """What the network says of uint8 images."""
+        values, logits = self.network(in_colour(images))
+        return Features(values.flatten(1).float().cpu(), logits.float().cpu())
+
+
+def inception_extractor(weights: str) -> InceptionExtractor:
+    """torch-fidelity's Inception with the weights in a file.
+
+    torch-fidelity unpickles that file freely, which may run any code in it. So it is given a copy
+    of what torch's weights-only loader has read.
+    """
+    path = Path(weights).expanduser()
+    if not path.is_file():
+        raise UserError(
+            f"no Inception weights at {path}: they are weights-inception-2015-12-05-6726825d.pth "
+            "of torch-fidelity's release v0.2.0"
+        )
+    package = imported("torch_fidelity.feature_extractor_inceptionv3", "torch-fidelity")
+    try:
+        tensors = torch.load(path, map_location="cpu", weights_only=True)
+        with tempfile.TemporaryDirectory() as folder:
+            copy = Path(folder) / "weights.pth"
+            torch.save(tensors, copy)
+            network = package.FeatureExtractorInceptionV3(
+                "inception", list(_LAYERS), feature_extractor_weights_path=str(copy)
+            )
+    except (pickle.UnpicklingError, RuntimeError, ValueError, EOFError, AttributeError) as error:
+        reason = str(error).partition("\n")[0]
+        raise UserError(f"{path}: no weights of torch-fidelity's Inception: {reason}") from None
+    return InceptionExtractor(sha256_of(network, {"layers": _LAYERS, "resize": "tf1"}), network)

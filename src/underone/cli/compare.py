@@ -1,0 +1,102 @@
+"""`underone compare`."""
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import click
+
+from underone.cli.console import note, out, print_json, table
+from underone.cli.evaluate import spread, title
+from underone.config import parse
+from underone.errors import UserError
+from underone.files import read_json
+from underone.metrics import (
+    Measurement,
+    not_allowed,
+    paired_differences,
+    protocol_differences,
+    protocol_fields,
+)
+from underone.metrics.uncertainty import Comparison
+
+
+@click.command(epilog="Example: underone evaluate a.npz --reference fashion-mnist --json > a.json")
+@click.argument("measurements", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option(
+    "--allow", multiple=True, metavar="FIELD", help="Let this field of the protocol differ."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the comparison as JSON.")
+def compare(measurements: tuple[Path, ...], allow: tuple[str, ...], as_json: bool) -> None:
+    """Show MEASUREMENTS, the .json files of evaluate, side by side.
+
+    What was measured may differ, how it was measured may not: then nothing is compared, and the
+    exit status is 3. Blocks of the same seeds are compared in pairs with those of the first file.
+    """
+    if len(measurements) < 2:
+        raise UserError("a comparison needs at least 2 measurements")
+    every = [parse(Measurement, read_json(path), str(path)) for path in measurements]
+    differing = protocol_differences(every)
+    refused = not_allowed(differing, allow, protocol_fields(every[0]))
+    if refused:
+        for name in refused:
+            found = ", ".join(map(str, differing[name]))
+            note(f"underone: not comparable: {name} differs: {found}")
+        sys.exit(3)
+    allowed = {name: list(map(str, values)) for name, values in differing.items()}
+    if as_json:
+        print_json(
+            {
+                "allowed_differences": allowed,
+                "measurements": {
+                    str(path): measurement.model_dump(mode="json")
+                    for path, measurement in zip(measurements, every, strict=True)
+                },
+                "differences": {
+                    f"{measurements[0]} - {path}": {
+                        name: {"difference": found.difference, "verdict": str(found.verdict)}
+                        | {"interval": [found.interval.low, found.interval.high]}
+                        for name, found in paired_differences(every[0], other).items()
+                    }
+                    for path, other in zip(measurements[1:], every[1:], strict=True)
+                },
+            }
+        )
+        return
+    names = [path.name for path in measurements]
+    _show(names, every)
+    for name, other in zip(names[1:], every[1:], strict=True):
+        _show_differences(f"{names[0]} - {name}", paired_differences(every[0], other))
+    for name, values in allowed.items():
+        note(f"allowed to differ: {name}: {', '.join(values)}")
+
+
+def _show(names: list[str], every: list[Measurement]) -> None:
+    extractors = dict.fromkeys(m.protocol.extractor.name for m in every)
+    grid = table("", f"@{', @'.join(extractors)}", *names)
+    for metric in dict.fromkeys(name for m in every for name in m.figures):
+        grid.add_row(title(metric), *(_cell(m, metric) for m in every))
+    for field in ("sampler", "steps", "grid", "guidance", "seed"):
+        column = [str(m.subject.get(field, "")) for m in every]
+        if any(column):
+            grid.add_row(field, *column)
+    out.print(grid)
+
+
+def _show_differences(pair: str, differences: Mapping[str, Comparison]) -> None:
+    if not differences:
+        return
+    out.print()
+    grid = table("", pair, "difference", "95 %", "")
+    for metric, found in differences.items():
+        verdict = str(found.verdict).replace("A", "the first").replace("B", "the second")
+        interval = f"{found.interval.low:.4f} to {found.interval.high:.4f}"
+        grid.add_row(title(metric), f"{found.difference:.4f}", interval, verdict)
+    out.print(grid)
+
+
+def _cell(measurement: Measurement, metric: str) -> str:
+    figure = measurement.figures.get(metric)
+    if figure is None:
+        return ""
+    return f"{figure.value:.4f} {spread(figure)}"

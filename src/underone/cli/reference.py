@@ -1,0 +1,40 @@
+"""`underone reference`."""
+
+from pathlib import Path
+
+import click
+
+from underone.adapters import find_extractor
+from underone.cli.console import note
+from underone.data import SPLITS, available_splits, load_dataset
+from underone.errors import UserError
+from underone.metrics import build_reference, save_reference
+
+
+@click.group()
+def reference() -> None:
+    """Statistics of real images, which samples are measured against."""
+
+
+@reference.command()
+@click.argument("data")
+@click.option("--extractor", required=True, help="A shipped name, a folder, or module:function.")
+@click.option("--split", type=click.Choice(SPLITS), default="train", help="Of which images.")
+@click.option("--root", type=click.Path(path_type=Path), help="Where the data set's files are.")
+@click.option("--out", type=click.Path(path_type=Path), help="The file. [default: DATA.npz]")
+def build(data: str, extractor: str, split: str, root: Path | None, out: Path | None) -> None:
+    """Build the reference of DATA, a data set's name or a folder of images by class.
+
+    The other split, if there is one, is held out: the floor is measured on it. The file's `mu` and
+    `sigma` are read by other programs too.
+    """
+    path = out or Path(f"{Path(data).name}.npz")
+    if path.suffix != ".npz":
+        raise UserError(f"--out {path}: end it in .npz")
+    features = find_extractor(extractor)
+    images = load_dataset(data, split, root)
+    other = next(name for name in SPLITS if name != split)
+    held_out = load_dataset(data, other, root) if other in available_splits(data) else None
+    built = build_reference(path.stem, images, held_out, features)
+    save_reference(built, path)
+    note(f"{path}: {built.count:,} images of {images.name} ({split}) in {features.name}")

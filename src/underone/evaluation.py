@@ -1,0 +1,148 @@
+"""Measuring whole sample sets: from a file, or from a model as the samples come."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from underone.checkpoint import DiffusionModel
+from underone.data import Dataset, SampleSet, load_dataset, read_arrays, write_arrays
+from underone.data.locate import cache_folder
+from underone.diffusion import count_evaluations
+from underone.errors import UserError
+from underone.generation import Draw, Precision, Setting, generate_batches, subject
+from underone.metrics import Extractor, Measurement, Reference, Yardstick, measure, measure_batches
+from underone.metrics.extractor import BATCH
+from underone.metrics.measurement import joined
+from underone.metrics.neighbours import nearest
+
+OnImages = Callable[[int], object]
+
+
+def evaluate_samples(
+    samples: SampleSet, by: Yardstick, metrics: Sequence[str], blocks: int = 1
+) -> Measurement:
+    """The `metrics` of a sample set, whole or in `blocks` equal parts of it.
+
+    N is then that of a part. Parts follow the order of the samples, so that they are seed blocks
+    where the samples lie in the order of their seeds. A number of samples that does not divide is
+    a `UserError`.
+    """
+    if blocks < 1 or len(samples) % blocks:
+        raise UserError(
+            f"{len(samples)} samples do not divide into {blocks} equal blocks: choose another "
+            "number of --blocks"
+        )
+    size = len(samples) // blocks
+    parts = [_part(samples, start, start + size) for start in range(0, len(samples), size)]
+    return joined([measure(part, by, metrics) for part in parts])
+
+
+def _part(samples: SampleSet, start: int, stop: int) -> SampleSet:
+    return SampleSet(
+        samples.images[start:stop],
+        None if samples.labels is None else samples.labels[start:stop],
+        None if samples.seeds is None else samples.seeds[start:stop],
+        samples.protocol,
+    )
+
+
+@dataclass(frozen=True)
+class Live:
+    """Samples that a model draws while they are measured: `blocks` draws, one after another."""
+
+    model: DiffusionModel
+    setting: Setting
+    draw: Draw
+    precision: Precision = "auto"
+    blocks: int = 1
+
+    def __post_init__(self) -> None:
+        if self.blocks < 1:
+            raise UserError(f"--blocks must be at least 1, got {self.blocks}")
+
+    @property
+    def draws(self) -> list[Draw]:
+        """The draw of each block: disjoint ranges of sample indices under one seed."""
+        first, count = self.draw.first, self.draw.count
+        return [replace(self.draw, first=first + block * count) for block in range(self.blocks)]
+
+
+def evaluate_model(
+    live: Live, by: Yardstick, metrics: Sequence[str], on_images: OnImages = lambda images: None
+) -> Measurement:
+    """The `metrics` of what a model draws; `on_images` hears of each batch's size."""
+    return joined([_one_draw(live, draw, by, metrics, on_images) for draw in live.draws])
+
+
+def _one_draw(
+    live: Live, draw: Draw, by: Yardstick, metrics: Sequence[str], on_images: OnImages
+) -> Measurement:
+    model, setting, precision = live.model, live.setting, live.precision
+    labels = None if model.num_classes is None else draw.class_labels(model.num_classes)
+    described = subject(model, setting, draw, precision)
+
+    def batches() -> Iterator[Tensor]:
+        for images in generate_batches(model, setting, draw, precision=precision):
+            on_images(len(images))
+            yield images
+
+    with count_evaluations() as counter:
+        measurement = measure_batches(batches(), labels, described, by, metrics)
+    evaluations = {network: total / draw.count for network, total in counter.items()}
+    return measurement.model_copy(update={"subject": described | {"evaluations": evaluations}})
+
+
+def training_images(reference: Reference, root: Path | None = None) -> Dataset:
+    """The images of the training split of a reference's data set; `UserError` if not at hand."""
+    origin = reference.origin
+    images = load_dataset(origin.data, "train", root)
+    if origin.split == "train" and images.sha256 != origin.data_sha256:
+        raise UserError(
+            f"the {origin.data} at hand is other data than reference {reference.name} was made of"
+        )
+    return images
+
+
+def training_features(
+    extractor: Extractor, images: Dataset, on_images: OnImages = lambda images: None
+) -> Tensor:
+    """The features (M, D) of all training images, float16; kept for the next time.
+
+    They are found again by what decides them, the hashes of images and extractor.
+    """
+    name = f"{images.sha256[:24]}-{extractor.sha256[:24]}.npz"
+    path = cache_folder() / "features" / name
+    if path.exists():
+        with suppress(UserError):  # a damaged file is made anew
+            stored = read_arrays(path, {"features"}.intersection, "features", "features")
+            on_images(len(images))
+            return torch.from_numpy(stored["features"])
+    parts = []
+    for batch in images.images.split(BATCH):
+        parts.append(extractor(batch).values.to(torch.float16))
+        on_images(len(batch))
+    features = torch.cat(parts)
+    write_arrays(path, {"features": features.numpy()})
+    return features
+
+
+PANEL_ROWS, PANEL_NEIGHBOURS = 10, 5
+
+
+def nearest_panel(samples: Tensor, features: Tensor, train: Tensor, images: Tensor) -> Tensor:
+    """Images (rows x columns, C, H, W): samples nearest to training images, and these beside them.
+
+    `samples` (N, C, H, W) with `features` (N, D), training `images` (M, C, H, W) with features
+    `train` (M, D). The `PANEL_ROWS` samples that are nearest to any training image come first in
+    their rows, nearest first, each followed by its `PANEL_NEIGHBOURS` nearest: a copy among the
+    samples is in the first rows.
+    """
+    found = nearest(features.to(train.dtype), train, count=min(PANEL_NEIGHBOURS, len(train)))
+    rows = found.distances[:, 0].argsort()[:PANEL_ROWS]
+    return torch.cat(
+        [torch.cat([samples[row : row + 1], images[found.indices[row]]]) for row in rows.tolist()]
+    )

@@ -1,0 +1,65 @@
+"""Comparing measurements: only where they were made alike, in every field of the protocol."""
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import Any
+
+from underone.errors import unknown
+from underone.metrics.measurement import Measurement
+from underone.metrics.uncertainty import Blocks, Comparison, compare
+
+# Names may differ where the hashes beside them agree.
+_NAMES = ("extractor.name", "reference.name")
+
+
+def protocol_fields(measurement: Measurement) -> dict[str, Any]:
+    """The protocol by dotted names of fields, without the names that decide nothing."""
+    return {
+        key: value
+        for key, value in _flat(measurement.protocol.model_dump(mode="json"))
+        if key not in _NAMES
+    }
+
+
+def protocol_differences(measurements: Sequence[Measurement]) -> dict[str, tuple[Any, ...]]:
+    """The protocol fields in which not all are alike, and what each measurement has there."""
+    every = [protocol_fields(measurement) for measurement in measurements]
+    columns = {key: tuple(fields[key] for fields in every) for key in every[0]}
+    return {key: values for key, values in columns.items() if len(_told(key, values)) > 1}
+
+
+def paired_differences(a: Measurement, b: Measurement) -> dict[str, Comparison]:
+    """Each figure of A minus that of B over blocks of the same seeds; empty where not paired.
+
+    Differences of blocks, not overlapping intervals: what common noise does to both cancels.
+    """
+    same_seeds = all(a.subject.get(key) == b.subject.get(key) for key in ("seed", "first"))
+    if a.blocks < 2 or a.blocks != b.blocks or a.subject.get("seed") is None or not same_seeds:
+        return {}
+    return {
+        name: compare(Blocks(figure.blocks), Blocks(b.figures[name].blocks))
+        for name, figure in a.figures.items()
+        if name in b.figures
+    }
+
+
+def _told(key: str, values: Sequence[Any]) -> set[str]:
+    """The different values; to have asked no judge does not differ from any judge."""
+    return {str(value) for value in values if not (key == "judge" and value is None)}
+
+
+def not_allowed(
+    differences: Mapping[str, tuple[Any, ...]], allowed: Collection[str], known: Collection[str]
+) -> list[str]:
+    """The differing fields that are not `allowed`, whose names must be `known` ones."""
+    for name in allowed:
+        if name not in known:
+            raise unknown("protocol field", name, known)
+    return [name for name in differences if name not in allowed]
+
+
+def _flat(document: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in document.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value

@@ -1,0 +1,282 @@
+"""All metrics by name: of samples as they were scored, of real images, of copies."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Literal
+
+from torch import Tensor
+
+from underone.config import Config
+from underone.errors import unknown
+from underone.metrics.consistency import ClassAccuracy, Proportion, class_consistency
+from underone.metrics.extractor import Features
+from underone.metrics.frechet import Gaussian, frechet_distance
+from underone.metrics.frechet_error import frechet_standard_error
+from underone.metrics.frechet_infinity import frechet_infinity
+from underone.metrics.inception import inception_score
+from underone.metrics.intra import intra_class
+from underone.metrics.kernel import kernel_distance_with_error
+from underone.metrics.manifold import (
+    DENSITY_COVERAGE,
+    PRECISION_RECALL,
+    Manifold,
+    scores_between,
+)
+from underone.metrics.memorisation import memorisation
+from underone.metrics.moments import Moments
+from underone.metrics.yardstick import Yardstick
+
+KERNEL_BLOCKS = 10
+# FID-infinity extrapolates from subsets of at least so many images.
+LEAST_FOR_INFINITY = 1000
+
+
+class Figure(Config):
+    """A value, with its standard error or its 95 % interval where one is known.
+
+    `blocks`: where several disjoint seed blocks were measured, the value of each; `value` is then
+    their mean.
+    """
+
+    value: float
+    error: float | None = None
+    interval: tuple[float, float] | None = None
+    blocks: tuple[float, ...] = ()
+
+
+Figures = dict[str, Figure]
+
+
+@dataclass(frozen=True, eq=False)
+class Scored:
+    """A set of images as metrics see it: its moments, and its features where they were kept.
+
+    `judged` (N, C) are the logits of the judge, where there is one.
+    """
+
+    moments: Moments
+    features: Features | None = None
+    judged: Tensor | None = None
+
+    @classmethod
+    def of(cls, features: Features) -> "Scored":
+        """From features in memory."""
+        return cls(Moments.of(features.values), features)
+
+    @cached_property
+    def gaussian(self) -> Gaussian:
+        """The Gaussian with these moments."""
+        return Gaussian.of(self.moments)
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Figures of images; where a metric has controls of its own, also of real ones and copies.
+
+    `real`: of images that no model was trained on. `copies`: of the training images themselves.
+    """
+
+    figures: Figures
+    real: Figures = field(default_factory=dict)
+    copies: Figures = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A metric: how it scores images, how its figures read, and what it needs.
+
+    `floor`: real images are scored as the samples are, for comparison. `keeps`: features must be in
+    memory. `judges`: it asks the judge.
+    """
+
+    score: Callable[[Scored, Yardstick], Scores]
+    better: Literal["lower", "higher", "real"]
+    floor: bool = True
+    keeps: bool = True
+    judges: bool = False
+
+
+NOTHING = Scores({})
+
+
+def fid(images: Scored, by: Yardstick) -> Scores:
+    """FID against the whole reference, with its standard error where the moments allow it."""
+    gaussian = by.reference.gaussian
+    distance = frechet_distance(images.gaussian, gaussian)
+    error = None
+    if images.features is not None and distance > 0:
+        with suppress(ValueError):  # of moments that are not of full rank none is known
+            error = frechet_standard_error(images.features.values, gaussian)
+    return Scores({"fid": Figure(value=distance, error=error)})
+
+
+def fid_held_out(images: Scored, by: Yardstick) -> Scores:
+    """FID against the split that no model was trained on: copying does not lower it."""
+    gaussian = by.reference.held_out_gaussian
+    if gaussian is None:
+        return NOTHING
+    return Scores({"fid-held-out": Figure(value=frechet_distance(images.gaussian, gaussian))})
+
+
+def intra_fid(images: Scored, by: Yardstick) -> Scores:
+    """The mean of the FIDs within each class, and these: "fid-0", "fid-1", ..."""
+    features, classes = images.features, by.reference.classes
+    if features is None or features.labels is None or classes is None:
+        return NOTHING
+    with suppress(ValueError):  # where the samples lack a class
+        result = intra_class(features.values, features.labels, dict(enumerate(classes.gaussians)))
+        each = zip(result.classes.tolist(), result.scores.tolist(), strict=True)
+        return Scores(
+            {
+                "intra-fid": Figure(value=result.mean),
+                "intra-fid-weighted": Figure(value=result.weighted_mean),
+                **{f"fid-{label}": Figure(value=score) for label, score in each},
+            }
+        )
+    return NOTHING
+
+
+def fid_infinity(images: Scored, by: Yardstick) -> Scores:
+    """FID extrapolated to infinitely many samples; the error is the spread of its replicates."""
+    if images.features is None or len(images.features) < LEAST_FOR_INFINITY:
+        return NOTHING
+    result = frechet_infinity(images.features.values, by.reference.gaussian)
+    return Scores({"fid-infinity": Figure(value=result.value, error=result.spread)})
+
+
+def kid(images: Scored, by: Yardstick) -> Scores:
+    """The kernel distance to the reference's features."""
+    real = by.reference.features
+    if images.features is None or real is None:
+        return NOTHING
+    blocks = min(KERNEL_BLOCKS, len(images.features) // 2, len(real) // 2)
+    if blocks < 2:
+        return NOTHING
+    result = kernel_distance_with_error(
+        images.features.values, real.values, blocks=blocks, within_y=by.reference.kernel_mean
+    )
+    return Scores({"kid": Figure(value=result.value, error=result.standard_error)})
+
+
+def inception(images: Scored, by: Yardstick) -> Scores:
+    """The Inception Score in the extractor's own classes, over one split."""
+    if images.features is None or images.features.logits is None:
+        return NOTHING
+    score = inception_score(images.features.logits, splits=1).mean
+    return Scores({"inception-score": Figure(value=score)})
+
+
+def manifold(images: Scored, by: Yardstick) -> Scores:
+    """Improved precision and recall, density and coverage, against the reference's features."""
+    real, features = by.reference.manifold, images.features
+    if features is None or real is None or len(features) <= real.squared.shape[1]:
+        return NOTHING
+    fake = Manifold.of(features.values, real.squared.shape[1], real.centre)
+    improved, naeem = scores_between(real, fake, [PRECISION_RECALL, DENSITY_COVERAGE])
+    return Scores(
+        {
+            "precision": Figure(value=improved.precision),
+            "recall": Figure(value=improved.recall),
+            "density": Figure(value=naeem.density),
+            "coverage": Figure(value=naeem.coverage),
+        }
+    )
+
+
+def consistency(images: Scored, by: Yardstick) -> Scores:
+    """How often the judge sees the class that was asked for, and how often in real images."""
+    labels = None if images.features is None else images.features.labels
+    if images.judged is None or labels is None or by.judge is None:
+        return NOTHING
+    with suppress(ValueError):  # labels the judge does not know
+        result = class_consistency(images.judged, labels, by.judge.real)
+        return Scores(_shares(result.generated), real=_shares(result.real))
+    return NOTHING
+
+
+def _shares(accuracy: ClassAccuracy) -> Figures:
+    every = {"consistency": accuracy.micro} | {
+        f"consistency-{label}": share
+        for label, share in enumerate(accuracy.per_class)
+        if share is not None
+    }
+    return {name: _share(proportion) for name, proportion in every.items()}
+
+
+def _share(proportion: Proportion) -> Figure:
+    interval = proportion.interval
+    return Figure(value=proportion.value, interval=(interval.low, interval.high))
+
+
+def copying(images: Scored, by: Yardstick) -> Scores:
+    """Three measures of memorisation, of held-out images and of exact copies as well."""
+    held_out, train = by.reference.held_out, by.train
+    if images.features is None or held_out is None or train is None:
+        return NOTHING
+    with suppress(ValueError):  # too few samples
+        found = memorisation(
+            train=train, test=held_out.values, generated=images.features.values.to(train.dtype)
+        )
+        columns = {
+            "memorised-share": found.memorised_share,
+            "authentic-percent": found.authentic_percent,
+            "data-copying": found.data_copying,
+        }
+        return Scores(
+            {name: Figure(value=column.generated) for name, column in columns.items()},
+            real={name: Figure(value=column.held_out) for name, column in columns.items()},
+            copies={name: Figure(value=column.copies) for name, column in columns.items()},
+        )
+    return NOTHING
+
+
+METRICS: Mapping[str, Metric] = {
+    "fid": Metric(fid, "lower", keeps=False),
+    # Against the held-out split itself, held-out images are no floor; extrapolation needs no N.
+    "fid-held-out": Metric(fid_held_out, "lower", floor=False, keeps=False),
+    "fid-infinity": Metric(fid_infinity, "lower", floor=False),
+    "intra-fid": Metric(intra_fid, "lower"),
+    "kid": Metric(kid, "lower"),
+    "inception-score": Metric(inception, "real"),
+    "manifold": Metric(manifold, "higher"),
+    "consistency": Metric(consistency, "real", floor=False, judges=True),
+    "memorisation": Metric(copying, "real", floor=False),
+}
+
+
+def metric_names(wanted: Iterable[str]) -> tuple[str, ...]:
+    """The names of metrics that are wanted, "all" being every one; others are a `UserError`."""
+    names = list(wanted)
+    for name in names:
+        if name != "all" and name not in METRICS:
+            raise unknown("metric", name, (*METRICS, "all"))
+    return tuple(name for name in METRICS if "all" in names or name in names)
+
+
+def score(images: Scored, by: Yardstick, metrics: Sequence[str]) -> Scores:
+    """The figures of `metrics`; what the images or the yardstick do not allow is left out."""
+    every = [METRICS[name].score(images, by) for name in metrics]
+    return Scores(
+        {name: figure for scores in every for name, figure in scores.figures.items()},
+        {name: figure for scores in every for name, figure in scores.real.items()},
+        {name: figure for scores in every for name, figure in scores.copies.items()},
+    )
+
+
+def mean_figures(parts: Sequence[Figures]) -> Figures:
+    """The mean of each figure over several sets; errors are not carried over."""
+    return {
+        name: Figure(value=sum(part[name].value for part in parts) / len(parts))
+        for name in parts[0]
+        if all(name in part for part in parts)
+    }
+
+
+def in_blocks(parts: Sequence[Figures]) -> Figures:
+    """The mean of each figure over disjoint seed blocks, beside the value of each block."""
+    return {
+        name: Figure(value=mean.value, blocks=tuple(part[name].value for part in parts))
+        for name, mean in mean_figures(parts).items()
+    }

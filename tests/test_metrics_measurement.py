@@ -1,0 +1,190 @@
+"""Sample sets measured as a whole, on real images and on ones spoilt on purpose."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from underone.data import Dataset, SampleSet, load_dataset, read_samples, write_arrays
+from underone.errors import UserError
+from underone.metrics import (
+    METRICS,
+    Features,
+    Measurement,
+    Yardstick,
+    build_reference,
+    load_reference,
+    measure,
+    measure_batches,
+    metric_names,
+    save_reference,
+)
+from underone.zoo import load_judge, load_yardstick
+
+SLICE = Path(__file__).parent / "data" / "fashion-mnist"
+ALL = tuple(METRICS)
+FEW = 1000
+
+
+@pytest.fixture(scope="module")
+def real() -> Dataset:
+    return load_dataset("fashion-mnist", "test", SLICE)
+
+
+@pytest.fixture(scope="module")
+def by() -> Yardstick:
+    """The shipped one, against fewer of its features: quicker."""
+    shipped = load_yardstick("fashion-mnist")
+    assert shipped.reference.features is not None
+    few = shipped.reference.features.at(torch.arange(FEW))
+    return Yardstick(
+        shipped.extractor,
+        replace(shipped.reference, features=few),
+        load_judge("fashion-mnist"),
+        few.values,
+    )
+
+
+@dataclass(frozen=True)
+class Pixels:
+    """An extractor that is quick: 7 x 7 means of grey levels."""
+
+    name: str = "pixels"
+    sha256: str = "0" * 64
+    revision: int | None = None
+
+    def __call__(self, images: Tensor) -> Features:
+        return Features(functional.avg_pool2d(images.float() / 255, 4).flatten(1))
+
+
+def values(measurement: Measurement) -> dict[str, float]:
+    return {name: figure.value for name, figure in measurement.figures.items()}
+
+
+def test_every_metric_of_real_images_is_about_its_floor(real: Dataset, by: Yardstick) -> None:
+    samples = SampleSet(real.images, real.labels, protocol={"labels": "real"})
+    result = measure(samples, by, ALL)
+    found, floor = values(result), result.floor
+    assert floor is not None
+    for name in ("fid", "intra-fid", "inception-score", "precision", "recall", "density"):
+        assert found[name] == pytest.approx(floor.figures[name].value, rel=0.5), name
+    assert {f"fid-{label}" for label in range(10)} <= found.keys()
+    assert found["fid-infinity"] < found["fid"]
+    assert abs(found["kid"]) < 5 * (result.figures["kid"].error or 0)
+    assert 0 < (result.figures["fid"].error or 0) < found["fid"]
+    assert found["fid-held-out"] < found["fid"]  # it is a part of what is held out
+    assert 1 < found["inception-score"] <= 10
+
+
+def test_streaming_gives_what_memory_gives_whatever_the_batches(
+    real: Dataset, by: Yardstick
+) -> None:
+    images = real.images[:300]
+    whole = measure(SampleSet(images), by)
+    for size in (7, 150):
+        streamed = measure_batches(images.split(size), None, {}, by)
+        assert streamed.fid == pytest.approx(whole.fid, rel=1e-4)
+    one = torch.cat([by.extractor(image[None]).values for image in images[:20]])
+    torch.testing.assert_close(one, by.extractor(images[:20]).values, rtol=1e-5, atol=1e-5)
+
+
+def test_on_disk_is_as_in_memory(real: Dataset, by: Yardstick, tmp_path: Path) -> None:
+    samples = SampleSet(real.images[:60], real.labels[:60], protocol={"labels": "balanced"})
+    expected = measure(samples, by, ALL)
+    samples.save_npz(tmp_path / "a.npz")
+    samples.save_png_folder(tmp_path / "a")
+    for path in (tmp_path / "a.npz", tmp_path / "a"):
+        assert measure(read_samples(path), by, ALL).figures == expected.figures
+
+
+Spoil = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+# How it is spoilt, and between which bounds figures must then lie. The first ten images are one of
+# each class, in order.
+SPOILT: dict[str, tuple[Spoil, dict[str, tuple[float, float]]]] = {
+    # One image a class, again and again: what there is looks real, most of the data is missed.
+    "mode collapse": (lambda x, y: (x[y], y), {"recall": (0, 0.2), "coverage": (0, 0.2)}),
+    # Half of the classes are never drawn.
+    "mode dropping": (lambda x, y: (x[y % 5], y % 5), {"recall": (0, 0.2), "fid": (2, 99)}),
+    "blur": (
+        lambda x, y: (functional.avg_pool2d(x.float(), 5, 1, 2).to(torch.uint8), y),
+        {"precision": (0, 0.8), "fid": (1, 99)},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", SPOILT)
+def test_what_is_spoilt_is_seen(name: str, real: Dataset, by: Yardstick) -> None:
+    spoil, bounds = SPOILT[name]
+    first = torch.stack([(real.labels == label).nonzero()[0, 0] for label in range(10)])
+    rest = torch.tensor([i for i in range(len(real)) if i not in set(first.tolist())])
+    order = torch.cat([first, rest])
+    images, labels = spoil(real.images[order], real.labels[order])
+    found = values(measure(SampleSet(images, labels), by, ALL))
+    for metric, (low, high) in bounds.items():
+        assert low <= found[metric] <= high, (metric, found[metric])
+
+
+def test_swapped_labels_are_seen_by_intra_fid_alone(real: Dataset, by: Yardstick) -> None:
+    right = values(measure(SampleSet(real.images, real.labels), by, ALL))
+    swapped = SampleSet(real.images, (real.labels + 1) % 10)
+    wrong = values(measure(swapped, by, ALL))
+    assert wrong["fid"] == pytest.approx(right["fid"], rel=1e-9)
+    assert wrong["intra-fid"] > 10 * right["intra-fid"]
+
+
+def test_what_the_images_or_the_reference_do_not_allow_is_left_out(
+    real: Dataset, by: Yardstick
+) -> None:
+    few = measure(SampleSet(real.images[:4]), by, ALL)
+    assert few.rank_deficient
+    assert {"fid", "inception-score"} <= few.figures.keys()
+    assert not {"intra-fid", "precision", "fid-infinity"} & few.figures.keys()
+    assert few.figures["fid"].error is None
+
+
+def test_the_moments_of_other_programs_are_read_and_ours_by_them(
+    real: Dataset, tmp_path: Path
+) -> None:
+    pixels = Pixels()
+    built = build_reference("pixels", real, real, pixels)
+    path = tmp_path / "ours.npz"
+    save_reference(built, path)
+    with np.load(path) as arrays:
+        mu, sigma = arrays["mu"], arrays["sigma"]
+    assert (mu.dtype, sigma.shape) == (np.float64, (49, 49))
+    write_arrays(tmp_path / "theirs.npz", {"mu": mu, "sigma": sigma})
+    theirs = load_reference(tmp_path / "theirs.npz")
+    assert theirs.name == "theirs"
+    samples = SampleSet(real.images[:500], real.labels[:500])
+    ours = measure(samples, Yardstick(pixels, load_reference(path)), ALL)
+    bare = measure(samples, Yardstick(pixels, theirs), ALL)
+    assert bare.fid == ours.fid
+    assert bare.floor is None
+    assert "kid" not in bare.figures
+    assert bare.protocol.reference_split == "unrecorded"
+    assert bare.protocol.reference.sha256 != ours.protocol.reference.sha256
+
+
+def test_a_reference_is_known_by_its_content(real: Dataset, tmp_path: Path) -> None:
+    built = build_reference("one", real, real, Pixels())
+    again = build_reference("two", real, real, Pixels())
+    assert built.sha256 == again.sha256
+    save_reference(built, tmp_path / "a.npz")
+    assert load_reference(tmp_path / "a.npz").sha256 == built.sha256
+    inverted = replace(real, images=255 - real.images)
+    assert build_reference("one", inverted, real, Pixels()).sha256 != built.sha256
+    without = build_reference("one", real, None, Pixels())
+    assert without.held_out is None
+    assert without.sha256 != built.sha256
+
+
+def test_metrics_are_chosen_by_name() -> None:
+    assert metric_names(["all"]) == ALL
+    assert metric_names(["kid", "fid"]) == ("fid", "kid")
+    with pytest.raises(UserError, match="did you mean 'manifold'"):
+        metric_names(["manifld"])
