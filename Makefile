@@ -10,7 +10,8 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 # Packages the tests compare with, without what they ask for: that would bring torchvision, and with
 # it another torch.
 PEERS := k-diffusion torchdiffeq torchsde trampoline \
-	torch-fidelity torchmetrics lightning-utilities clean-fid pytorch-fid prdc
+	torch-fidelity torchmetrics lightning-utilities clean-fid pytorch-fid prdc \
+	timm transformers tokenizers
 
 .PHONY: guide test check format docs clean
 

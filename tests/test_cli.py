@@ -136,10 +136,17 @@ def test_the_samples_nearest_to_training_images_are_drawn_beside_them(
     reference, panel = tmp_path / "mine.npz", tmp_path / "panel.png"
     extractor = ("--extractor", "fashion-mnist-classifier")
     assert run("reference", "build", tmp_path / "images", *extractor, "--out", reference)[0] == 0
-    samples = next((tmp_path / "images").iterdir())
+    samples = next((tmp_path / "images" / "train").iterdir())
     for _ in range(2):  # the second time with the features that the first one has kept
         status, _, error = run(
-            "evaluate", samples, "--reference", reference, "--panel", panel, "--blocks", 1
+            "evaluate",
+            samples,
+            "--reference",
+            reference,
+            "--panel",
+            panel,
+            "--root",
+            tmp_path / "images",
         )
         assert status == 0, error
         assert Image.open(panel).size[0] == 6 * 58 + 2

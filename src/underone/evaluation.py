@@ -10,6 +10,7 @@ from torch import Tensor
 
 from underone.checkpoint import DiffusionModel
 from underone.data import Dataset, SampleSet, load_dataset, read_arrays, write_arrays
+from underone.data.load import DATASET_NAMES
 from underone.data.locate import cache_folder
 from underone.diffusion import count_evaluations
 from underone.errors import UserError
@@ -97,9 +98,20 @@ def _one_draw(
 
 
 def training_images(reference: Reference, root: Path | None = None) -> Dataset:
-    """The images of the training split of a reference's data set; `UserError` if not at hand."""
+    """The images of the training split of a reference's data set; `UserError` if not at hand.
+
+    `root` is where a named data set's files are, or else the folder of images itself.
+    """
     origin = reference.origin
-    images = load_dataset(origin.data, "train", root)
+    if origin.data in DATASET_NAMES:
+        images = load_dataset(origin.data, "train", root)
+    elif root is not None:
+        images = load_dataset(str(root), "train")
+    else:
+        raise UserError(
+            f"reference {reference.name} was made of the images of {origin.data}: name the folder "
+            "of its training images with --root"
+        )
     if origin.split == "train" and images.sha256 != origin.data_sha256:
         raise UserError(
             f"the {origin.data} at hand is other data than reference {reference.name} was made of"

@@ -66,16 +66,18 @@ def compare(measurements: tuple[Path, ...], allow: tuple[str, ...], as_json: boo
     names = [path.name for path in measurements]
     _show(names, every)
     for name, other in zip(names[1:], every[1:], strict=True):
-        _show_differences(f"{names[0]} - {name}", paired_differences(every[0], other))
+        pair = f"{names[0]} - {name}"
+        extractor = every[0].protocol.extractor.name
+        _show_differences(pair, extractor, paired_differences(every[0], other))
     for name, values in allowed.items():
         note(f"allowed to differ: {name}: {', '.join(values)}")
 
 
 def _show(names: list[str], every: list[Measurement]) -> None:
-    extractors = dict.fromkeys(m.protocol.extractor.name for m in every)
-    grid = table("", f"@{', @'.join(extractors)}", *names)
+    extractors = "/".join(dict.fromkeys(m.protocol.extractor.name for m in every))
+    grid = table("", "", *names)
     for metric in dict.fromkeys(name for m in every for name in m.figures):
-        grid.add_row(title(metric), *(_cell(m, metric) for m in every))
+        grid.add_row(title(metric, extractors), *(_cell(m, metric) for m in every))
     for field in ("sampler", "steps", "grid", "guidance", "seed"):
         column = [str(m.subject.get(field, "")) for m in every]
         if any(column):
@@ -83,7 +85,7 @@ def _show(names: list[str], every: list[Measurement]) -> None:
     out.print(grid)
 
 
-def _show_differences(pair: str, differences: Mapping[str, Comparison]) -> None:
+def _show_differences(pair: str, extractor: str, differences: Mapping[str, Comparison]) -> None:
     if not differences:
         return
     out.print()
@@ -91,7 +93,7 @@ def _show_differences(pair: str, differences: Mapping[str, Comparison]) -> None:
     for metric, found in differences.items():
         verdict = str(found.verdict).replace("A", "the first").replace("B", "the second")
         interval = f"{found.interval.low:.4f} to {found.interval.high:.4f}"
-        grid.add_row(title(metric), f"{found.difference:.4f}", interval, verdict)
+        grid.add_row(title(metric, extractor), f"{found.difference:.4f}", interval, verdict)
     out.print(grid)
 
 

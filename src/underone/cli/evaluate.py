@@ -198,7 +198,7 @@ def show(measurement: Measurement) -> None:
     protocol, floor = measurement.protocol, measurement.floor
     grid = table(
         "",
-        f"@{protocol.extractor.name}",
+        "",
         "value",
         _uncertainty(measurement),
         *([f"{floor.count:,} real images"] if floor is not None else []),
@@ -206,7 +206,7 @@ def show(measurement: Measurement) -> None:
     )
     for name, figure in measurement.figures.items():
         grid.add_row(
-            title(name),
+            title(name, protocol.extractor.name),
             f"{figure.value:.4f}",
             spread(figure),
             *([_value(floor.figures.get(name))] if floor is not None else []),
@@ -248,9 +248,11 @@ def _value(figure: Figure | None) -> str:
     return "" if figure is None else f"{figure.value:.4f}"
 
 
-def title(metric: str) -> str:
-    """A figure's name for people: "FID", "KID", "precision", "FID of class 3"."""
+def title(metric: str, extractor: str) -> str:
+    """A figure's name for people: "FID@classifier", "FID@classifier of class 3"."""
     name, _, label = metric.rpartition("-")
     if label.isdigit():
-        return f"{title(name)} of class {label}"
-    return metric.replace("fid", "FID").replace("kid", "KID").replace("-", " ")
+        return f"{title(name, extractor)} of class {label}"
+    plain = metric.replace("fid", "FID").replace("kid", "KID").replace("-", " ")
+    # The judge looks at images itself, not at features.
+    return plain if metric == "consistency" else f"{plain}@{extractor}"
