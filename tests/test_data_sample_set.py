@@ -1,5 +1,6 @@
 import json
 import pickle
+import shutil
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -284,6 +285,11 @@ def test_missing_and_empty_places_are_refused(tmp_path: Path) -> None:
         read_samples(tmp_path / "absent.npz")
     with pytest.raises(UserError, match="holds no PNG"):
         read_samples(tmp_path)
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    Image.new("L", (4, 4)).save(tmp_path / "a" / "b" / "deep.PNG")
+    with pytest.raises(UserError, match=r"sub-folders as well \(a/b/deep\.PNG\)"):
+        read_samples(tmp_path)
+    shutil.rmtree(tmp_path / "a")
     Image.new("L", (4, 4)).save(tmp_path / "0_class99999999999999999999.png")
     with pytest.raises(UserError, match="no sample set"):
         read_samples(tmp_path)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib
+import json
 import re
 import shlex
 from pathlib import Path
@@ -13,6 +14,7 @@ from underone.cli import underone_command
 from underone.conformance import conformance
 from underone.diffusion import GRIDS, SAMPLERS, Explicit
 from underone.generation import ANALYTIC
+from underone.metrics import METRICS
 from underone.named import sampler_named
 
 ROOT = Path(__file__).parent.parent
@@ -69,6 +71,37 @@ def test_the_table_of_quality_is_the_measured_one(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(script, "load_model", None)  # nothing is measured here
     page = (ROOT / "benchmarks" / "README.md").read_text("utf-8")
     assert script.table(script.Bench()) in page
+
+
+def test_the_table_of_planted_faults_is_the_measured_one_and_each_is_seen(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    script = importlib.import_module("planted_faults")
+    results = json.loads((ROOT / "benchmarks" / "planted_faults.json").read_text("utf-8"))
+    assert script.table(results) in (ROOT / "docs" / "metrics.md").read_text("utf-8")
+    for fault, columns in script.EXPECTED.items():
+        for column in columns:
+            assert script.seen(results, fault, column), (fault, column)
+
+
+def test_the_metrics_are_those_of_the_table() -> None:
+    assert list(rows(ROOT / "docs" / "metrics.md", "`--metrics` | figures | what it is")) == [
+        *METRICS
+    ]
+
+
+def test_the_claims_about_metrics_are_the_measured_ones() -> None:
+    claims = {
+        name: json.loads((ROOT / "benchmarks" / f"{name}.json").read_text("utf-8"))["claim"]
+        for name in ("fid", "precision_recall")
+    }
+    assert claims["fid"]["least_times_faster_reference_kept"] >= 3
+    assert claims["fid"]["as_accurate_as_any_peer"]
+    assert claims["precision_recall"]["times_faster_than_prdc"] > 1
+    assert claims["precision_recall"]["megabytes"] < 2000
+    assert claims["precision_recall"]["as_float64"]
+    assert claims["precision_recall"]["as_prdc"]
 
 
 def rows(page: Path, header: str) -> dict[str, list[str]]:

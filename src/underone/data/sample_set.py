@@ -171,6 +171,12 @@ def _read_png_folder(folder: Path) -> SampleSet:
     paths = sorted(
         (path for path in folder.iterdir() if is_image_file(path)), key=lambda path: path.name
     )
+    deeper = next((path for path in folder.glob("*/**/*") if is_image_file(path)), None)
+    if deeper is not None:
+        raise UserError(
+            f"{folder} holds images in sub-folders as well ({deeper.relative_to(folder)}): put all "
+            "samples into one folder, or measure each folder by itself"
+        )
     if not paths:
         raise UserError(f"{folder} holds no PNG images")
     for path in paths:
