@@ -56,6 +56,12 @@ class Linear(torch.nn.Module):
 def wrong(images):
     return images
 
+def three(images):
+    return means(images)[0], 1, 2
+
+def nan(images):
+    return means(images)[0] * float("nan")
+
 number = 3
 """
 
@@ -77,6 +83,11 @@ def test_a_function_is_an_extractor_for_all_that_is_measured(
     assert {"fid", "kid", "inception-score", "precision"} <= result.figures.keys()
 
 
+def test_two_functions_of_one_module_are_told_apart(user_module: Path) -> None:
+    write_module(user_module, FUNCTION.replace("{seed}", "0"))
+    assert find_extractor("mine:means").sha256 != find_extractor("mine:wrong").sha256
+
+
 def test_a_torch_module_is_evaluated_without_dropout_and_known_by_its_weights(
     user_module: Path, real: Dataset
 ) -> None:
@@ -93,6 +104,8 @@ def test_a_torch_module_is_evaluated_without_dropout_and_known_by_its_weights(
     ("name", "message"),
     [
         ("mine:wrong", r"must return features as a tensor of shape \(3, D\)"),
+        ("mine:three", r"must return features as a tensor of shape \(3, D\)"),
+        ("mine:nan", "NaN or infinite"),
         ("mine:number", "is no function"),
         ("mine:nothing", "no extractor mine:nothing: AttributeError"),
         ("no_such_module:f", "no extractor no_such_module:f: ModuleNotFoundError"),

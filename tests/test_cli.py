@@ -256,6 +256,8 @@ MISTAKES = [
     ("evaluate missing.npz --reference fashion-mnist", "missing.npz"),
     ("evaluate missing.npz", "--reference"),
     ("evaluate a.npz --reference fashion-mnist --metrics fdi", "did you mean 'fid'"),
+    ("evaluate a.npz --reference fashion-mnist --count 9", "--count is for a model"),
+    ("evaluate a.npz --reference fashion-mnist --blocks 0", "at least 1"),
     ("compare one.json", "at least 2"),
     ("compare one.json two.json", "one.json"),
     ("reference build fashion-mnits --extractor fashion-mnist-classifier", "did you mean"),

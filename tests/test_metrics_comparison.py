@@ -116,4 +116,11 @@ def test_blocks_of_the_same_seeds_are_compared_in_pairs() -> None:
     assert paired_differences(a, in_blocks(3.0, 1.0, 2.5))["fid"].verdict == "not separated"
     assert paired_differences(a, in_blocks(1.1, 2.1, 3.1, seed=1)) == {}
     assert paired_differences(a, in_blocks(1.1, 2.1)) == {}
+    larger = b.model_copy(update={"protocol": b.protocol.model_copy(update={"count": 2000})})
+    assert paired_differences(a, larger) == {}
+    other = Identity(name="other", sha256="f" * 64)
+    elsewhere = b.model_copy(
+        update={"protocol": b.protocol.model_copy(update={"extractor": other})}
+    )
+    assert paired_differences(a, elsewhere) == {}
     assert paired_differences(measurement(), measurement()) == {}

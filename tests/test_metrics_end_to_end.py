@@ -84,7 +84,7 @@ def sets() -> Sets:
     images = (blurred + 60 * blocks).clamp(0, 255).round().to(torch.uint8)
     labels = data.labels[second]
     return Sets(
-        replace(data, images=data.images[first], labels=data.labels[first]),
+        replace(data, split="train", images=data.images[first], labels=data.labels[first]),
         SampleSet(images, labels, protocol={"labels": "balanced"}),
         replace(data, images=data.images[second], labels=labels),
     )
@@ -145,9 +145,10 @@ def as_torch_fidelity(dtype: torch.dtype) -> type:
         super(type(self), self).__init__(name, layers)
 
     def forward(self: Any, images: Tensor) -> tuple[Tensor, ...]:
-        found = Projections()(images).to(dtype)
-        layers = {"features": found.values, "logits": found.logits}
-        return tuple(layers[name] for name in self.features_list)  # type: ignore[misc]
+        found = Projections()(images)
+        assert found.logits is not None
+        layers = {"features": found.values.to(dtype), "logits": found.logits.to(dtype)}
+        return tuple(layers[name] for name in self.features_list)
 
     return type(
         "Layers",

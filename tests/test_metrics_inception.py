@@ -1,6 +1,7 @@
 """The Inception Score: closed forms, its bounds, and where others answer NaN."""
 
 import math
+from typing import NamedTuple
 
 import pytest
 import torch
@@ -21,20 +22,27 @@ pytestmark = [
 CERTAIN = float64([[1000, 0]] * 8)
 
 
-def torch_fidelity_score(logits: Tensor, splits: int) -> InceptionScore:
+class Theirs(NamedTuple):
+    """What another package says."""
+
+    mean: float
+    std: float
+
+
+def torch_fidelity_score(logits: Tensor, splits: int) -> Theirs:
     metric = import_torch_fidelity().metric_isc.isc_features_to_metric
     result = metric(logits, splits, shuffle=False)
-    return InceptionScore(result["inception_score_mean"], result["inception_score_std"], splits)
+    return Theirs(result["inception_score_mean"], result["inception_score_std"])
 
 
-def torchmetrics_score(logits: Tensor, splits: int) -> InceptionScore:
+def torchmetrics_score(logits: Tensor, splits: int) -> Theirs:
     """Theirs shuffles: only what does not depend on the order compares."""
     metric = import_torchmetrics().image.inception.InceptionScore(
         feature=torch.nn.Identity(), splits=splits
     )
     metric.update(logits)
     mean, std = metric.compute()
-    return InceptionScore(float(mean), float(std), splits)
+    return Theirs(float(mean), float(std))
 
 
 @pytest.mark.parametrize(
@@ -55,7 +63,7 @@ def test_closed_forms(logits: Tensor, expected: float) -> None:
 
 
 def test_a_class_without_any_share_is_no_nan_here_but_in_others() -> None:
-    assert inception_score(CERTAIN, splits=1) == InceptionScore(mean=1, std=0, splits=1)
+    assert inception_score(CERTAIN, splits=1) == InceptionScore(1, 0, 1, standard_error=0)
     assert math.isnan(torch_fidelity_score(CERTAIN, 1).mean)
     assert math.isnan(torchmetrics_score(CERTAIN, 1).mean)
 
@@ -157,3 +165,11 @@ def test_what_has_no_score_is_refused() -> None:
     for shape in ((4,), (4, 0), (0, 4)):
         with pytest.raises(ValueError, match=r"\(N, C\)|0 samples"):
             inception_score(torch.zeros(shape), splits=1)
+
+
+def test_its_standard_error_is_the_spread_over_repeated_draws() -> None:
+    generator = torch.Generator().manual_seed(0)
+    draws = [2 * torch.randn(400, 5, generator=generator) for _ in range(200)]
+    scores = [inception_score(draw, splits=1) for draw in draws]
+    spread = torch.tensor([score.mean for score in scores]).std().item()
+    assert scores[0].standard_error == pytest.approx(spread, rel=0.2)

@@ -12,6 +12,7 @@ from torch.nn import functional
 
 from underone.data import Dataset, SampleSet, load_dataset, read_samples, write_arrays
 from underone.errors import UserError
+from underone.evaluation import evaluate_samples
 from underone.metrics import (
     METRICS,
     Features,
@@ -24,6 +25,7 @@ from underone.metrics import (
     metric_names,
     save_reference,
 )
+from underone.metrics.floor import floor
 from underone.zoo import load_judge, load_yardstick
 
 SLICE = Path(__file__).parent / "data" / "fashion-mnist"
@@ -40,13 +42,14 @@ def real() -> Dataset:
 def by() -> Yardstick:
     """The shipped one, against fewer of its features: quicker."""
     shipped = load_yardstick("fashion-mnist")
-    assert shipped.reference.features is not None
-    few = shipped.reference.features.at(torch.arange(FEW))
+    assert shipped.reference.kept is not None
+    few = replace(shipped.reference, kept=shipped.reference.kept.at(torch.arange(FEW)))
+    assert few.features is not None
     return Yardstick(
         shipped.extractor,
-        replace(shipped.reference, features=few),
-        load_judge("fashion-mnist"),
-        few.values,
+        few,
+        load_judge("fashion-mnist-transformer"),
+        few.features.values,
     )
 
 
@@ -174,6 +177,8 @@ def test_a_reference_is_known_by_its_content(real: Dataset, tmp_path: Path) -> N
     built = build_reference("one", real, real, Pixels())
     again = build_reference("two", real, real, Pixels())
     assert built.sha256 == again.sha256
+    renamed = build_reference("one", replace(real, name="other"), real, Pixels())
+    assert renamed.sha256 == built.sha256
     save_reference(built, tmp_path / "a.npz")
     assert load_reference(tmp_path / "a.npz").sha256 == built.sha256
     inverted = replace(real, images=255 - real.images)
@@ -188,3 +193,135 @@ def test_metrics_are_chosen_by_name() -> None:
     assert metric_names(["kid", "fid"]) == ("fid", "kid")
     with pytest.raises(UserError, match="did you mean 'manifold'"):
         metric_names(["manifld"])
+
+
+@dataclass(frozen=True)
+class Far:
+    """Pixels, far from the origin compared with how they vary."""
+
+    name: str = "far"
+    sha256: str = "1" * 64
+    revision: int | None = None
+
+    def __call__(self, images: Tensor) -> Features:
+        return Features(Pixels()(images).values + 5000)
+
+
+def test_where_features_lie_is_no_matter_of_how_they_are_kept(real: Dataset) -> None:
+    samples = SampleSet(real.images[:500], real.labels[:500])
+    metrics = ("fid", "manifold", "fid-held-out")
+    near, far = (
+        measure(
+            samples,
+            Yardstick(
+                extractor, build_reference("it", replace(real, split="train"), real, extractor)
+            ),
+            metrics,
+        )
+        for extractor in (Pixels(), Far())
+    )
+    for name in ("fid", "fid-held-out", "precision", "recall", "density", "coverage"):
+        assert far.figures[name].value == pytest.approx(near.figures[name].value, rel=0.02), name
+    assert near.floor is not None
+    assert far.floor is not None
+    assert far.floor.fid == pytest.approx(near.floor.fid, rel=0.02)
+
+
+def test_features_that_float16_cannot_hold_are_refused(real: Dataset) -> None:
+    class Huge(Pixels):
+        def __call__(self, images: Tensor) -> Features:
+            return Features(1e6 * Pixels()(images).values)
+
+    with pytest.raises(UserError, match="too large"):
+        build_reference("huge", real, None, Huge())
+
+
+def test_of_a_reference_of_test_images_nothing_is_held_out(real: Dataset) -> None:
+    tested = build_reference("tested", real, real, Pixels())
+    assert tested.origin.split == "test"
+    by = Yardstick(Pixels(), tested, train=Pixels()(real.images).values)
+    result = measure(SampleSet(real.images, real.labels), by, ("fid-held-out", "memorisation"))
+    assert not result.figures
+    assert result.left_out == ("fid-held-out", "memorisation")
+    trained = build_reference("trained", replace(real, split="train"), real, Pixels())
+    by = Yardstick(Pixels(), trained, train=by.train)
+    assert not measure(SampleSet(real.images), by, ("fid-held-out", "memorisation")).left_out
+
+
+def test_classes_keep_their_proportions_among_the_features_kept(
+    real: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("underone.metrics.reference.FEATURES_KEPT", 100)
+    few = torch.cat([(real.labels == 1).nonzero()[:4, 0], (real.labels == 0).nonzero()[:, 0]])
+    rare = replace(real, images=real.images[few], labels=real.labels[few])
+    kept = build_reference("rare", rare, None, Pixels()).kept
+    assert kept is not None
+    assert kept.labels is not None
+    assert len(kept) == 100
+    assert (kept.labels == 1).sum() == 4
+    assert not torch.equal(kept.labels, kept.labels.sort().values)
+
+
+def test_consistency_stands_beside_that_of_real_images_of_the_same_classes(
+    real: Dataset, by: Yardstick
+) -> None:
+    shirts = real.labels == 6  # the class that is mistaken most
+    samples = SampleSet(real.images[shirts], real.labels[shirts])
+    result = measure(samples, by, ("consistency",))
+    assert result.floor is not None
+    there = result.floor.figures
+    assert there["consistency"].value == pytest.approx(there["consistency-6"].value)
+    low, high = result.figures["consistency"].interval or (0, 0)
+    assert low < there["consistency"].value < high
+    assert result.protocol.judge is not None
+
+
+def test_no_judge_of_its_own_features_or_of_other_data(by: Yardstick) -> None:
+    with pytest.raises(UserError, match="cannot judge"):
+        Yardstick(by.extractor, by.reference, load_judge("fashion-mnist"))
+    assert by.judge is not None
+    stranger = replace(by.judge, data_sha256="0" * 64)
+    with pytest.raises(UserError, match="other data"):
+        replace(by, judge=stranger)
+    with pytest.raises(UserError, match="no class logits"):
+        load_judge("fashion-mnist-encoder")
+
+
+def test_copies_show_beside_both_controls(real: Dataset, by: Yardstick) -> None:
+    assert by.train is not None
+    trained_on = replace(by, train=by.extractor(real.images).values)
+    copies = measure_batches([real.images], None, {}, trained_on, ["memorisation"])
+    assert copies.figures["memorised-share"].value == 1
+    assert copies.copies["memorised-share"].value == 1
+    assert copies.floor is not None
+    assert copies.floor.figures["memorised-share"].value < 0.05
+
+
+def test_a_floor_of_few_held_out_images_is_as_large_as_it_can_be(real: Dataset) -> None:
+    for held_out, classes, expected in ((1, 1, None), (1, 2, None), (40, 1, 40), (45, 1, 41)):
+        chosen = torch.cat(
+            [(real.labels == label).nonzero()[:held_out, 0] for label in range(classes)]
+        )
+        others = replace(real, images=real.images[chosen], labels=real.labels[chosen])
+        reference = build_reference("few", replace(real, split="train"), others, Pixels())
+        found = floor(Yardstick(Pixels(), reference), 41, torch.zeros(41).long(), ["fid"])
+        assert (None if found is None else found.count) == expected
+
+
+def test_blocks_of_sorted_samples_are_refused(real: Dataset, by: Yardstick) -> None:
+    order = real.labels.argsort()
+    ordered = SampleSet(real.images[order][:1000], real.labels[order][:1000])
+    with pytest.raises(UserError, match="sorted by class"):
+        evaluate_samples(ordered, by, ("fid",), blocks=2)
+    blocks = evaluate_samples(SampleSet(real.images[:300]), by, ("fid",), blocks=3)
+    assert blocks.blocks == 3
+    assert blocks.protocol.count == 100
+
+
+def test_a_streamed_fid_is_the_same_without_its_error(real: Dataset, by: Yardstick) -> None:
+    batches = real.images[:600].split(100)
+    streamed = measure_batches(batches, None, {}, by, ("fid",), streamed=True)
+    whole = measure_batches(batches, None, {}, by, ("fid",))
+    assert streamed.fid == pytest.approx(whole.fid, rel=1e-12)
+    assert streamed.figures["fid"].error is None
+    assert whole.figures["fid"].error is not None

@@ -14,10 +14,17 @@ from underone.data.load import DATASET_NAMES
 from underone.data.locate import cache_folder
 from underone.diffusion import count_evaluations
 from underone.errors import UserError
-from underone.generation import Draw, Precision, Setting, generate_batches, subject
+from underone.generation import (
+    Draw,
+    Precision,
+    Setting,
+    generate_batches,
+    labels_of,
+    subject,
+)
 from underone.metrics import Extractor, Measurement, Reference, Yardstick, measure, measure_batches
 from underone.metrics.extractor import BATCH
-from underone.metrics.measurement import joined
+from underone.metrics.measurement import FloorRecord, joined
 from underone.metrics.neighbours import nearest
 
 OnImages = Callable[[int], object]
@@ -39,7 +46,33 @@ def evaluate_samples(
         )
     size = len(samples) // blocks
     parts = [_part(samples, start, start + size) for start in range(0, len(samples), size)]
-    return joined([measure(part, by, metrics) for part in parts])
+    if any(not _alike(part.labels, parts[0].labels) for part in parts):
+        raise UserError(
+            f"the {blocks} blocks hold other classes than each other, as of samples sorted by "
+            "class: shuffle them, or measure them in one block"
+        )
+    found: list[Measurement] = []
+    for part in parts:
+        known = found[0].floor if found and _same_counts(part.labels, parts[0].labels) else None
+        found.append(measure(part, by, metrics, known))
+    return joined(found)
+
+
+def _same_counts(one: Tensor | None, other: Tensor | None) -> bool:
+    """Whether two sets have as many images of each class, so that their floor is the same."""
+    if one is None or other is None:
+        return one is other
+    return torch.equal(one.sort().values, other.sort().values)
+
+
+def _alike(one: Tensor | None, other: Tensor | None) -> bool:
+    """Whether two parts have nearly as many images of each class, as of one label policy."""
+    if one is None or other is None:
+        return True
+    size = int(max(one.max(), other.max())) + 1
+    difference = (one.bincount(minlength=size) - other.bincount(minlength=size)).abs().max()
+    # Random labels differ by a few standard deviations of a difference of two counts.
+    return float(difference) <= 1 + 5 * (2 * len(one) / size) ** 0.5
 
 
 def _part(samples: SampleSet, start: int, stop: int) -> SampleSet:
@@ -76,14 +109,25 @@ def evaluate_model(
     live: Live, by: Yardstick, metrics: Sequence[str], on_images: OnImages = lambda images: None
 ) -> Measurement:
     """The `metrics` of what a model draws; `on_images` hears of each batch's size."""
-    return joined([_one_draw(live, draw, by, metrics, on_images) for draw in live.draws])
+    found: list[Measurement] = []
+    first = labels_of(live.model, live.setting, live.draw)
+    for draw in live.draws:
+        labels = labels_of(live.model, live.setting, draw)
+        known = found[0].floor if found and _same_counts(labels, first) else None
+        found.append(_one_draw(live, draw, by, metrics, on_images, known))
+    return joined(found)
 
 
 def _one_draw(
-    live: Live, draw: Draw, by: Yardstick, metrics: Sequence[str], on_images: OnImages
+    live: Live,
+    draw: Draw,
+    by: Yardstick,
+    metrics: Sequence[str],
+    on_images: OnImages,
+    known_floor: FloorRecord | None,
 ) -> Measurement:
     model, setting, precision = live.model, live.setting, live.precision
-    labels = None if model.num_classes is None else draw.class_labels(model.num_classes)
+    labels = labels_of(model, setting, draw)
     described = subject(model, setting, draw, precision)
 
     def batches() -> Iterator[Tensor]:
@@ -92,7 +136,15 @@ def _one_draw(
             yield images
 
     with count_evaluations() as counter:
-        measurement = measure_batches(batches(), labels, described, by, metrics)
+        measurement = measure_batches(
+            batches(),
+            labels,
+            described,
+            by,
+            metrics,
+            streamed=live.blocks > 1,
+            known_floor=known_floor,
+        )
     evaluations = {network: total / draw.count for network, total in counter.items()}
     return measurement.model_copy(update={"subject": described | {"evaluations": evaluations}})
 
@@ -122,20 +174,20 @@ def training_images(reference: Reference, root: Path | None = None) -> Dataset:
 def training_features(
     extractor: Extractor, images: Dataset, on_images: OnImages = lambda images: None
 ) -> Tensor:
-    """The features (M, D) of all training images, float16; kept for the next time.
+    """The features (M, D) of all training images, float32; kept for the next time.
 
     They are found again by what decides them, the hashes of images and extractor.
     """
     name = f"{images.sha256[:24]}-{extractor.sha256[:24]}.npz"
     path = cache_folder() / "features" / name
     if path.exists():
-        with suppress(UserError):  # a damaged file is made anew
+        with suppress(UserError, KeyError):  # a damaged file is made anew
             stored = read_arrays(path, {"features"}.intersection, "features", "features")
             on_images(len(images))
             return torch.from_numpy(stored["features"])
     parts = []
     for batch in images.images.split(BATCH):
-        parts.append(extractor(batch).values.to(torch.float16))
+        parts.append(extractor(batch).values)
         on_images(len(batch))
     features = torch.cat(parts)
     write_arrays(path, {"features": features.numpy()})
@@ -153,7 +205,12 @@ def nearest_panel(samples: Tensor, features: Tensor, train: Tensor, images: Tens
     their rows, nearest first, each followed by its `PANEL_NEIGHBOURS` nearest: a copy among the
     samples is in the first rows.
     """
-    found = nearest(features.to(train.dtype), train, count=min(PANEL_NEIGHBOURS, len(train)))
+    if samples.shape[1:] != images.shape[1:]:
+        raise UserError(
+            f"samples are {tuple(samples.shape[1:])} and training images {tuple(images.shape[1:])} "
+            "(channels, height, width): no panel shows both"
+        )
+    found = nearest(features, train, count=min(PANEL_NEIGHBOURS, len(train)))
     rows = found.distances[:, 0].argsort()[:PANEL_ROWS]
     return torch.cat(
         [torch.cat([samples[row : row + 1], images[found.indices[row]]]) for row in rows.tolist()]

@@ -142,11 +142,23 @@ def generate(
         for batch in batches:
             images.append(batch)
             on_images(len(batch))
-    labels = None if model.num_classes is None else draw.class_labels(model.num_classes)
     protocol = subject(model, setting, draw, precision) | {
         "evaluations": {name: total / draw.count for name, total in counter.items()}
     }
+    labels = labels_of(model, setting, draw)
     return SampleSet(torch.cat(images), labels, torch.tensor(draw.keys), protocol)
+
+
+def uses_labels(model: DiffusionModel, setting: Setting) -> bool:
+    """Whether samples are of the classes asked for: not unconditionally, nor at w = -1."""
+    return model.num_classes is not None and setting.guidance != -1
+
+
+def labels_of(model: DiffusionModel, setting: Setting, draw: Draw) -> Tensor | None:
+    """The classes that a draw's samples were asked to be of; None where none was."""
+    if model.num_classes is None or not uses_labels(model, setting):
+        return None
+    return draw.class_labels(model.num_classes)
 
 
 def generate_batches(
@@ -204,7 +216,7 @@ def subject(
         "revision": model.config.network.revision,
         **asdict(setting),
         "guidance_scale": 1 + setting.guidance,
-        "labels": draw.labels,
+        "labels": draw.labels if uses_labels(model, setting) else "none",
         "seed": draw.seed,
         "first": draw.first,
         "precision": "float32" if dtype is None else str(dtype).removeprefix("torch."),

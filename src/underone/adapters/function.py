@@ -3,6 +3,7 @@
 import hashlib
 import inspect
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
@@ -28,7 +29,8 @@ class FunctionExtractor:
     def __call__(self, images: Tensor) -> Features:
         """What the function returns, in float32; a `UserError` where that is of another form."""
         found = self.function(images)
-        values, logits = found if isinstance(found, tuple) else (found, None)
+        pair = found if isinstance(found, tuple) and len(found) == 2 else (found, None)
+        values, logits = pair
         for what in (values,) if logits is None else (values, logits):
             if not isinstance(what, Tensor) or what.ndim != 2 or len(what) != len(images):
                 shape = tuple(getattr(what, "shape", ()))
@@ -36,6 +38,8 @@ class FunctionExtractor:
                     f"{self.name} must return features as a tensor of shape ({len(images)}, D), or "
                     f"a pair of them and logits, got {type(what).__name__} {shape}"
                 )
+        if not values.isfinite().all():
+            raise UserError(f"{self.name} returned features that are NaN or infinite")
         return Features(values.float().cpu(), None if logits is None else logits.float().cpu())
 
 
@@ -58,15 +62,13 @@ def function_extractor(module: str, name: str) -> FunctionExtractor:
     function: Callable[..., Any] = found() if isinstance(found, type) else found
     if isinstance(function, nn.Module):
         function.eval()
-    return FunctionExtractor(title, _identity(module, function), function)
+    return FunctionExtractor(title, _identity(module, name, function), function)
 
 
-def _identity(module: str, function: Callable[..., Any]) -> str:
-    digest = hashlib.sha256()
-    try:
+def _identity(module: str, name: str, function: Callable[..., Any]) -> str:
+    digest = hashlib.sha256(f"{module}:{name}\n".encode())
+    with suppress(OSError, TypeError):  # of a compiled module the name must do
         digest.update(inspect.getsource(import_module(module)).encode())
-    except (OSError, TypeError):  # compiled: its name must do
-        digest.update(module.encode())
     if isinstance(function, nn.Module):
         digest.update(sha256_of(function, {}).encode())
     digest.update(str(getattr(function, "sha256", "")).encode())

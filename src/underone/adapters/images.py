@@ -1,6 +1,20 @@
 """What other people's networks take for images."""
 
+from collections.abc import Callable
+
+import torch
 from torch import Tensor
+
+# Their networks are large: more images at a time would take gigabytes.
+AT_A_TIME = 50
+
+
+def in_parts(
+    images: Tensor, function: Callable[[Tensor], tuple[Tensor, ...]]
+) -> tuple[Tensor, ...]:
+    """What `function` makes of images, a few at a time, joined."""
+    parts = [function(in_colour(part)) for part in images.split(AT_A_TIME)]
+    return tuple(torch.cat(columns).float().cpu() for columns in zip(*parts, strict=True))
 
 
 def in_colour(images: Tensor) -> Tensor:

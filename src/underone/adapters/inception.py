@@ -9,11 +9,21 @@ import torch
 from torch import Tensor, nn
 
 from underone.adapters.identity import sha256_of
-from underone.adapters.images import in_colour
+from underone.adapters.images import in_parts
 from underone.adapters.packages import imported
 from underone.errors import UserError
 from underone.metrics import Features
 
+# What torch's loader and torch-fidelity raise on files of another kind.
+_NO_WEIGHTS = (
+    pickle.UnpicklingError,
+    RuntimeError,
+    ValueError,
+    EOFError,
+    AttributeError,
+    KeyError,
+    TypeError,
+)
 _LAYERS = ("2048", "logits_unbiased")
 
 
@@ -32,8 +42,8 @@ class InceptionExtractor:
     @torch.no_grad()
     def __call__(self, images: Tensor) -> Features:
         """What the network says of uint8 images."""
-        values, logits = self.network(in_colour(images))
-        return Features(values.flatten(1).float().cpu(), logits.float().cpu())
+        values, logits = in_parts(images, self.network)
+        return Features(values.flatten(1), logits)
 
 
 def inception_extractor(weights: str) -> InceptionExtractor:
@@ -57,7 +67,7 @@ def inception_extractor(weights: str) -> InceptionExtractor:
             network = package.FeatureExtractorInceptionV3(
                 "inception", list(_LAYERS), feature_extractor_weights_path=str(copy)
             )
-    except (pickle.UnpicklingError, RuntimeError, ValueError, EOFError, AttributeError) as error:
+    except _NO_WEIGHTS as error:
         reason = str(error).partition("\n")[0]
         raise UserError(f"{path}: no weights of torch-fidelity's Inception: {reason}") from None
     return InceptionExtractor(sha256_of(network, {"layers": _LAYERS, "resize": "tf1"}), network)

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from underone.adapters.identity import sha256_of
-from underone.adapters.images import in_colour
+from underone.adapters.images import in_parts
 from underone.adapters.packages import imported
 from underone.errors import UserError
 from underone.metrics import Features
@@ -28,7 +28,8 @@ class PretrainedExtractor:
     @torch.no_grad()
     def __call__(self, images: Tensor) -> Features:
         """The features of uint8 images, float32."""
-        return Features(self.features(self.prepare(in_colour(images))).float().cpu())
+        (values,) = in_parts(images, lambda part: (self.features(self.prepare(part)),))
+        return Features(values)
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from underone.config import parse
 from underone.errors import UserError
 from underone.files import read_json
 from underone.metrics import (
+    Figure,
     Measurement,
     not_allowed,
     paired_differences,
@@ -64,11 +65,16 @@ def compare(measurements: tuple[Path, ...], allow: tuple[str, ...], as_json: boo
         )
         return
     names = [path.name for path in measurements]
+    if len(set(names)) < len(names):
+        names = [str(path) for path in measurements]
     _show(names, every)
     for name, other in zip(names[1:], every[1:], strict=True):
         pair = f"{names[0]} - {name}"
         extractor = every[0].protocol.extractor.name
-        _show_differences(pair, extractor, paired_differences(every[0], other))
+        differences = paired_differences(every[0], other)
+        if not differences:
+            note(f"{pair}: not compared in pairs, which takes blocks of the same seeds in both")
+        _show_differences(pair, extractor, differences)
     for name, values in allowed.items():
         note(f"allowed to differ: {name}: {', '.join(values)}")
 
@@ -77,7 +83,10 @@ def _show(names: list[str], every: list[Measurement]) -> None:
     extractors = "/".join(dict.fromkeys(m.protocol.extractor.name for m in every))
     grid = table("", "", *names)
     for metric in dict.fromkeys(name for m in every for name in m.figures):
-        grid.add_row(title(metric, extractors), *(_cell(m, metric) for m in every))
+        grid.add_row(title(metric, extractors), *(_cell(m.figures.get(metric)) for m in every))
+        floors = [None if m.floor is None else m.floor.figures.get(metric) for m in every]
+        if any(floors):
+            grid.add_row("  of real images", *map(_cell, floors), style="dim")
     for field in ("sampler", "steps", "grid", "guidance", "seed"):
         column = [str(m.subject.get(field, "")) for m in every]
         if any(column):
@@ -97,8 +106,5 @@ def _show_differences(pair: str, extractor: str, differences: Mapping[str, Compa
     out.print(grid)
 
 
-def _cell(measurement: Measurement, metric: str) -> str:
-    figure = measurement.figures.get(metric)
-    if figure is None:
-        return ""
-    return f"{figure.value:.4f} {spread(figure)}"
+def _cell(figure: Figure | None) -> str:
+    return "" if figure is None else f"{figure.value:.4f} {spread(figure)}"

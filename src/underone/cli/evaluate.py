@@ -1,9 +1,11 @@
 """`underone evaluate`."""
 
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import click
+from click.core import ParameterSource
 from torch import Tensor
 
 from underone.adapters import find_extractor
@@ -17,7 +19,7 @@ from underone.cli.console import (
     print_json,
     table,
 )
-from underone.cli.options import SAMPLING_HELP, sampling_options
+from underone.cli.options import SAMPLING_HELP, SAMPLING_OPTIONS, sampling_options
 from underone.data import SampleSet, read_samples, save_picture, tile
 from underone.errors import UserError
 from underone.evaluation import (
@@ -75,7 +77,7 @@ _MODEL_BLOCKS = 3
     type=click.Path(path_type=Path, dir_okay=False),
     help="A PNG of the samples nearest to training images, with these beside them.",
 )
-@sampling_options
+@sampling_options(count=1000)
 @click.option("--json", "as_json", is_flag=True, help="Print the measurement as JSON.")
 def evaluate(
     samples: str,
@@ -101,51 +103,77 @@ def evaluate(
     """Measure SAMPLES: an .npz of this program or of ADM, a folder of PNGs, or a model.
 
     Of a model, --count samples a block are drawn and measured as they come; the options of sampling
-    are for that alone. Memory grows with their number by the features only (four bytes a
-    dimension), and not at all for fid and fid-held-out.
+    are for that alone. Memory grows with their number by the features only, four bytes a dimension,
+    and of several blocks not at all for fid and fid-held-out.
     """
-    wanted = metric_names(metrics.split(","))
+    named = metrics.split(",")
+    wanted = metric_names(named)
     if panel is not None and panel.suffix.lower() != ".png":
         raise UserError(f"--panel {panel}: end it in .png")
+    if blocks is not None and blocks < 1:
+        raise UserError(f"--blocks must be at least 1, got {blocks}")
     against = find_reference(reference)
-    features = find_extractor(extractor or against.origin.extractor)
-    announce(features)
-    by = Yardstick(
-        features,
-        against,
-        _judge(judge, against) if "consistency" in wanted else None,
-        _train(features, against, root, "memorisation" in metrics or panel is not None)
-        if "memorisation" in wanted or panel is not None
-        else None,
-    )
+    features = _extractor(extractor, against)
+    setting = Setting(sampler, steps, grid, guidance, threshold)
+    draw = Draw(count, seed, first, labels)
+    source: SampleSet | Live
     if is_model(samples):
-        setting = Setting(sampler, steps, grid, guidance, threshold)
-        live = Live(
-            load_model(samples),
-            setting,
-            Draw(count, seed, first, labels),
-            precision,
-            blocks or _MODEL_BLOCKS,
-        )
-        measurement = _of_model(live, by, wanted)
-        drawn = generate(live.model, setting, live.draw).images if panel is not None else None
+        source = Live(load_model(samples), setting, draw, precision, blocks or _MODEL_BLOCKS)
+        check(source.model, setting, draw)
+        announce_revision(source.model)
     else:
-        given = read_samples(Path(samples))
-        measurement = _of_files(given, by, wanted, blocks or 1)
-        drawn = given.images
-    if panel is not None and drawn is not None:
-        _draw_panel(drawn, by, root, panel)
+        _refuse_sampling_options()
+        source = read_samples(Path(samples))
+    judging = "consistency" in wanted
+    by = Yardstick(features, against, _judge(judge, against) if judging else None)
+    if "memorisation" in wanted or panel is not None:
+        required = "memorisation" in named or panel is not None
+        by = replace(by, train=_train(features, against, root, required))
+    measurement = (
+        _of_model(source, by, wanted)
+        if isinstance(source, Live)
+        else _of_files(source, by, wanted, blocks or 1)
+    )
+    _tell_left_out(measurement)
+    if panel is not None:
+        _draw_panel(source, by, root, panel)
     if as_json:
         print_json(measurement.model_dump(mode="json"))
     else:
         show(measurement)
 
 
-def _judge(name: str | None, against: Reference) -> Judge | None:
-    found = load_judge(name) if name is not None else find_judge(against)
-    if found is None:
-        note("consistency is left out: no other classifier of this data is shipped; name a --judge")
+def _extractor(name: str | None, against: Reference) -> Extractor:
+    """The one that is named, else the one the reference says it was made with."""
+    if name is None:
+        try:
+            found = find_extractor(against.origin.extractor)
+        except UserError:
+            raise UserError(
+                f"reference {against.name} was made in the features of "
+                f"{against.origin.extractor}: name that extractor with --extractor"
+            ) from None
+    else:
+        found = find_extractor(name)
+    announce(found)
     return found
+
+
+def _refuse_sampling_options() -> None:
+    """Options that would change nothing are a mistake: samples are measured as they are."""
+    context = click.get_current_context()
+    for name in SAMPLING_OPTIONS:
+        if context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
+            raise UserError(f"--{name} is for a model that draws samples: these are drawn already")
+
+
+def _tell_left_out(measurement: Measurement) -> None:
+    for name in measurement.left_out:
+        note(f"{name} is left out: it needs {METRICS[name].needs}")
+
+
+def _judge(name: str | None, against: Reference) -> Judge | None:
+    return load_judge(name) if name is not None else find_judge(against)
 
 
 def _train(
@@ -154,10 +182,9 @@ def _train(
     """The training images' features; without the images None or, if required, an error."""
     try:
         images = training_images(against, root)
-    except UserError as error:
+    except UserError:
         if required:
             raise
-        note(f"memorisation is left out: {error}")
         return None
     with counted("features of the training images", len(images)) as on_images:
         return training_features(extractor, images, on_images)
@@ -177,8 +204,6 @@ def _of_files(
 
 def _of_model(live: Live, by: Yardstick, metrics: tuple[str, ...]) -> Measurement:
     model, setting = live.model, live.setting
-    check(model, setting, live.draw)
-    announce_revision(model)
     learn_variance(model, setting)
     total = live.draw.count * live.blocks
     seconds = total * setting.evaluations(model) * seconds_per_evaluation(model)
@@ -193,11 +218,22 @@ def _distances(by: Yardstick, count: int, metrics: tuple[str, ...], blocks: int)
     return f", then about {seconds:.0f} s of distances between all of them" if seconds > 1 else ""
 
 
-def _draw_panel(images: Tensor, by: Yardstick, root: Path | None, path: Path) -> None:
+def _draw_panel(source: SampleSet | Live, by: Yardstick, root: Path | None, path: Path) -> None:
     if by.train is None:
         return
-    features = features_of(by.extractor, images).values
-    shown = nearest_panel(images, features, by.train, training_images(by.reference, root).images)
+    if isinstance(source, Live):
+        with counted("the first block again, for the panel", source.draw.count) as on_images:
+            drawn = generate(
+                source.model,
+                source.setting,
+                source.draw,
+                precision=source.precision,
+                on_images=on_images,
+            ).images
+    else:
+        drawn = source.images
+    features = features_of(by.extractor, drawn).values
+    shown = nearest_panel(drawn, features, by.train, training_images(by.reference, root).images)
     save_picture(tile(shown, columns=1 + PANEL_NEIGHBOURS, scale=2), path)
     note(f"{path}: the samples nearest to training images, each beside its {PANEL_NEIGHBOURS}")
 
@@ -230,6 +266,8 @@ def show(measurement: Measurement) -> None:
         f"extractor {protocol.extractor.sha256[:16]}",
         soft_wrap=True,
     )
+    if floor is None:
+        note(f"reference {protocol.reference.name} holds no other real images: no floor is known")
     if measurement.rank_deficient:
         note(
             f"{protocol.count} samples are no more than the features have dimensions: "

@@ -8,7 +8,7 @@ import click
 from underone.diffusion import GRIDS, SAMPLERS, THRESHOLDS
 from underone.generation import ANALYTIC, Draw, Setting
 
-_SETTING, _DRAW = Setting(), Draw(100)
+_SETTING, _DRAW = Setting(), Draw(1)
 AnyCommand = Callable[..., Any]
 
 SAMPLING_HELP = (
@@ -35,7 +35,6 @@ _OPTIONS = (
         help="Bound x0 after guidance: to [-1, 1], by a quantile of its own, or not.",
     ),
     click.option("--labels", default=_DRAW.labels, help="balanced, random, or classes like 0,3,3."),
-    click.option("--count", default=_DRAW.count, help="How many samples."),
     click.option("--seed", default=_DRAW.seed, help="With a sample's index, the key of its noise."),
     click.option("--first", default=_DRAW.first, help="The index of the first sample."),
     click.option(
@@ -47,8 +46,28 @@ _OPTIONS = (
 )
 
 
-def sampling_options(command: AnyCommand) -> AnyCommand:
-    """Give a command the options of `Setting` and `Draw`, and --precision."""
-    for option in reversed(_OPTIONS):
-        command = option(command)
-    return command
+# The names of the options that say how a model is sampled.
+SAMPLING_OPTIONS = (
+    "sampler",
+    "steps",
+    "grid",
+    "guidance",
+    "threshold",
+    "labels",
+    "count",
+    "seed",
+    "first",
+    "precision",
+)
+
+
+def sampling_options(count: int) -> Callable[[AnyCommand], AnyCommand]:
+    """Give a command the options of `Setting` and `Draw`, `count` samples by default, and more."""
+    how_many = click.option("--count", default=count, help="How many samples.")
+
+    def decorated(command: AnyCommand) -> AnyCommand:
+        for option in reversed((*_OPTIONS, how_many)):
+            command = option(command)
+        return command
+
+    return decorated

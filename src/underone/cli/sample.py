@@ -15,7 +15,7 @@ from underone.zoo import load_model
 
 @click.command(epilog=SAMPLING_HELP)
 @click.argument("model")
-@sampling_options
+@sampling_options(count=100)
 @click.option(
     "--out",
     type=click.Path(path_type=Path),

@@ -51,7 +51,7 @@ def train(
     dataset = load_dataset(settings.data, "train", root)
     where = _device(device)
     test = None
-    if settings.kind == "classifier" and "test" in available_splits(settings.data):
+    if settings.kind != "diffusion" and "test" in available_splits(settings.data):
         test = load_dataset(settings.data, "test", root)
     if resuming:
         if steps is not None:

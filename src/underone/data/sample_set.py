@@ -52,6 +52,18 @@ class SampleSet:
     def __len__(self) -> int:
         return len(self.images)
 
+    @property
+    def label_policy(self) -> str:
+        """How classes are represented, as far as labels alone tell: "balanced" within one image.
+
+        Without labels "unrecorded", with other ones "given". What made the samples may know more,
+        and says so in `protocol`.
+        """
+        if self.labels is None:
+            return "unrecorded"
+        counts = self.labels.bincount()
+        return "balanced" if counts.max() - counts.min() <= 1 else "given"
+
     def save_npz(self, path: Path) -> None:
         """Write `images`, `labels`, `seeds` and `protocol` (JSON) atomically; no pickles."""
         tensors = {"images": self.images, "labels": self.labels, "seeds": self.seeds}

@@ -33,7 +33,13 @@ def paired_differences(a: Measurement, b: Measurement) -> dict[str, Comparison]:
     Differences of blocks, not overlapping intervals: what common noise does to both cancels.
     """
     same_seeds = all(a.subject.get(key) == b.subject.get(key) for key in ("seed", "first"))
-    if a.blocks < 2 or a.blocks != b.blocks or a.subject.get("seed") is None or not same_seeds:
+    same_measure = a.protocol.count == b.protocol.count and all(
+        getattr(a.protocol, part).sha256 == getattr(b.protocol, part).sha256
+        for part in ("extractor", "reference")
+    )
+    if a.blocks < 2 or a.blocks != b.blocks or not (same_seeds and same_measure):
+        return {}
+    if a.subject.get("seed") is None:
         return {}
     return {
         name: compare(Blocks(figure.blocks), Blocks(b.figures[name].blocks))

@@ -34,11 +34,6 @@ class Features:
             None if self.labels is None else self.labels[indices],
         )
 
-    def to(self, dtype: torch.dtype) -> "Features":
-        """Values and logits in another precision."""
-        logits = None if self.logits is None else self.logits.to(dtype)
-        return Features(self.values.to(dtype), logits, self.labels)
-
     @classmethod
     def joined(cls, parts: Sequence["Features"]) -> "Features":
         """The features of several batches, one after another, without labels."""

@@ -28,14 +28,18 @@ def floor(by: Yardstick, count: int, labels: Tensor | None, metrics: Sequence[st
 
     As many images of each class are drawn as the samples have, so that the label policy is the
     same: random labels raise FID by themselves. Where fewer are held out, all draws are smaller in
-    proportion; the result says how many they have.
+    proportion; the result says how many they have. None also where that is no two images.
     """
     held_out = by.reference.held_out
     if held_out is None:
         return None
     wanted = [name for name in metrics if METRICS[name].floor]
     draws = _draws(held_out.labels, count, labels, len(held_out))
-    parts = [score(Scored.of(held_out.at(draw)), by, wanted).figures for draw in draws]
+    if len(draws[0]) < 2:
+        return None
+    parts = [
+        score(Scored.of(held_out.at(draw), errors=False), by, wanted).figures for draw in draws
+    ]
     return Floor(mean_figures(parts), len(draws[0]), len(draws))
 
 
@@ -49,8 +53,8 @@ def _draws(
     classes = int(held_out.max()) + 1
     wanted, there = labels.bincount(minlength=classes), held_out.bincount(minlength=classes)
     asked = wanted > 0
-    share = min(1.0, float((there[asked] / wanted[asked]).min()))
-    sizes = (wanted * share).floor().long()
+    scarcest = int(torch.where(asked, there / wanted, torch.inf).argmin())
+    sizes = torch.minimum(wanted, wanted * there[scarcest] // wanted[scarcest])
     draws = max(1, min(MOST_DRAWS, int((there[asked] // sizes[asked].clamp(min=1)).min())))
     generator = np.random.default_rng(0)
     parts: list[list[Tensor]] = [[] for _ in range(draws)]

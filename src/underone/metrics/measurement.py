@@ -2,6 +2,7 @@
 
 import platform
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy
@@ -13,7 +14,7 @@ import underone
 from underone.config import Config
 from underone.data import SampleSet
 from underone.errors import UserError
-from underone.metrics.extractor import BATCH, Extractor, Features
+from underone.metrics.extractor import BATCH, Features
 from underone.metrics.floor import floor
 from underone.metrics.moments import Moments
 from underone.metrics.reference_file import UNRECORDED
@@ -24,9 +25,9 @@ from underone.metrics.scores import (
     Scores,
     in_blocks,
     mean_figures,
-    score,
+    merged,
 )
-from underone.metrics.yardstick import Yardstick
+from underone.metrics.yardstick import Judge, Yardstick
 
 PROTOCOL_VERSION = 2
 
@@ -76,6 +77,7 @@ class Measurement(Config):
 
     `figures` are by metric; `floor` holds those of real images, None where the reference has none;
     `copies` what training images themselves score, where a metric asks for copies.
+    `left_out`: the metrics that were asked for and could not be had.
     `rank_deficient`: there were no more samples than feature dimensions, so that the covariance
     is singular and FID says little. `subject` is what was measured, as its maker recorded it.
     """
@@ -84,6 +86,7 @@ class Measurement(Config):
     rank_deficient: bool
     floor: FloorRecord | None
     copies: dict[str, Figure] = Field(default_factory=dict)
+    left_out: tuple[str, ...] = ()
     protocol: Protocol
     subject: dict[str, Any]
     environment: dict[str, Any]
@@ -99,11 +102,16 @@ class Measurement(Config):
         return max((len(figure.blocks) for figure in self.figures.values()), default=0) or 1
 
 
-def measure(samples: SampleSet, by: Yardstick, metrics: Sequence[str] = ("fid",)) -> Measurement:
-    """The `metrics` of a sample set."""
-    return measure_batches(
-        samples.images.split(BATCH), samples.labels, samples.protocol, by, metrics
-    )
+def measure(
+    samples: SampleSet,
+    by: Yardstick,
+    metrics: Sequence[str] = ("fid",),
+    known_floor: FloorRecord | None = None,
+) -> Measurement:
+    """The `metrics` of a sample set; see `measure_batches`."""
+    subject = {"labels": samples.label_policy} | samples.protocol
+    batches = samples.images.split(BATCH)
+    return measure_batches(batches, samples.labels, subject, by, metrics, known_floor=known_floor)
 
 
 def measure_batches(
@@ -112,33 +120,37 @@ def measure_batches(
     subject: dict[str, Any],
     by: Yardstick,
     metrics: Sequence[str] = ("fid",),
+    *,
+    streamed: bool = False,
+    known_floor: FloorRecord | None = None,
 ) -> Measurement:
     """The `metrics` of images (B, C, H, W) that come in batches, as from a model.
 
-    Memory does not grow with their number, but for metrics that keep the features: N x D float32.
-    `labels` (N,) are all of theirs; `subject` says what they are, its "labels" by which policy.
+    Features are kept, N x D float32, for standard errors and for metrics that compare samples.
+    Where `streamed`, FID goes without its error, and memory does not grow with N unless another
+    metric needs the features. `labels` (N,) are all of theirs; `subject` says what they are, its
+    "labels" by which policy. `known_floor` is that of as many samples of the same classes, measured
+    already.
     """
     judged = any(METRICS[name].judges for name in metrics) and labels is not None
     judge = by.judge if judged else None
-    keep = any(METRICS[name].keeps for name in metrics)
-    images = accumulated(by.extractor, batches, keep, None if judge is None else judge.classifier)
-    count, size = images.moments.count, images.moments.mean.numel()
-    if size != by.reference.mean.numel():
-        raise UserError(
-            f"reference {by.reference.name} has features of {by.reference.mean.numel()} "
-            f"dimensions, but {by.extractor.name} gives {size}: build it again with this extractor"
-        )
+    keep = not streamed or any(METRICS[name].keeps for name in metrics)
+    images = accumulated(by, batches, keep, judge)
+    count = images.moments.count
     if count < 2:
         raise UserError(f"a measurement needs at least 2 samples, got {count}")
     if images.features is not None:
         features = Features(images.features.values, images.features.logits, labels)
-        images = Scored(images.moments, features, images.judged)
-    scores = score(images, by, metrics)
+        images = replace(images, features=features)
+    every = {name: METRICS[name].score(images, by) for name in metrics}
+    scores = merged(list(every.values()))
+    drawn = known_floor or _drawn_floor(by, count, labels, metrics)
     return Measurement(
         figures=scores.figures,
         rank_deficient=images.moments.rank_deficient,
-        floor=_floor(by, count, labels, metrics, scores),
+        floor=_with_controls(drawn, scores, count),
         copies=scores.copies,
+        left_out=tuple(name for name, found in every.items() if not found.figures),
         protocol=Protocol(
             count=count,
             labels=str(subject.get("labels", UNRECORDED)),
@@ -157,43 +169,65 @@ def measure_batches(
 def joined(blocks: Sequence[Measurement]) -> Measurement:
     """One measurement of several disjoint seed blocks, made alike; at least one.
 
-    Its figures are the means over the blocks. N, and with it the floor, is that of one block.
+    Its figures, floor and copies are means over the blocks. N, and with it the floor, is that of
+    one block. Errors within blocks give way to what the blocks say.
     """
     if len(blocks) == 1:
         return blocks[0]
+    floors = [block.floor for block in blocks if block.floor is not None]
+    mean_floor = None
+    if len(floors) == len(blocks):
+        mean_floor = floors[0].model_copy(
+            update={"figures": mean_figures([floor.figures for floor in floors])}
+        )
     return blocks[0].model_copy(
         update={
             "figures": in_blocks([block.figures for block in blocks]),
+            "floor": mean_floor,
             "copies": mean_figures([block.copies for block in blocks]),
             "rank_deficient": any(block.rank_deficient for block in blocks),
         }
     )
 
 
-def _floor(
-    by: Yardstick, count: int, labels: Tensor | None, metrics: Sequence[str], scores: Scores
+def _drawn_floor(
+    by: Yardstick, count: int, labels: Tensor | None, metrics: Sequence[str]
 ) -> FloorRecord | None:
-    """What real images score: drawn as the samples were, or as the metric itself has measured."""
     real = floor(by, count, labels, metrics)
     if real is None:
         return None
-    return FloorRecord(figures=real.figures | scores.real, count=real.count, draws=real.draws)
+    return FloorRecord(figures=real.figures, count=real.count, draws=real.draws)
+
+
+def _with_controls(drawn: FloorRecord | None, scores: Scores, count: int) -> FloorRecord | None:
+    """A floor with what metrics have measured of real images by themselves."""
+    if drawn is None and not scores.real:
+        return None
+    drawn = drawn or FloorRecord(figures={}, count=count, draws=0)
+    return drawn.model_copy(update={"figures": drawn.figures | scores.real})
 
 
 def accumulated(
-    extractor: Extractor, batches: Iterable[Tensor], keep: bool, judge: Extractor | None = None
+    by: Yardstick, batches: Iterable[Tensor], keep: bool, judge: Judge | None
 ) -> Scored:
     """The moments of all batches merged, and their features where they are to be kept."""
+    size = by.reference.mean.numel()
     moments: Moments | None = None
     kept: list[Features] = []
     judged: list[Tensor] = []
     for batch in batches:
-        features = extractor(batch)
+        features = by.extractor(batch)
+        if features.values.shape[1] != size:
+            raise UserError(
+                f"reference {by.reference.name} has features of {size} dimensions, but "
+                f"{by.extractor.name} gives {features.values.shape[1]}: build it again with this "
+                "extractor"
+            )
         found = Moments.of(features.values)
         moments = found if moments is None else moments.merged(found)
         if keep:
             kept.append(features)
-        verdict = None if judge is None else judge(batch).logits
+        verdict = None if judge is None else judge.classifier(batch).logits
         if verdict is not None:
             judged.append(verdict)
     if moments is None:

@@ -7,7 +7,8 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from underone.data import Dataset, balanced_indices
+from underone.data import Dataset
+from underone.errors import UserError
 from underone.metrics.extractor import Extractor, Features, features_of
 from underone.metrics.frechet import Gaussian
 from underone.metrics.kernel import mean_of_pairs
@@ -16,6 +17,8 @@ from underone.metrics.moments import Moments
 
 # Enough for KID and precision/recall, at a few megabytes.
 FEATURES_KEPT = 10_000
+# In standard deviations; float16 then still resolves a hundredth of one.
+_FAR = 16
 
 
 @dataclass(frozen=True)
@@ -50,9 +53,10 @@ class Reference:
     """The features of real images, once for all metrics.
 
     `mean` (D,) and `covariance` (D, D), float64, are over the `count` images of a whole split,
-    `classes` over each of its classes. `features` are of a part of it, its classes balanced, and
-    `held_out` of the other split, which the floor is drawn from; both are float16. Statistics that
-    other programs have written hold the moments only; what needs the rest is then left out.
+    `classes` over each of its classes. `kept` are features of a part of it, its classes in their
+    proportions, in random order, and `kept_held_out` those of the other split, which the floor is
+    drawn from; both as float16 deviations from `centre`. Statistics that other programs have
+    written hold the moments only; what needs the rest is then left out.
     """
 
     origin: Origin
@@ -60,13 +64,18 @@ class Reference:
     mean: Tensor
     covariance: Tensor
     classes: ClassMoments | None = None
-    features: Features | None = None
-    held_out: Features | None = None
+    kept: Features | None = None
+    kept_held_out: Features | None = None
 
     @property
     def name(self) -> str:
         """What it is called."""
         return self.origin.name
+
+    @property
+    def of_training_images(self) -> bool:
+        """Whether it is of the images that models are trained on, and others are held out."""
+        return self.origin.split == "train"
 
     @cached_property
     def gaussian(self) -> Gaussian:
@@ -74,9 +83,26 @@ class Reference:
         return Gaussian(self.mean, self.covariance)
 
     @cached_property
+    def centre(self) -> Tensor:
+        """What kept features are deviations from, (D,); see `centre_of`."""
+        return centre_of(self.mean, self.covariance)
+
+    @cached_property
+    def features(self) -> Features | None:
+        """The features that are kept, float64."""
+        return self._restored(self.kept)
+
+    @cached_property
+    def held_out(self) -> Features | None:
+        """The features of the split held out, float64."""
+        return self._restored(self.kept_held_out)
+
+    @cached_property
     def held_out_gaussian(self) -> Gaussian | None:
-        """The Gaussian of the split that no model was trained on."""
-        return None if self.held_out is None else Gaussian.of(Moments.of(self.held_out.values))
+        """The Gaussian of the split held out; None where that is no two images."""
+        if self.held_out is None or len(self.held_out) < 2:
+            return None
+        return Gaussian.of(Moments.of(self.held_out.values))
 
     @cached_property
     def manifold(self) -> Manifold | None:
@@ -89,18 +115,22 @@ class Reference:
     @cached_property
     def kernel_mean(self) -> float | None:
         """What KID knows of the kept features by themselves."""
-        return None if self.features is None else mean_of_pairs(self.features.values.double())
+        return None if self.features is None else mean_of_pairs(self.features.values)
 
     @cached_property
     def sha256(self) -> str:
-        """The hash of the content, whatever it is called and the file is named."""
+        """The hash of the content, whatever it, its data and its file are called."""
         origin = self.origin
-        told = (origin.data, origin.split, origin.data_sha256, origin.extractor_sha256, self.count)
+        told = (origin.split, origin.data_sha256, origin.extractor_sha256, self.count)
         digest = hashlib.sha256(repr(told).encode())
         for name, tensor in self.tensors().items():
             digest.update(f"{name} {tuple(tensor.shape)}".encode())
             digest.update(tensor.contiguous().numpy().data)
         return digest.hexdigest()
+
+    def as_kept(self, values: Tensor) -> Tensor:
+        """Features (N, D) rounded as the kept ones are, float64."""
+        return deviations(values, self.centre).double() + self.centre
 
     def tensors(self) -> dict[str, Tensor]:
         """All there is of it, by name."""
@@ -111,7 +141,7 @@ class Reference:
                 "class_mu": self.classes.means,
                 "class_sigma": self.classes.covariances,
             }
-        for name, features in (("features", self.features), ("held_out", self.held_out)):
+        for name, features in (("features", self.kept), ("held_out", self.kept_held_out)):
             if features is not None:
                 found |= {
                     name: features.values,
@@ -120,27 +150,62 @@ class Reference:
                 }
         return {name: tensor for name, tensor in found.items() if tensor is not None}
 
+    def _restored(self, kept: Features | None) -> Features | None:
+        if kept is None:
+            return None
+        return Features(kept.values.double() + self.centre, kept.logits, kept.labels)
+
 
 def build_reference(
     name: str, data: Dataset, held_out: Dataset | None, extractor: Extractor
 ) -> Reference:
     """The statistics of a whole split, with the features of another one held out.
 
-    Takes memory for the features of both, N x D float32.
+    Takes memory for the features of both, N x D float32. Fewer than two images, or features that
+    are no finite numbers, are a `UserError`.
     """
+    if len(data) < 2:
+        raise UserError(f"a reference needs at least 2 images, {data.name} has {len(data)}")
     real = features_of(extractor, data.images, data.labels)
     moments = Moments.of(real.values)
-    return Reference(
+    others = None
+    if held_out is not None:
+        others = features_of(extractor, held_out.images, held_out.labels)
+    centre = centre_of(moments.mean, moments.covariance)
+    reference = Reference(
         Origin(name, data.name, data.split, data.sha256, extractor.name, extractor.sha256),
         count=moments.count,
         mean=moments.mean,
         covariance=moments.covariance,
         classes=_class_moments(real, data),
-        features=_kept(real, data),
-        held_out=None
-        if held_out is None
-        else features_of(extractor, held_out.images, held_out.labels).to(torch.float16),
+        kept=_as_deviations(real.at(_part(data)), centre),
+        kept_held_out=None if others is None else _as_deviations(others, centre),
     )
+    for tensor in reference.tensors().values():
+        if not tensor.isfinite().all():
+            raise UserError(
+                f"the features of {extractor.name} are too large to be kept as float16: scale them"
+            )
+    return reference
+
+
+def centre_of(mean: Tensor, covariance: Tensor) -> Tensor:
+    """Where a feature is far from 0 compared with how it varies, its mean, else 0, (D,).
+
+    Rounded to float16, a feature of mean 5000 would lose all of its variation; but of one about 0,
+    zeros and other short numbers should stay what they are.
+    """
+    return torch.where(mean.abs() > _FAR * covariance.diagonal().clamp(min=0).sqrt(), mean, 0.0)
+
+
+def deviations(values: Tensor, centre: Tensor) -> Tensor:
+    """Features (N, D) as they are kept: float16 deviations from a centre."""
+    return (values.double() - centre).to(torch.float16)
+
+
+def _as_deviations(features: Features, centre: Tensor) -> Features:
+    logits = None if features.logits is None else features.logits.to(torch.float16)
+    return Features(deviations(features.values, centre), logits, features.labels)
 
 
 def _class_moments(real: Features, data: Dataset) -> ClassMoments | None:
@@ -156,10 +221,16 @@ def _class_moments(real: Features, data: Dataset) -> ClassMoments | None:
     )
 
 
-def _kept(real: Features, data: Dataset) -> Features:
-    smallest = int(data.labels.bincount(minlength=data.num_classes).min())
-    count = min(FEATURES_KEPT, smallest * data.num_classes)
-    if count == 0:  # a class without images: nothing can be balanced
-        return real.at(torch.arange(min(FEATURES_KEPT, len(real)))).to(torch.float16)
-    kept = balanced_indices(data.labels, data.num_classes, count, seed=0)
-    return real.at(kept).to(torch.float16)
+def _part(data: Dataset) -> Tensor:
+    """The images whose features are kept: as many of each class as its share, in random order."""
+    if len(data) <= FEATURES_KEPT:
+        return _shuffled(torch.arange(len(data)))
+    parts = []
+    for label in range(data.num_classes):
+        members = (data.labels == label).nonzero().flatten()
+        parts.append(_shuffled(members)[: round(FEATURES_KEPT * len(members) / len(data))])
+    return _shuffled(torch.cat(parts))
+
+
+def _shuffled(indices: Tensor) -> Tensor:
+    return indices[torch.randperm(len(indices), generator=torch.Generator().manual_seed(0))]

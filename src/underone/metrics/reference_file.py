@@ -80,8 +80,8 @@ def _reference(arrays: Arrays, path: Path) -> Reference:
         mean=_tensor(arrays["mu"], torch.float64),
         covariance=_tensor(arrays["sigma"], torch.float64),
         classes=classes,
-        features=_features(arrays, "features"),
-        held_out=_features(arrays, "held_out"),
+        kept=_features(arrays, "features"),
+        kept_held_out=_features(arrays, "held_out"),
     )
 
 
@@ -127,7 +127,7 @@ def _check(reference: Reference) -> None:
             "class_mu": (classes, size),
             "class_sigma": (classes, size, size),
         }
-    for name, features in (("features", reference.features), ("held_out", reference.held_out)):
+    for name, features in (("features", reference.kept), ("held_out", reference.kept_held_out)):
         if features is not None:
             count = len(features)
             shapes |= {name: (count, size), f"{name}_labels": (count,)}
@@ -139,7 +139,7 @@ def _check(reference: Reference) -> None:
         if not tensor.isfinite().all():
             raise ValueError(f"{name} holds NaN or infinite values")
     _check_covariance(reference.covariance)
-    for features in (reference.features, reference.held_out):
+    for features in (reference.kept, reference.kept_held_out):
         labels = None if features is None else features.labels
         if labels is not None and labels.bincount().min() == 0:
             raise ValueError("a class has no images")

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Literal
 
+import torch
 from torch import Tensor
 
 from underone.config import Config
@@ -29,8 +30,8 @@ from underone.metrics.moments import Moments
 from underone.metrics.yardstick import Yardstick
 
 KERNEL_BLOCKS = 10
-# FID-infinity extrapolates from subsets of at least so many images.
-LEAST_FOR_INFINITY = 1000
+# FID-infinity needs at least so many images a dimension.
+LEAST_FOR_INFINITY = 4
 
 
 class Figure(Config):
@@ -53,17 +54,19 @@ Figures = dict[str, Figure]
 class Scored:
     """A set of images as metrics see it: its moments, and its features where they were kept.
 
-    `judged` (N, C) are the logits of the judge, where there is one.
+    `judged` (N, C) are the logits of the judge, where there is one. `errors`: whether standard
+    errors are wanted, which may cost more than the figures.
     """
 
     moments: Moments
     features: Features | None = None
     judged: Tensor | None = None
+    errors: bool = True
 
     @classmethod
-    def of(cls, features: Features) -> "Scored":
+    def of(cls, features: Features, errors: bool = True) -> "Scored":
         """From features in memory."""
-        return cls(Moments.of(features.values), features)
+        return cls(Moments.of(features.values), features, errors=errors)
 
     @cached_property
     def gaussian(self) -> Gaussian:
@@ -85,13 +88,14 @@ class Scores:
 
 @dataclass(frozen=True)
 class Metric:
-    """A metric: how it scores images, how its figures read, and what it needs.
+    """A metric: how it scores images, what it needs for that, and how its figures read.
 
     `floor`: real images are scored as the samples are, for comparison. `keeps`: features must be in
     memory. `judges`: it asks the judge.
     """
 
     score: Callable[[Scored, Yardstick], Scores]
+    needs: str
     better: Literal["lower", "higher", "real"]
     floor: bool = True
     keeps: bool = True
@@ -103,21 +107,30 @@ NOTHING = Scores({})
 
 def fid(images: Scored, by: Yardstick) -> Scores:
     """FID against the whole reference, with its standard error where the moments allow it."""
-    gaussian = by.reference.gaussian
-    distance = frechet_distance(images.gaussian, gaussian)
-    error = None
-    if images.features is not None and distance > 0:
-        with suppress(ValueError):  # of moments that are not of full rank none is known
-            error = frechet_standard_error(images.features.values, gaussian)
-    return Scores({"fid": Figure(value=distance, error=error)})
+    return Scores({"fid": _frechet(images, by.reference.gaussian)})
 
 
 def fid_held_out(images: Scored, by: Yardstick) -> Scores:
     """FID against the split that no model was trained on: copying does not lower it."""
-    gaussian = by.reference.held_out_gaussian
-    if gaussian is None:
+    reference = by.reference
+    gaussian, train = reference.held_out_gaussian, reference.features
+    if gaussian is None or train is None or not reference.of_training_images:
         return NOTHING
-    return Scores({"fid-held-out": Figure(value=frechet_distance(images.gaussian, gaussian))})
+    # What training images score here is what copies would: no floor, but the lower end.
+    same_count = Scored.of(train.at(torch.arange(min(images.moments.count, len(train)))))
+    return Scores(
+        {"fid-held-out": _frechet(images, gaussian)},
+        copies={"fid-held-out": Figure(value=frechet_distance(same_count.gaussian, gaussian))},
+    )
+
+
+def _frechet(images: Scored, gaussian: Gaussian) -> Figure:
+    distance = frechet_distance(images.gaussian, gaussian)
+    error = None
+    if images.errors and images.features is not None and distance > 0:
+        with suppress(ValueError):  # of moments that are not of full rank none is known
+            error = frechet_standard_error(images.features.values, gaussian)
+    return Figure(value=distance, error=error)
 
 
 def intra_fid(images: Scored, by: Yardstick) -> Scores:
@@ -125,25 +138,38 @@ def intra_fid(images: Scored, by: Yardstick) -> Scores:
     features, classes = images.features, by.reference.classes
     if features is None or features.labels is None or classes is None:
         return NOTHING
-    with suppress(ValueError):  # where the samples lack a class
-        result = intra_class(features.values, features.labels, dict(enumerate(classes.gaussians)))
-        each = zip(result.classes.tolist(), result.scores.tolist(), strict=True)
-        return Scores(
-            {
-                "intra-fid": Figure(value=result.mean),
-                "intra-fid-weighted": Figure(value=result.weighted_mean),
-                **{f"fid-{label}": Figure(value=score) for label, score in each},
-            }
-        )
-    return NOTHING
+    counts = features.labels.bincount(minlength=len(classes.counts))
+    if len(counts) > len(classes.counts) or counts.min() < 2:
+        return NOTHING
+    result = intra_class(features.values, features.labels, dict(enumerate(classes.gaussians)))
+    each = zip(result.classes.tolist(), result.scores.tolist(), strict=True)
+    return Scores(
+        {
+            "intra-fid": Figure(value=result.mean),
+            "intra-fid-weighted": Figure(value=result.weighted_mean),
+            **{f"fid-{label}": Figure(value=score) for label, score in each},
+        }
+    )
 
 
 def fid_infinity(images: Scored, by: Yardstick) -> Scores:
-    """FID extrapolated to infinitely many samples; the error is the spread of its replicates."""
-    if images.features is None or len(images.features) < LEAST_FOR_INFINITY:
+    """FID extrapolated to infinitely many samples; its error is that of the FID of all of them."""
+    gaussian, size = by.reference.gaussian, images.moments.mean.numel()
+    held_out = by.reference.held_out
+    if images.features is None or len(images.features) < max(20, LEAST_FOR_INFINITY * size):
         return NOTHING
-    result = frechet_infinity(images.features.values, by.reference.gaussian)
-    return Scores({"fid-infinity": Figure(value=result.value, error=result.spread)})
+    error = _frechet(images, gaussian).error
+    value = _extrapolated(images.features.values, gaussian)
+    real = {}
+    if held_out is not None and len(held_out) >= max(20, LEAST_FOR_INFINITY * size):
+        real["fid-infinity"] = Figure(value=_extrapolated(held_out.values, gaussian))
+    return Scores({"fid-infinity": Figure(value=value, error=error)}, real=real)
+
+
+def _extrapolated(features: Tensor, gaussian: Gaussian) -> float:
+    # The bias is linear in 1 / N only well above D samples.
+    smallest = min(max(len(features) // 10, 2 * features.shape[1]), len(features) - 15)
+    return frechet_infinity(features, gaussian, smallest=max(2, smallest)).value
 
 
 def kid(images: Scored, by: Yardstick) -> Scores:
@@ -155,7 +181,10 @@ def kid(images: Scored, by: Yardstick) -> Scores:
     if blocks < 2:
         return NOTHING
     result = kernel_distance_with_error(
-        images.features.values, real.values, blocks=blocks, within_y=by.reference.kernel_mean
+        by.reference.as_kept(images.features.values),
+        real.values,
+        blocks=blocks,
+        within_y=by.reference.kernel_mean,
     )
     return Scores({"kid": Figure(value=result.value, error=result.standard_error)})
 
@@ -164,8 +193,8 @@ def inception(images: Scored, by: Yardstick) -> Scores:
     """The Inception Score in the extractor's own classes, over one split."""
     if images.features is None or images.features.logits is None:
         return NOTHING
-    score = inception_score(images.features.logits, splits=1).mean
-    return Scores({"inception-score": Figure(value=score)})
+    result = inception_score(images.features.logits, splits=1)
+    return Scores({"inception-score": Figure(value=result.mean, error=result.standard_error)})
 
 
 def manifold(images: Scored, by: Yardstick) -> Scores:
@@ -173,7 +202,8 @@ def manifold(images: Scored, by: Yardstick) -> Scores:
     real, features = by.reference.manifold, images.features
     if features is None or real is None or len(features) <= real.squared.shape[1]:
         return NOTHING
-    fake = Manifold.of(features.values, real.squared.shape[1], real.centre)
+    values = by.reference.as_kept(features.values)
+    fake = Manifold.of(values, real.squared.shape[1], real.centre)
     improved, naeem = scores_between(real, fake, [PRECISION_RECALL, DENSITY_COVERAGE])
     return Scores(
         {
@@ -186,14 +216,25 @@ def manifold(images: Scored, by: Yardstick) -> Scores:
 
 
 def consistency(images: Scored, by: Yardstick) -> Scores:
-    """How often the judge sees the class that was asked for, and how often in real images."""
+    """How often the judge sees the class that was asked for, and how often in real images.
+
+    Of these, all that are held out, classes weighted as they were asked for.
+    """
     labels = None if images.features is None else images.features.labels
     if images.judged is None or labels is None or by.judge is None:
         return NOTHING
-    with suppress(ValueError):  # labels the judge does not know
-        result = class_consistency(images.judged, labels, by.judge.real)
-        return Scores(_shares(result.generated), real=_shares(result.real))
-    return NOTHING
+    if labels.max() >= images.judged.shape[1]:
+        return NOTHING
+    result = class_consistency(images.judged, labels, by.judge.real)
+    weights = result.generated.totals
+    real = _shares(result.real)
+    known = [real.get(f"consistency-{label}") for label in range(len(weights))]
+    if all(share is not None or not weight for share, weight in zip(known, weights, strict=True)):
+        weighted = sum(
+            share.value * weight for share, weight in zip(known, weights, strict=True) if share
+        )
+        real["consistency"] = Figure(value=weighted / sum(weights))
+    return Scores(_shares(result.generated), real=real)
 
 
 def _shares(accuracy: ClassAccuracy) -> Figures:
@@ -215,9 +256,12 @@ def copying(images: Scored, by: Yardstick) -> Scores:
     held_out, train = by.reference.held_out, by.train
     if images.features is None or held_out is None or train is None:
         return NOTHING
-    with suppress(ValueError):  # too few samples
+    if not by.reference.of_training_images:
+        return NOTHING
+    as_kept = by.reference.as_kept
+    with suppress(ValueError):  # too few samples for any cell
         found = memorisation(
-            train=train, test=held_out.values, generated=images.features.values.to(train.dtype)
+            train=as_kept(train), test=held_out.values, generated=as_kept(images.features.values)
         )
         columns = {
             "memorised-share": found.memorised_share,
@@ -233,16 +277,33 @@ def copying(images: Scored, by: Yardstick) -> Scores:
 
 
 METRICS: Mapping[str, Metric] = {
-    "fid": Metric(fid, "lower", keeps=False),
-    # Against the held-out split itself, held-out images are no floor; extrapolation needs no N.
-    "fid-held-out": Metric(fid_held_out, "lower", floor=False, keeps=False),
-    "fid-infinity": Metric(fid_infinity, "lower", floor=False),
-    "intra-fid": Metric(intra_fid, "lower"),
-    "kid": Metric(kid, "lower"),
-    "inception-score": Metric(inception, "real"),
-    "manifold": Metric(manifold, "higher"),
-    "consistency": Metric(consistency, "real", floor=False, judges=True),
-    "memorisation": Metric(copying, "real", floor=False),
+    "fid": Metric(fid, "two images", "lower", keeps=False),
+    # Against the held-out split itself, held-out images are no floor.
+    "fid-held-out": Metric(
+        fid_held_out,
+        "a reference of training images that holds features of others",
+        "lower",
+        floor=False,
+        keeps=False,
+    ),
+    "fid-infinity": Metric(
+        fid_infinity, f"{LEAST_FOR_INFINITY} samples a feature dimension", "lower", floor=False
+    ),
+    "intra-fid": Metric(
+        intra_fid, "labels, at least two samples of each of the reference's classes", "lower"
+    ),
+    "kid": Metric(kid, "a reference with features, 4 samples", "lower"),
+    "inception-score": Metric(inception, "an extractor with classes", "real"),
+    "manifold": Metric(manifold, "a reference with features, 6 samples", "higher"),
+    "consistency": Metric(
+        consistency, "labels, and a judge that knows them", "real", floor=False, judges=True
+    ),
+    "memorisation": Metric(
+        copying,
+        "training images, a reference of them with others held out, some hundred samples",
+        "real",
+        floor=False,
+    ),
 }
 
 
@@ -257,7 +318,11 @@ def metric_names(wanted: Iterable[str]) -> tuple[str, ...]:
 
 def score(images: Scored, by: Yardstick, metrics: Sequence[str]) -> Scores:
     """The figures of `metrics`; what the images or the yardstick do not allow is left out."""
-    every = [METRICS[name].score(images, by) for name in metrics]
+    return merged([METRICS[name].score(images, by) for name in metrics])
+
+
+def merged(every: Sequence[Scores]) -> Scores:
+    """All figures together."""
     return Scores(
         {name: figure for scores in every for name, figure in scores.figures.items()},
         {name: figure for scores in every for name, figure in scores.real.items()},

@@ -20,18 +20,24 @@ class Judge:
 
     classifier: Extractor
     real: ClassAccuracy
+    data_sha256: str
 
     @classmethod
     def of(cls, classifier: Extractor, reference: Reference) -> "Judge":
         """A classifier with its own reference, whose held-out images it has looked at already."""
         check_extractor(classifier, reference)
         held_out = reference.held_out
-        if held_out is None or held_out.logits is None or held_out.labels is None:
+        logits, labels = (None, None) if held_out is None else (held_out.logits, held_out.labels)
+        if logits is None or labels is None or not reference.of_training_images:
             raise UserError(
-                f"reference {reference.name} holds no class logits of held-out images: "
-                "a judge is a classifier, and its reference has a held-out split"
+                f"reference {reference.name} holds no class logits of held-out images: a judge is "
+                "a classifier, and its reference is of training images, with others held out"
             )
-        return cls(classifier, ClassAccuracy.of(held_out.logits, held_out.labels))
+        try:
+            real = ClassAccuracy.of(logits, labels)
+        except ValueError as error:
+            raise UserError(f"{classifier.name} is no judge of this data: {error}") from None
+        return cls(classifier, real, reference.origin.data_sha256)
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,7 +45,7 @@ class Yardstick:
     """An extractor, and the real images in its features; `UserError` where they do not belong.
 
     `judge` is what class consistency asks. `train` (M, D) are the features of all training images,
-    which memorisation looks for copies among; float16, as the reference's are.
+    which memorisation looks for copies among.
     """
 
     extractor: Extractor
@@ -49,6 +55,19 @@ class Yardstick:
 
     def __post_init__(self) -> None:
         check_extractor(self.extractor, self.reference)
+        if self.judge is None:
+            return
+        if self.judge.classifier.sha256 == self.extractor.sha256:
+            raise UserError(
+                f"{self.extractor.name} cannot judge what its own features measure: choose another "
+                "classifier's reference as --judge"
+            )
+        data = self.reference.origin.data_sha256
+        if self.reference.of_training_images and self.judge.data_sha256 != data:
+            raise UserError(
+                f"{self.judge.classifier.name} is no judge of {self.reference.origin.data}: it was "
+                "trained on other data"
+            )
 
 
 def check_extractor(extractor: Extractor, reference: Reference) -> None:

@@ -47,6 +47,6 @@ def by_neighbours(features: Tensor, known: Tensor, labels: Tensor) -> Tensor:
     known = torch.nn.functional.normalize(known, dim=1)
     votes = []
     for part in torch.nn.functional.normalize(features, dim=1).split(500):
-        nearest = (part @ known.T).topk(NEIGHBOURS, dim=1).indices
+        nearest = (part @ known.T).topk(min(NEIGHBOURS, len(known)), dim=1).indices
         votes.append(labels[nearest].mode(dim=1).values)
     return torch.cat(votes)

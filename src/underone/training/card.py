@@ -35,6 +35,7 @@ def model_card(name: str, config: CheckpointConfig, scores: dict[str, str]) -> s
     command = (
         f"underone sample {name} --sampler ddim --steps 20 --count 100 --out samples.png"
         if isinstance(config, DiffusionConfig)
-        else f"underone evaluate SAMPLES --reference {data.name} --extractor {name}"
+        else f"underone reference build {data.name} --extractor {name} --out {name}.npz\n"
+        f"underone evaluate SAMPLES --reference {name}.npz"
     )
     return f"# {name}\n\n{what}\n\n| | |\n| --- | --- |\n{table}\n\n```\n{command}\n```\n"
