@@ -26,11 +26,12 @@ from underone.metrics import (
     save_reference,
 )
 from underone.metrics.floor import floor
-from underone.zoo import load_judge, load_yardstick
+from underone.zoo import load_extractor, load_judge, load_yardstick
 
 SLICE = Path(__file__).parent / "data" / "fashion-mnist"
 ALL = tuple(METRICS)
 FEW = 1000
+EXTRACTORS = ("fashion-mnist-classifier", "fashion-mnist-transformer", "fashion-mnist-encoder")
 
 
 @pytest.fixture(scope="module")
@@ -92,8 +93,15 @@ def test_streaming_gives_what_memory_gives_whatever_the_batches(
     for size in (7, 150):
         streamed = measure_batches(images.split(size), None, {}, by)
         assert streamed.fid == pytest.approx(whole.fid, rel=1e-4)
-    one = torch.cat([by.extractor(image[None]).values for image in images[:20]])
-    torch.testing.assert_close(one, by.extractor(images[:20]).values, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", EXTRACTORS)
+def test_features_are_the_same_one_by_one_and_by_the_hundred(name: str, real: Dataset) -> None:
+    model = load_extractor(name).model
+    images = real.images[:500]
+    one, _ = model.features_and_logits(images, batch_size=1)
+    many, _ = model.features_and_logits(images, batch_size=500)
+    assert (one - many).norm() <= 1e-5 * many.norm()
 
 
 def test_on_disk_is_as_in_memory(real: Dataset, by: Yardstick, tmp_path: Path) -> None:
