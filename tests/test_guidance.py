@@ -1,3 +1,7 @@
+import math
+from collections.abc import Callable
+from functools import partial
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -14,6 +18,7 @@ from helpers import (
 )
 from underone.conformance.oracles import plane_mixture
 from underone.diffusion import (
+    AdaptiveProjected,
     ClassifierFree,
     Clipped,
     Data,
@@ -22,8 +27,10 @@ from underone.diffusion import (
     NetworkDenoiser,
     Noise,
     Prediction,
+    Rescaled,
     Schedule,
     Velocity,
+    branches,
     count_evaluations,
     node_at,
 )
@@ -32,6 +39,15 @@ SCHEDULE = LinearBeta()
 HALF = node_at(SCHEDULE, float64(0.5))
 LABEL = torch.tensor([0, 2, 1, 1])
 NULL = torch.full_like(LABEL, 3)
+
+# Every form of it, for what they have in common: (denoiser, w, null label) -> guided.
+FORMS: dict[str, Callable[[Denoiser, float, int], Denoiser]] = {
+    "plain": ClassifierFree,
+    "rescaled": partial(Rescaled, phi=0.7),
+    "projected": AdaptiveProjected,
+    "projected within": partial(AdaptiveProjected, eta=0.5, radius=0.1),
+}
+each_form = pytest.mark.parametrize("form", FORMS.values(), ids=FORMS.keys())
 
 
 class Labelled(nn.Module):
@@ -51,19 +67,25 @@ def smooth(name: str = "model") -> NetworkDenoiser:
     return NetworkDenoiser(SmoothNetwork().double(), SCHEDULE, Velocity(), name=name)
 
 
+@each_form
 @pytest.mark.parametrize(("weight", "label"), [(0, LABEL), (-1, NULL), (0.0, LABEL), (-1.0, NULL)])
-def test_weights_0_and_minus_1_are_bitwise_the_model_itself(weight: float, label: Tensor) -> None:
+def test_weights_0_and_minus_1_are_bitwise_the_model_itself(
+    form: Callable[[Denoiser, float, int], Denoiser], weight: float, label: Tensor
+) -> None:
     x = normal(4, 1, 8, 8)
     with torch.no_grad(), count_evaluations() as evaluations:
-        guided = ClassifierFree(smooth("guided"), weight, null_label=3)(x, HALF, LABEL)
+        guided = form(smooth("guided"), weight, 3)(x, HALF, LABEL)
         alone = smooth("alone")(x, HALF, label)
     assert torch.equal(guided, alone)
     assert evaluations == {"guided": 4, "alone": 4}
 
 
+@each_form
 @pytest.mark.parametrize("weight", [-1.5, -0.5, 1e-3, 1, 7.5])
-def test_other_weights_cost_two_evaluations_an_image(weight: float) -> None:
-    denoiser = ClassifierFree(smooth("guided"), weight, null_label=3)
+def test_other_weights_cost_two_evaluations_an_image(
+    form: Callable[[Denoiser, float, int], Denoiser], weight: float
+) -> None:
+    denoiser = form(smooth("guided"), weight, 3)
     with torch.no_grad(), count_evaluations() as outer:
         denoiser(normal(4, 1, 8, 8), HALF, LABEL)
         with count_evaluations() as inner:
@@ -134,9 +156,12 @@ def test_guidance_climbs_the_log_probability_of_the_class(
     torch.testing.assert_close(guided, expected, rtol=1e-9, atol=1e-9)
 
 
+@each_form
 @pytest.mark.parametrize("weight", [-1.0, 0.0, 2.0])
-def test_every_row_may_have_its_own_node(weight: float) -> None:
-    denoiser = ClassifierFree(plane_mixture(SCHEDULE), weight, null_label=3)
+def test_every_row_may_have_its_own_node(
+    form: Callable[[Denoiser, float, int], Denoiser], weight: float
+) -> None:
+    denoiser = form(plane_mixture(SCHEDULE), weight, 3)
     times, x = float64([1, 200, 700, 1000]) / 1000, normal(4, 2)
     together = denoiser(x, node_at(SCHEDULE, times), LABEL)
     for row in range(4):
@@ -167,5 +192,143 @@ def test_the_estimate_is_affine_in_the_weight(weight: float) -> None:
     torch.testing.assert_close(here, at_0 + weight * (at_1 - at_0), rtol=1e-10, atol=1e-10)
 
 
-def test_the_schedule_is_that_of_the_wrapped_denoiser() -> None:
-    assert ClassifierFree(smooth(), 1, null_label=3).schedule is SCHEDULE
+@each_form
+def test_the_schedule_is_that_of_the_wrapped_denoiser(
+    form: Callable[[Denoiser, float, int], Denoiser],
+) -> None:
+    assert form(smooth(), 1, 3).schedule is SCHEDULE
+
+
+@each_form
+def test_the_precision_of_x_is_kept(form: Callable[[Denoiser, float, int], Denoiser]) -> None:
+    denoiser, x = form(plane_mixture(SCHEDULE), 2, 3), normal(4, 2)
+    for node in (HALF, node_at(SCHEDULE, float64([1, 200, 700, 1000]) / 1000)):
+        x0 = denoiser(x.float(), node, LABEL)
+        assert x0.dtype == torch.float32
+        torch.testing.assert_close(x0.double(), denoiser(x, node, LABEL), rtol=1e-4, atol=1e-4)
+
+
+@each_form
+@pytest.mark.parametrize("weight", [math.nan, math.inf, -math.inf])
+def test_a_weight_that_is_no_finite_number_is_refused(
+    form: Callable[[Denoiser, float, int], Denoiser], weight: float
+) -> None:
+    with pytest.raises(ValueError, match="must be a finite number"):
+        form(smooth(), weight, 3)
+
+
+def both(x: Tensor) -> tuple[Tensor, Tensor]:
+    """The two branches of `smooth`, one after the other."""
+    return smooth()(x, HALF, LABEL), smooth()(x, HALF, NULL)
+
+
+@torch.no_grad()
+def test_both_branches_come_from_one_batch() -> None:
+    x = normal(4, 1, 8, 8)
+    with count_evaluations() as evaluations:
+        together = branches(smooth("once"), x, HALF, LABEL, 3)
+    assert evaluations == {"once": 8}
+    for branch, alone in zip(together, both(x), strict=True):
+        torch.testing.assert_close(branch, alone, rtol=0, atol=1e-12)
+
+
+@torch.no_grad()
+def test_rescaling_by_0_is_bitwise_plain_guidance() -> None:
+    x = normal(4, 1, 8, 8)
+    plain = ClassifierFree(smooth(), 4, 3)(x, HALF, LABEL)
+    assert torch.equal(Rescaled(smooth(), 4, 3, phi=0)(x, HALF, LABEL), plain)
+    assert not torch.equal(Rescaled(smooth(), 4, 3, phi=0.1)(x, HALF, LABEL), plain)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("phi", [0.3, 1.0])
+def test_rescaling_brings_each_sample_to_the_spread_of_its_conditional(phi: float) -> None:
+    x = normal(4, 1, 8, 8) * float64([0.5, 1, 2, 4])[:, None, None, None]
+    plain = ClassifierFree(smooth(), 30, 3)(x, HALF, LABEL)
+    rescaled = Rescaled(smooth(), 30, 3, phi=phi)(x, HALF, LABEL)
+    conditional, _ = both(x)
+    wanted, guided, got = (x0.flatten(1).std(1) for x0 in (conditional, plain, rescaled))
+    assert ((guided - wanted).abs() > 1e-3 * wanted).all()
+    torch.testing.assert_close(got, phi * wanted + (1 - phi) * guided, rtol=1e-12, atol=0)
+    # One factor a sample: the image itself is the same.
+    torch.testing.assert_close(
+        rescaled / got[:, None, None, None], plain / guided[:, None, None, None]
+    )
+
+
+def test_rescaling_leaves_constant_images_as_they_are() -> None:
+    inner = NetworkDenoiser(Labelled(1, 2, 4, 0), SCHEDULE, Data())
+    x0 = Rescaled(inner, 1, 3, phi=1.0)(normal(4, 2), HALF, LABEL)
+    assert x0.tolist() == [[2, 2], [8, 8], [4, 4], [4, 4]]
+
+
+@torch.no_grad()
+def test_projection_that_keeps_all_is_bitwise_plain_guidance() -> None:
+    x = normal(4, 1, 8, 8)
+    plain = ClassifierFree(smooth(), 4, 3)(x, HALF, LABEL)
+    assert torch.equal(AdaptiveProjected(smooth(), 4, 3, eta=1)(x, HALF, LABEL), plain)
+    # The same by the long way round: a radius that binds nothing.
+    projected = AdaptiveProjected(smooth(), 4, 3, eta=1, radius=1e6)(x, HALF, LABEL)
+    torch.testing.assert_close(projected, plain, rtol=0, atol=1e-12)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("radius", [None, 0.05])
+@pytest.mark.parametrize("eta", [0.0, 0.25, 1.0])
+def test_projection_keeps_a_share_eta_of_the_parallel_part(
+    eta: float, radius: float | None
+) -> None:
+    x, weight = normal(4, 1, 8, 8), 4
+    guided = AdaptiveProjected(smooth(), weight, 3, eta=eta, radius=radius)(x, HALF, LABEL)
+    conditional, unconditional = (branch.flatten(1) for branch in both(x))
+    difference = conditional - unconditional
+    if radius is not None:
+        assert (difference.norm(dim=1) > radius).all()
+        difference *= radius / difference.norm(dim=1, keepdim=True)
+    moved = (guided.flatten(1) - conditional) / weight
+    length = conditional.norm(dim=1)
+    full, kept = ((d * conditional).sum(1) / length for d in (difference, moved))
+    assert (full.abs() > 1e-3).all()
+    torch.testing.assert_close(kept, eta * full, rtol=1e-9, atol=1e-12)
+    # What is orthogonal to the conditional estimate is kept whole.
+    across = [
+        d - ((d * conditional).sum(1) / length**2)[:, None] * conditional
+        for d in (difference, moved)
+    ]
+    torch.testing.assert_close(across[1], across[0], rtol=0, atol=1e-12)
+
+
+@torch.no_grad()
+def test_no_sample_moves_further_than_the_radius_times_the_weight() -> None:
+    x = normal(4, 1, 8, 8)
+    conditional, unconditional = (branch.flatten(1) for branch in both(x))
+    norms = (conditional - unconditional).norm(dim=1)
+    radius = norms.sort().values[1:3].mean().item()  # binds for two samples of the four
+    guided = AdaptiveProjected(smooth(), 4, 3, eta=1, radius=radius)(x, HALF, LABEL).flatten(1)
+    moved = (guided - conditional).norm(dim=1) / 4
+    torch.testing.assert_close(moved, norms.clamp(max=radius), rtol=1e-9, atol=0)
+
+
+def test_projection_survives_branches_that_agree_and_estimates_of_zero() -> None:
+    inner = NetworkDenoiser(Labelled(0, 1, 2, 1), SCHEDULE, Data())
+    x0 = AdaptiveProjected(inner, 2, 3, radius=10.0)(normal(3, 2), HALF, torch.arange(3))
+    # D_c = 0 has no direction to project on; D_c = D_null moves nothing; 2 against 1 is parallel.
+    torch.testing.assert_close(x0, float64([[-2, -2], [1, 1], [2, 2]]), rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("phi", [-0.1, 1.1, math.nan])
+def test_a_share_outside_0_and_1_is_refused(phi: float) -> None:
+    with pytest.raises(ValueError, match=r"phi of rescaling must lie in \[0, 1\]"):
+        Rescaled(smooth(), 1, 3, phi=phi)
+
+
+@pytest.mark.parametrize("radius", [0.0, -1.0, math.nan])
+def test_a_radius_that_is_not_above_0_is_refused(radius: float) -> None:
+    with pytest.raises(ValueError, match="radius must be above 0"):
+        AdaptiveProjected(smooth(), 1, 3, radius=radius)
+
+
+@pytest.mark.parametrize("eta", [math.inf, math.nan])
+def test_a_parallel_share_that_is_no_finite_number_is_refused(eta: float) -> None:
+    with pytest.raises(ValueError, match="eta must be a finite number"):
+        AdaptiveProjected(smooth(), 1, 3, eta=eta)

@@ -2,6 +2,8 @@
 
 from collections.abc import Callable
 
+from underone.diffusion.autoguidance import Autoguidance
+from underone.diffusion.classifier_guidance import Classifier, ClassifierGuidance
 from underone.diffusion.denoiser import (
     Bound,
     Clipped,
@@ -22,7 +24,8 @@ from underone.diffusion.grid import (
     Uniform,
     nodes,
 )
-from underone.diffusion.guidance import ClassifierFree
+from underone.diffusion.guidance import AdaptiveProjected, ClassifierFree, Rescaled, branches
+from underone.diffusion.interval import Interval
 from underone.diffusion.node import Estimate, Node, Schedule, node_at
 from underone.diffusion.noise import NoiseStreams
 from underone.diffusion.prediction import Data, Noise, Prediction, Velocity
@@ -71,11 +74,15 @@ __all__ = [
     "RK45",
     "SAMPLERS",
     "THRESHOLDS",
+    "AdaptiveProjected",
     "AnalyticDDPM",
     "AnnealedLangevin",
+    "Autoguidance",
     "Batch",
     "Bound",
+    "Classifier",
     "ClassifierFree",
+    "ClassifierGuidance",
     "Clipped",
     "Cosine",
     "DPMSolver",
@@ -87,6 +94,7 @@ __all__ = [
     "Explicit",
     "Grid",
     "Heun",
+    "Interval",
     "Karras",
     "LinearBeta",
     "Linspace",
@@ -99,6 +107,7 @@ __all__ = [
     "Prediction",
     "PredictorCorrector",
     "Quadratic",
+    "Rescaled",
     "SASolver",
     "Sampler",
     "Schedule",
@@ -107,6 +116,7 @@ __all__ = [
     "UniPC",
     "Uniform",
     "Velocity",
+    "branches",
     "count_evaluations",
     "integrate",
     "node_at",
