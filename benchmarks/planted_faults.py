@@ -7,7 +7,7 @@ varies by itself: a fault counts as seen where a figure leaves their 95 % predic
 mean +- 4.303 sqrt(1 + 1/3) sd (Student's t with 2 degrees of freedom). Of figures that are no
 different from real images' one in twenty leaves it by chance.
 
-    python benchmarks/planted_faults.py          measure, about 15 minutes; write the JSON
+    python benchmarks/planted_faults.py          measure, about 5 minutes; write the JSON
     python benchmarks/planted_faults.py table    print the table of what was measured
 """
 
@@ -41,7 +41,7 @@ COLUMNS = {
     "fid": ("FID", 3),
     "fid-held-out": ("FID, held out", 3),
     "intra-fid": ("intra-FID", 3),
-    "kid": ("KID", 4),
+    "kid": ("KID", 5),
     "inception-score": ("IS", 2),
     "precision": ("precision", 3),
     "recall": ("recall", 3),

@@ -118,7 +118,7 @@ def test_seed_blocks_are_of_other_samples_and_paired(
     assert status == 0
     assert "one.json - two.json" in out
     status, out, _ = run("evaluate", model, "--steps", 1, "--count", 10, "--blocks", 3, *against)
-    assert "sd of 3 blocks; minimum" in out
+    assert "minimum" in out
     assert "3 x 10 samples" in out
     npz = tmp_path / "samples.npz"
     run("sample", model, "--steps", 2, "--count", 30, "--out", npz)

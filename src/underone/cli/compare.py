@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from underone.cli.console import note, out, print_json, table
-from underone.cli.evaluate import spread, title
+from underone.cli.evaluate import spread, titled
 from underone.config import parse
 from underone.errors import UserError
 from underone.files import read_json
@@ -82,11 +82,13 @@ def compare(measurements: tuple[Path, ...], allow: tuple[str, ...], as_json: boo
 def _show(names: list[str], every: list[Measurement]) -> None:
     extractors = "/".join(dict.fromkeys(m.protocol.extractor.name for m in every))
     grid = table("", "", *names)
-    for metric in dict.fromkeys(name for m in every for name in m.figures):
-        grid.add_row(title(metric, extractors), *(_cell(m.figures.get(metric)) for m in every))
+    metrics = dict.fromkeys(name for m in every for name in m.figures)
+    for metric, row in titled(metrics, extractors):
+        grid.add_row(row, *(_cell(m.figures.get(metric), m.blocks) for m in every))
         floors = [None if m.floor is None else m.floor.figures.get(metric) for m in every]
         if any(floors):
-            grid.add_row("  of real images", *map(_cell, floors), style="dim")
+            cells = ("" if floor is None else f"{floor.value:.4f}" for floor in floors)
+            grid.add_row("    of real images", *cells, style="dim")
     for field in ("sampler", "steps", "grid", "guidance", "seed"):
         column = [str(m.subject.get(field, "")) for m in every]
         if any(column):
@@ -99,12 +101,16 @@ def _show_differences(pair: str, extractor: str, differences: Mapping[str, Compa
         return
     out.print()
     grid = table("", pair, "difference", "95 %", "")
-    for metric, found in differences.items():
+    for metric, row in titled(differences, extractor):
+        if metric not in differences:
+            continue
+        found = differences[metric]
         verdict = str(found.verdict).replace("A", "the first").replace("B", "the second")
         interval = f"{found.interval.low:.4f} to {found.interval.high:.4f}"
-        grid.add_row(title(metric, extractor), f"{found.difference:.4f}", interval, verdict)
+        grid.add_row(row, f"{found.difference:.4f}", interval, verdict)
     out.print(grid)
 
 
-def _cell(figure: Figure | None) -> str:
-    return "" if figure is None else f"{figure.value:.4f} {spread(figure)}"
+def _cell(figure: Figure | None, blocks: int) -> str:
+    value, error, *_ = spread(figure, blocks)
+    return f"{value} ± {error}" if blocks > 1 and value else f"{value} {error}".rstrip()

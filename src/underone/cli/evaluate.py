@@ -1,6 +1,7 @@
 """`underone evaluate`."""
 
 import time
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -240,34 +241,34 @@ def _draw_panel(source: SampleSet | Live, by: Yardstick, root: Path | None, path
 
 def show(measurement: Measurement) -> None:
     """The figures, each with its error, its floor and its copies, and their protocol."""
-    protocol, floor = measurement.protocol, measurement.floor
-    grid = table(
-        "",
-        "",
-        "value",
-        _uncertainty(measurement),
-        *([f"{floor.count:,} real images"] if floor is not None else []),
-        *(["training images"] if measurement.copies else []),
-    )
-    for name, figure in measurement.figures.items():
+    protocol, floor, blocks = measurement.protocol, measurement.floor, measurement.blocks
+    real = {} if floor is None else floor.figures
+    copies = measurement.copies
+    columns = ["value", "error"] if blocks == 1 else ["mean", "sd", "minimum"]
+    grid = table("", "", *columns, *(["real"] if real else []), *(["copies"] if copies else []))
+    for name, row in titled(measurement.figures, protocol.extractor.name):
         grid.add_row(
-            title(name, protocol.extractor.name),
-            f"{figure.value:.4f}",
-            spread(figure),
-            *([_value(floor.figures.get(name))] if floor is not None else []),
-            *([_value(measurement.copies.get(name))] if measurement.copies else []),
+            row,
+            *spread(measurement.figures.get(name), blocks),
+            *([_value(real.get(name))] if real else []),
+            *([_value(copies.get(name))] if copies else []),
         )
     out.print(grid)
+    _show_classes(measurement, real)
     count = f"{protocol.reference_count:,}, " if protocol.reference_count else ""
-    blocks = f"{measurement.blocks} x " if measurement.blocks > 1 else ""
+    times = f"{blocks} x " if blocks > 1 else ""
     out.print(
-        f"{blocks}{protocol.count:,} samples, labels {protocol.labels}; reference "
+        f"{times}{protocol.count:,} samples, labels {protocol.labels}; reference "
         f"{protocol.reference.name} ({count}{protocol.reference_split}), "
         f"extractor {protocol.extractor.sha256[:16]}",
         soft_wrap=True,
     )
     if floor is None:
         note(f"reference {protocol.reference.name} holds no other real images: no floor is known")
+    elif floor.draws:
+        out.print(f"real: {floor.count:,} held-out images, mean of {floor.draws} draws")
+    if copies:
+        out.print("copies: as many training images in the place of samples")
     if measurement.rank_deficient:
         note(
             f"{protocol.count} samples are no more than the features have dimensions: "
@@ -275,31 +276,66 @@ def show(measurement: Measurement) -> None:
         )
 
 
-def _uncertainty(measurement: Measurement) -> str:
-    if measurement.blocks > 1:
-        return f"sd of {measurement.blocks} blocks; minimum"
-    return "standard error, or 95 %"
+def _show_classes(measurement: Measurement, real: Mapping[str, Figure]) -> None:
+    """What is known of each class, a row a class."""
+    figures, extractor = measurement.figures, measurement.protocol.extractor.name
+    kinds = {"fid": f"FID@{extractor}", "consistency": "consistency"}
+    found = {kind: title for kind, title in kinds.items() if f"{kind}-0" in figures}
+    if not found:
+        return
+    grid = table("", "class", *(part for title in found.values() for part in (title, "real")))
+    labels = sorted(int(name.rpartition("-")[2]) for name in figures if _is_of_a_class(name))
+    for label in dict.fromkeys(labels):
+        cells = [
+            _value(where.get(f"{kind}-{label}")) for kind in found for where in (figures, real)
+        ]
+        grid.add_row(str(label), *cells)
+    out.print()
+    out.print(grid)
 
 
-def spread(figure: Figure) -> str:
-    """How sure a figure is: over blocks, else by its error or interval, else unknown."""
-    if figure.blocks:
-        blocks = Blocks(figure.blocks)
-        return f"± {blocks.standard_deviation:.4f}; {blocks.minimum:.4f}"
+def titled(figures: Collection[str], extractor: str) -> list[tuple[str, str]]:
+    """The figures of all classes with their rows' titles; those of FID under "FID@extractor"."""
+    names = [name for name in figures if not _is_of_a_class(name)]
+    family = [name for name in names if name in _FID_FAMILY]
+    head = [("fid", f"FID@{extractor}")] if family else []
+    members = [(name, f"  {_FID_FAMILY[name]}") for name in family if name != "fid"]
+    others = [name for name in names if name not in family]
+    return [*head, *members, *((name, _PLAIN.get(name, name)) for name in others)]
+
+
+_FID_FAMILY = {
+    "fid": "",
+    "fid-held-out": "against held-out images",
+    "fid-infinity": "at infinite N",
+    "intra-fid": "within classes",
+    "intra-fid-weighted": "within classes, weighted",
+}
+_PLAIN = {
+    "kid": "KID",
+    "inception-score": "Inception Score",
+    "memorised-share": "memorised share",
+    "authentic-percent": "AuthPct",
+    "data-copying": "C_T",
+}
+
+
+def _is_of_a_class(name: str) -> bool:
+    return name.rpartition("-")[2].isdigit()
+
+
+def spread(figure: Figure | None, blocks: int) -> tuple[str, ...]:
+    """A figure, and how sure it is: over blocks, else by its error or interval, else unknown."""
+    if figure is None:
+        return ("",) * (2 if blocks == 1 else 3)
+    value = f"{figure.value:.4f}"
+    if blocks > 1:
+        several = Blocks(figure.blocks)
+        return value, f"{several.standard_deviation:.4f}", f"{several.minimum:.4f}"
     if figure.interval is not None:
-        return "{:.4f} to {:.4f}".format(*figure.interval)
-    return "" if figure.error is None else f"± {figure.error:.4f}"
+        return value, "{:.4f} to {:.4f}".format(*figure.interval)
+    return value, "" if figure.error is None else f"± {figure.error:.4f}"
 
 
 def _value(figure: Figure | None) -> str:
     return "" if figure is None else f"{figure.value:.4f}"
-
-
-def title(metric: str, extractor: str) -> str:
-    """A figure's name for people: "FID@classifier", "FID@classifier of class 3"."""
-    name, _, label = metric.rpartition("-")
-    if label.isdigit():
-        return f"{title(name, extractor)} of class {label}"
-    plain = metric.replace("fid", "FID").replace("kid", "KID").replace("-", " ")
-    # The judge looks at images itself, not at features.
-    return plain if metric == "consistency" else f"{plain}@{extractor}"
