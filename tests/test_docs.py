@@ -38,9 +38,13 @@ def test_there_are_commands_to_check() -> None:
 
 @pytest.mark.parametrize("line", commands())
 def test_every_command_shown_is_understood(line: str) -> None:
-    name, *arguments = shlex.split(line, comments=True)[1:]
-    command = underone_command.commands[name]
-    context = command.make_context(name, arguments, parent=click.Context(underone_command))
+    _, *arguments = shlex.split(line.partition(" > ")[0], comments=True)
+    command: click.Command = underone_command
+    context = click.Context(command)
+    while isinstance(command, click.Group):
+        name, *arguments = arguments
+        command = command.commands[name]
+    context = command.make_context(name, arguments, parent=context)
     assert not context.args
 
 

@@ -78,7 +78,7 @@ def test_every_metric_of_real_images_is_about_its_floor(real: Dataset, by: Yards
     for name in ("fid", "intra-fid", "inception-score", "precision", "recall", "density"):
         assert found[name] == pytest.approx(floor.figures[name].value, rel=0.5), name
     assert {f"fid-{label}" for label in range(10)} <= found.keys()
-    assert found["fid-infinity"] < found["fid"]
+    assert result.left_out == ("fid-infinity",)  # of less than four images a dimension
     assert abs(found["kid"]) < 5 * (result.figures["kid"].error or 0)
     assert 0 < (result.figures["fid"].error or 0) < found["fid"]
     assert found["fid-held-out"] < found["fid"]  # it is a part of what is held out
@@ -176,7 +176,8 @@ def test_the_moments_of_other_programs_are_read_and_ours_by_them(
     bare = measure(samples, Yardstick(pixels, theirs), ALL)
     assert bare.fid == ours.fid
     assert bare.floor is None
-    assert "kid" not in bare.figures
+    assert bare.figures.keys() == {"fid", "fid-infinity"}
+    assert ours.figures["fid-infinity"].value < ours.fid
     assert bare.protocol.reference_split == "unrecorded"
     assert bare.protocol.reference.sha256 != ours.protocol.reference.sha256
 
@@ -280,7 +281,10 @@ def test_consistency_stands_beside_that_of_real_images_of_the_same_classes(
     there = result.floor.figures
     assert there["consistency"].value == pytest.approx(there["consistency-6"].value)
     low, high = result.figures["consistency"].interval or (0, 0)
-    assert low < there["consistency"].value < high
+    assert low < result.figures["consistency"].value < high
+    assert result.figures["consistency"].value == pytest.approx(
+        there["consistency"].value, abs=0.15
+    )
     assert result.protocol.judge is not None
 
 
@@ -302,7 +306,8 @@ def test_copies_show_beside_both_controls(real: Dataset, by: Yardstick) -> None:
     assert copies.figures["memorised-share"].value == 1
     assert copies.copies["memorised-share"].value == 1
     assert copies.floor is not None
-    assert copies.floor.figures["memorised-share"].value < 0.05
+    # A tenth of the images that are held out are these very images.
+    assert copies.floor.figures["memorised-share"].value == pytest.approx(0.1, abs=0.03)
 
 
 def test_a_floor_of_few_held_out_images_is_as_large_as_it_can_be(real: Dataset) -> None:

@@ -110,7 +110,8 @@ def test_results_carry_protocol_floor_and_counted_evaluations(finished_guide: Gu
         branches = 1 if result.setting.guidance in (0, -1) else 2
         assert result.evaluations == branches * result.setting.steps
         assert result.measurement.protocol.count == 20
-        assert result.measurement.protocol.labels == "balanced"
+        policy = "none" if result.setting.guidance == -1 else "balanced"
+        assert result.measurement.protocol.labels == policy
         assert result.measurement.rank_deficient
         assert 0 < result.floor.fid < result.measurement.fid < 1000
         assert result.measurement.subject["sampler"] == result.setting.sampler
