@@ -1,30 +1,15 @@
 """FID beside the packages that others measure it with: equal, or right where they are wrong."""
 
-from collections.abc import Callable
-
 import numpy as np
 import pytest
 import scipy.linalg
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 import extended_precision as precise
-import peers
+from peer_frechet import Peer, clean_fid, pytorch_fid, torch_fidelity, torchmetrics
 from underone.metrics import Gaussian, Moments, frechet_distance
 from underone.metrics.frechet import root_error
-
-Peer = Callable[[Tensor, Tensor], float]
-
-
-class Identity(nn.Module):
-    """A feature extractor for torchmetrics that is given features already."""
-
-    def __init__(self, num_features: int) -> None:
-        super().__init__()
-        self.num_features = num_features
-
-    def forward(self, features: Tensor) -> Tensor:
-        return features
 
 
 def ours(x: Tensor, y: Tensor) -> float:
@@ -35,42 +20,13 @@ def ours_of_features(x: Tensor, y: Tensor) -> float:
     return frechet_distance(Gaussian.of_features(x), Gaussian.of_features(y))
 
 
-def torch_fidelity(x: Tensor, y: Tensor) -> float:
-    fid = peers.import_torch_fidelity().metric_fid
-    statistics = [fid.fid_features_to_statistics(features) for features in (x, y)]
-    result = fid.fid_statistics_to_metric(*statistics, False)
-    return float(result["frechet_inception_distance"])
-
-
-def torchmetrics(x: Tensor, y: Tensor) -> float:
-    package = peers.import_torchmetrics()
-    metric = package.image.fid.FrechetInceptionDistance(feature=Identity(x.shape[1]))
-    metric.update(y, real=True)
-    metric.update(x, real=False)
-    return float(metric.compute())
-
-
-def cleanfid(x: Tensor, y: Tensor) -> float:
-    return float(peers.import_cleanfid().fid.fid_from_feats(x.numpy(), y.numpy()))
-
-
-def pytorch_fid(x: Tensor, y: Tensor) -> float:
-    fid = peers.import_pytorch_fid().fid_score
-    moments = (
-        moment
-        for features in (x.numpy(), y.numpy())
-        for moment in (features.mean(axis=0), np.cov(features, rowvar=False))
-    )
-    return float(fid.calculate_frechet_distance(*moments))
-
-
 def sqrtm(x: Tensor, y: Tensor) -> float:
     a, b = x.T.cov().numpy(), y.T.cov().numpy()
     apart = (x.mean(0) - y.mean(0)).square().sum().item()
     return float(apart + np.trace(a) + np.trace(b) - 2 * np.trace(scipy.linalg.sqrtm(a @ b)).real)
 
 
-PEERS = [torch_fidelity, torchmetrics, cleanfid, pytorch_fid, sqrtm]
+PEERS = [torch_fidelity, torchmetrics, clean_fid, pytorch_fid, sqrtm]
 every_peer = pytest.mark.parametrize("peer", PEERS, ids=lambda peer: peer.__name__)
 
 
@@ -178,7 +134,7 @@ def test_a_float32_mean_over_many_samples_drifts_in_torch_fidelity() -> None:
     assert torch_fidelity(constant, origin) > 1.005 * truth
 
 
-@pytest.mark.parametrize(("peer", "error"), [(torch_fidelity, AssertionError), (cleanfid, None)])
+@pytest.mark.parametrize(("peer", "error"), [(torch_fidelity, AssertionError), (clean_fid, None)])
 def test_one_dimension_works_here_alone(peer: Peer, error: type[Exception] | None) -> None:
     x, y = torch.tensor([[0.0], [1.0]]).double(), torch.tensor([[0.0], [3.0]]).double()
     assert ours(x, y) == pytest.approx(3, rel=1e-15)

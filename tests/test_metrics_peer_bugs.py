@@ -12,7 +12,6 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import scipy.linalg
 import scipy.stats
@@ -23,6 +22,7 @@ from torch import Tensor, nn
 
 import peers
 from helpers import float64, normal
+from peer_frechet import Identity, Peer, clean_fid, pytorch_fid, torch_fidelity
 from underone.data import Dataset, SampleSet, read_samples
 from underone.errors import UserError
 from underone.metrics import (
@@ -41,8 +41,6 @@ from underone.metrics.kernel import kernel_distance
 from underone.metrics.manifold import manifold_scores, precision_recall
 from underone.metrics.memorisation import data_copying, mann_whitney_z, memorisation
 
-Peer = Callable[[Tensor, Tensor], float]
-
 pytestmark = [
     pytest.mark.filterwarnings("ignore:Metric .* will save all extracted features"),
     pytest.mark.filterwarnings("ignore:Matrix is singular"),
@@ -51,40 +49,8 @@ pytestmark = [
 CROSS = float64([[1, 0], [-1, 0], [0, 1], [0, -1]])
 
 
-class Identity(nn.Module):
-    """A feature extractor for torchmetrics that is given features already."""
-
-    def __init__(self, num_features: int) -> None:
-        super().__init__()
-        self.num_features = num_features
-
-    def forward(self, features: Tensor) -> Tensor:
-        return features
-
-
 def ours(x: Tensor, y: Tensor) -> float:
     return frechet_distance(Gaussian.of_features(x), Gaussian.of_features(y))
-
-
-def torch_fidelity(x: Tensor, y: Tensor) -> float:
-    fid = peers.import_torch_fidelity().metric_fid
-    statistics = [fid.fid_features_to_statistics(features) for features in (x, y)]
-    result = fid.fid_statistics_to_metric(*statistics, False)
-    return float(result["frechet_inception_distance"])
-
-
-def clean_fid(x: Tensor, y: Tensor) -> float:
-    return float(peers.import_cleanfid().fid.fid_from_feats(x.numpy(), y.numpy()))
-
-
-def pytorch_fid(x: Tensor, y: Tensor) -> float:
-    fid = peers.import_pytorch_fid().fid_score
-    moments = (
-        moment
-        for features in (x.numpy(), y.numpy())
-        for moment in (features.mean(axis=0), np.cov(features, rowvar=False))
-    )
-    return float(fid.calculate_frechet_distance(*moments))
 
 
 takers_of_square_roots = pytest.mark.parametrize(
