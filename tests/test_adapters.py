@@ -62,6 +62,18 @@ def three(images):
 def nan(images):
     return means(images)[0] * float("nan")
 
+def complicated(images):
+    return means(images)[0] * 1j
+
+def nowhere(images):
+    return means(images)[0][:, :0]
+
+def breaks(images):
+    return {}[3]
+
+def leaves(images):
+    raise SystemExit(7)
+
 number = 3
 """
 
@@ -106,6 +118,10 @@ def test_a_torch_module_is_evaluated_without_dropout_and_known_by_its_weights(
         ("mine:wrong", r"must return features as a tensor of shape \(3, D\)"),
         ("mine:three", r"must return features as a tensor of shape \(3, D\)"),
         ("mine:nan", "NaN or infinite"),
+        ("mine:complicated", "must return features"),
+        ("mine:nowhere", "must return features"),
+        ("mine:breaks", r"mine:breaks failed on images \(3, 1, 28, 28\): KeyError"),
+        ("mine:leaves", "SystemExit"),
         ("mine:number", "is no function"),
         ("mine:nothing", "no extractor mine:nothing: AttributeError"),
         ("no_such_module:f", "no extractor no_such_module:f: ModuleNotFoundError"),

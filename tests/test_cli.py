@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 
 from conftest import ModelFolder
 from underone.cli import main
+from underone.data import SampleSet
 
 SLICE = Path(__file__).parent / "data" / "fashion-mnist"
 Run = Callable[..., tuple[int, str, str]]
@@ -126,6 +127,20 @@ def test_seed_blocks_are_of_other_samples_and_paired(
     assert whole["figures"]["fid"]["blocks"] == pytest.approx(figure["blocks"], rel=1e-5)
     status, _, error = run("evaluate", npz, "--blocks", 4, *against)
     assert (status, "do not divide into 4" in error) == (2, True)
+
+
+def test_what_cannot_be_measured_is_told_and_why(run: Run, tmp_path: Path) -> None:
+    against = ("--reference", "fashion-mnist")
+    npz = tmp_path / "samples.npz"
+    SampleSet(torch.zeros(4, 1, 28, 28, dtype=torch.uint8)).save_npz(npz)
+    status, out, error = run("evaluate", npz, *against, "--metrics", "intra-fid")
+    assert (status, out) == (2, "")
+    assert "intra-fid is left out: it needs labels" in error
+    assert "nothing could be measured" in error
+    status, _, error = run("evaluate", npz, *against, "--blocks", 4)
+    assert (status, "2 samples a block" in error) == (2, True)
+    status, _, error = run("evaluate", "", *against)
+    assert (status, "SAMPLES is empty" in error) == (2, True)
 
 
 def test_the_samples_nearest_to_training_images_are_drawn_beside_them(

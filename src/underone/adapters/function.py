@@ -27,12 +27,24 @@ class FunctionExtractor:
 
     @torch.no_grad()
     def __call__(self, images: Tensor) -> Features:
-        """What the function returns, in float32; a `UserError` where that is of another form."""
-        found = self.function(images)
+        """What the function returns, without gradients, in float32; else a `UserError`."""
+        try:
+            found = self.function(images)
+        except (Exception, SystemExit) as error:  # the user's own code may raise anything
+            raise UserError(
+                f"{self.name} failed on images {tuple(images.shape)}: "
+                f"{type(error).__name__}: {error}"
+            ) from None
         pair = found if isinstance(found, tuple) and len(found) == 2 else (found, None)
         values, logits = pair
         for what in (values,) if logits is None else (values, logits):
-            if not isinstance(what, Tensor) or what.ndim != 2 or len(what) != len(images):
+            if (
+                not isinstance(what, Tensor)
+                or what.ndim != 2
+                or len(what) != len(images)
+                or what.shape[1] == 0
+                or what.is_complex()
+            ):
                 shape = tuple(getattr(what, "shape", ()))
                 raise UserError(
                     f"{self.name} must return features as a tensor of shape ({len(images)}, D), or "

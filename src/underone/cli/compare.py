@@ -113,4 +113,4 @@ def _show_differences(pair: str, extractor: str, differences: Mapping[str, Compa
 
 def _cell(figure: Figure | None, blocks: int) -> str:
     value, error, *_ = spread(figure, blocks)
-    return f"{value} ± {error}" if blocks > 1 and value else f"{value} {error}".rstrip()
+    return f"{value} (sd {error})" if blocks > 1 and value else f"{value} {error}".rstrip()

@@ -109,8 +109,10 @@ def evaluate(
     """
     named = metrics.split(",")
     wanted = metric_names(named)
-    if panel is not None and panel.suffix.lower() != ".png":
-        raise UserError(f"--panel {panel}: end it in .png")
+    if panel is not None:
+        if panel.suffix.lower() != ".png":
+            raise UserError(f"--panel {panel}: end it in .png")
+        panel.parent.mkdir(parents=True, exist_ok=True)
     if blocks is not None and blocks < 1:
         raise UserError(f"--blocks must be at least 1, got {blocks}")
     against = find_reference(reference)
@@ -123,8 +125,16 @@ def evaluate(
         check(source.model, setting, draw)
         announce_revision(source.model)
     else:
+        if not samples:
+            raise UserError("SAMPLES is empty: name a file, a folder of PNGs or a model")
         _refuse_sampling_options()
         source = read_samples(Path(samples))
+        if len(source) < 2 * (blocks or 1):
+            raise UserError(
+                f"a measurement needs at least 2 samples a block, got {len(source)} samples in "
+                f"{blocks or 1}"
+            )
+        features(source.images[:1])  # images of another shape are told before any work is done
     judging = "consistency" in wanted
     by = Yardstick(features, against, _judge(judge, against) if judging else None)
     if "memorisation" in wanted or panel is not None:
@@ -136,6 +146,8 @@ def evaluate(
         else _of_files(source, by, wanted, blocks or 1)
     )
     _tell_left_out(measurement)
+    if not measurement.figures:
+        raise UserError("nothing could be measured of these samples")
     if panel is not None:
         _draw_panel(source, by, root, panel)
     if as_json:
@@ -187,6 +199,7 @@ def _train(
         if required:
             raise
         return None
+    note(f"features of {len(images):,} training images, unless they are kept from before")
     with counted("features of the training images", len(images)) as on_images:
         return training_features(extractor, images, on_images)
 
@@ -266,10 +279,16 @@ def show(measurement: Measurement) -> None:
     if floor is None:
         note(f"reference {protocol.reference.name} holds no other real images: no floor is known")
     elif floor.draws:
-        out.print(f"real: {floor.count:,} held-out images, mean of {floor.draws} draws")
+        draws = "one draw" if floor.draws == 1 else f"mean of {floor.draws} draws"
+        out.print(f"real: {floor.count:,} held-out images, {draws}")
+        if floor.count < protocol.count:
+            note(
+                f"only {floor.count:,} real images of these classes are held out: their figures "
+                "are of fewer images than the samples', and FID falls with the number"
+            )
     if copies:
         out.print("copies: as many training images in the place of samples")
-    if measurement.rank_deficient:
+    if measurement.rank_deficient and "fid" in measurement.figures:
         note(
             f"{protocol.count} samples are no more than the features have dimensions: "
             "this FID says little; draw more"

@@ -18,7 +18,7 @@ def reference() -> None:
 
 @reference.command()
 @click.argument("data")
-@click.option("--extractor", required=True, help="A shipped name, a folder, or module:function.")
+@click.option("--extractor", required=True, help="Whose features; the names are those of evaluate.")
 @click.option("--split", type=click.Choice(SPLITS), default="train", help="Of which images.")
 @click.option("--root", type=click.Path(path_type=Path), help="Where the data set's files are.")
 @click.option("--out", type=click.Path(path_type=Path), help="The file. [default: DATA.npz]")

@@ -78,6 +78,8 @@ def train(
         run.save()
         note(f"stopped at step {run.state.step} of {run.plan.horizon}; --resume goes on")
         sys.exit(128 + stop.signal if stop.signal is not None else 0)
+    if settings.kind != "diffusion":
+        note(f"scaling its features on {len(run.dataset):,} images; stopped now, they are unscaled")
     scores = run.finish(test)
     if as_json:
         print_json({"folder": str(folder), "steps": run.state.step, **scores})

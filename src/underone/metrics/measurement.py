@@ -204,7 +204,9 @@ def _with_controls(drawn: FloorRecord | None, scores: Scores, count: int) -> Flo
     if drawn is None and not scores.real:
         return None
     drawn = drawn or FloorRecord(figures={}, count=count, draws=0)
-    return drawn.model_copy(update={"figures": drawn.figures | scores.real})
+    figures = drawn.figures | scores.real
+    known = {name: figure for name, figure in figures.items() if name in scores.figures}
+    return drawn.model_copy(update={"figures": known})
 
 
 def accumulated(

@@ -75,6 +75,8 @@ def load_yardstick(name: str) -> Yardstick:
 def load_judge(name: str) -> Judge:
     """The classifier that a reference was made with, as a judge of classes."""
     reference = find_reference(name)
+    if reference.held_out is None:
+        raise UserError(f"reference {name} is no judge's: it holds no features of held-out images")
     return Judge.of(load_extractor(reference.origin.extractor), reference)
 
 
