@@ -9,9 +9,10 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from torch import Tensor, nn
+from torch import Tensor
 
 from helpers import float64, normal
+from peer_frechet import Identity
 from peers import import_cleanfid, import_torch_fidelity, import_torchmetrics
 from underone.metrics.kernel import (
     kernel_distance,
@@ -139,17 +140,6 @@ def test_a_subset_larger_than_a_set_shrinks_to_it_and_says_so() -> None:
     assert whole.std < 1e-12
     with pytest.raises(ValueError, match="subset size 1000"):
         import_torch_fidelity().metric_kid.kid_features_to_metric(x, y, verbose=False)
-
-
-class Identity(nn.Module):
-    """A network for torchmetrics that takes features for images."""
-
-    def __init__(self, size: int) -> None:
-        super().__init__()
-        self.num_features = size
-
-    def forward(self, features: Tensor) -> Tensor:
-        return features
 
 
 def torch_fidelity_kid(x: Tensor, y: Tensor) -> float:

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from underone.cli.console import note, out, print_json, table
-from underone.cli.evaluate import spread, titled
+from underone.cli.figures import spread, titled
 from underone.config import parse
 from underone.errors import UserError
 from underone.files import read_json
@@ -19,7 +19,13 @@ from underone.metrics import (
     protocol_differences,
     protocol_fields,
 )
-from underone.metrics.uncertainty import Comparison
+from underone.metrics.uncertainty import Comparison, Verdict
+
+_VERDICTS = {
+    Verdict.A_LOWER: "the first lower",
+    Verdict.B_LOWER: "the second lower",
+    Verdict.NOT_SEPARATED: "not separated",
+}
 
 
 @click.command(epilog="Example: underone evaluate a.npz --reference fashion-mnist --json > a.json")
@@ -105,9 +111,8 @@ def _show_differences(pair: str, extractor: str, differences: Mapping[str, Compa
         if metric not in differences:
             continue
         found = differences[metric]
-        verdict = str(found.verdict).replace("A", "the first").replace("B", "the second")
         interval = f"{found.interval.low:.4f} to {found.interval.high:.4f}"
-        grid.add_row(row, f"{found.difference:.4f}", interval, verdict)
+        grid.add_row(row, f"{found.difference:.4f}", interval, _VERDICTS[found.verdict])
     out.print(grid)
 
 

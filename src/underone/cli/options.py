@@ -1,6 +1,7 @@
 """Options that several commands share: how to sample, and which samples."""
 
 from collections.abc import Callable
+from dataclasses import fields
 from typing import Any
 
 import click
@@ -47,18 +48,7 @@ _OPTIONS = (
 
 
 # The names of the options that say how a model is sampled.
-SAMPLING_OPTIONS = (
-    "sampler",
-    "steps",
-    "grid",
-    "guidance",
-    "threshold",
-    "labels",
-    "count",
-    "seed",
-    "first",
-    "precision",
-)
+SAMPLING_OPTIONS = (*(field.name for field in (*fields(Setting), *fields(Draw))), "precision")
 
 
 def sampling_options(count: int) -> Callable[[AnyCommand], AnyCommand]:

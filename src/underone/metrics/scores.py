@@ -4,7 +4,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Literal
 
 import torch
 from torch import Tensor
@@ -88,7 +87,7 @@ class Scores:
 
 @dataclass(frozen=True)
 class Metric:
-    """A metric: how it scores images, what it needs for that, and how its figures read.
+    """A metric: how it scores images, and what it needs for that.
 
     `floor`: real images are scored as the samples are, for comparison. `keeps`: features must be in
     memory. `judges`: it asks the judge.
@@ -96,7 +95,6 @@ class Metric:
 
     score: Callable[[Scored, Yardstick], Scores]
     needs: str
-    better: Literal["lower", "higher", "real"]
     floor: bool = True
     keeps: bool = True
     judges: bool = False
@@ -277,31 +275,29 @@ def copying(images: Scored, by: Yardstick) -> Scores:
 
 
 METRICS: Mapping[str, Metric] = {
-    "fid": Metric(fid, "two images", "lower", keeps=False),
+    "fid": Metric(fid, "two images", keeps=False),
     # Against the held-out split itself, held-out images are no floor.
     "fid-held-out": Metric(
         fid_held_out,
         "a reference of training images that holds features of others",
-        "lower",
         floor=False,
         keeps=False,
     ),
     "fid-infinity": Metric(
-        fid_infinity, f"{LEAST_FOR_INFINITY} samples a feature dimension", "lower", floor=False
+        fid_infinity, f"{LEAST_FOR_INFINITY} samples a feature dimension", floor=False
     ),
     "intra-fid": Metric(
-        intra_fid, "labels, at least two samples of each of the reference's classes", "lower"
+        intra_fid, "labels, at least two samples of each of the reference's classes"
     ),
-    "kid": Metric(kid, "a reference with features, 4 samples", "lower"),
-    "inception-score": Metric(inception, "an extractor with classes", "real"),
-    "manifold": Metric(manifold, "a reference with features, 6 samples", "higher"),
+    "kid": Metric(kid, "a reference with features, 4 samples"),
+    "inception-score": Metric(inception, "an extractor with classes"),
+    "manifold": Metric(manifold, "a reference with features, 6 samples"),
     "consistency": Metric(
-        consistency, "labels, and a judge that knows them", "real", floor=False, judges=True
+        consistency, "labels, and a judge that knows them", floor=False, judges=True
     ),
     "memorisation": Metric(
         copying,
         "training images, a reference of them with others held out, some hundred samples",
-        "real",
         floor=False,
     ),
 }
