@@ -41,6 +41,7 @@ from underone.diffusion import (
     sample,
 )
 from underone.errors import UserError
+from underone.generation import Setting, denoiser_for
 from underone.networks import ClassifierConfig, UNetConfig, build_network
 from underone.networks.layers import Revision
 
@@ -180,7 +181,7 @@ def test_a_folder_samples_with_nothing_said_about_the_model(tmp_path: Path) -> N
         model = loaded_diffusion(saved(tmp_path / type(prediction).__name__, config))
         assert (model.shape, model.num_classes) == ((1, 8, 8), 3)
         (batch,) = sample(
-            model.denoiser(1.0),
+            denoiser_for(model, Setting(guidance=1.0)),
             DDIM(),
             Trailing(),
             5,
@@ -497,35 +498,6 @@ def test_a_header_whose_length_looks_like_a_pickle_is_read_all_the_same(
     save_file(tensors, path, {"padding": "x" * (length - shortest)})
     assert int.from_bytes(path.read_bytes()[:8], "little") == length
     assert torch.equal(load_tensors(path)["a"], tensors["a"])
-
-
-# Guidance is refused where it means nothing.
-
-
-@pytest.mark.parametrize("weight", [-1.01, -3.0, float("nan"), float("inf"), float("-inf")])
-def test_an_impossible_guidance_weight_is_refused(tmp_path: Path, weight: float) -> None:
-    model = loaded_diffusion(saved(tmp_path / "model", diffusion()))
-    assert "-1" in refusal(lambda: model.denoiser(weight))
-    for possible in (-1.0, -0.5, 0.0, 7.5):
-        model.denoiser(possible)
-
-
-def test_a_model_without_label_dropout_cannot_be_guided(tmp_path: Path) -> None:
-    config = diffusion(training=training(label_dropout=0.0))
-    model = loaded_diffusion(saved(tmp_path / "undropped", config))
-    model.denoiser(0.0)
-    for weight in (-1.0, 0.1, 2.0):
-        text = refusal(lambda weight=weight: model.denoiser(weight))  # type: ignore[misc]
-        assert "undropped" in text
-        assert "label_dropout" in text
-
-
-def test_an_unconditional_model_cannot_be_guided(tmp_path: Path) -> None:
-    model = loaded_diffusion(saved(tmp_path / "blind", diffusion(classes=None)))
-    model.denoiser(0.0)
-    for weight in (-1.0, 1.0):
-        text = refusal(lambda weight=weight: model.denoiser(weight))  # type: ignore[misc]
-        assert "blind is unconditional" in text
 
 
 def test_features_do_not_depend_on_how_the_images_are_batched(tmp_path: Path) -> None:

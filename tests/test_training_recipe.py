@@ -110,7 +110,10 @@ def test_changes_reach_their_place_and_no_other() -> None:
         ("schedule.beta_min=0.5", "beta_min <= beta_max"),
         ("schedule={name='linear-beta',beta_min=0.5,beta_max=0.9}", "predict velocity or data"),
         ("prediction.name=nois", "'noise', 'data', 'velocity'"),
-        ("kind=diffuse", "kind must be one of diffusion, classifier, encoder, got 'diffuse'"),
+        (
+            "kind=diffuse",
+            "kind must be one of diffusion, classifier, encoder, noisy-classifier, got 'diffuse'",
+        ),
         ("kind=[1]", "kind must be one of"),
         ("kind=classifier", "recipe tiny"),
         ("format=1", "'format'"),

@@ -19,15 +19,13 @@ from underone.metrics.frechet import Gaussian, frechet_distance
 from underone.metrics.moments import Moments
 from underone.metrics.reference import build_reference
 from underone.metrics.reference_file import load_reference, save_reference
+from underone.shipped import find_checkpoint, model_names, zoo_folder
 from underone.zoo import (
-    find_checkpoint,
     find_reference,
     load_extractor,
     load_model,
     load_yardstick,
-    model_names,
     reference_names,
-    zoo_folder,
 )
 
 SLICE = Path(__file__).parent / "data" / "fashion-mnist"

@@ -14,7 +14,7 @@ from underone.checkpoint import DiffusionModel
 from underone.config import Config, parse
 from underone.data import DATASET_NAMES, load_dataset
 from underone.data.images import to_model_range
-from underone.diffusion import LogSNR, Node, NoiseStreams, node_at
+from underone.diffusion import Clipped, LogSNR, Node, NoiseStreams, node_at
 from underone.errors import UserError
 from underone.files import read_json, write_json
 
@@ -102,7 +102,7 @@ def estimate(model: DiffusionModel, on_images: Callable[[int], object]) -> Error
             "ddpm-analytic must know: choose another sampler"
         )
     schedule, device = model.config.schedule, next(model.network.parameters()).device
-    denoiser = model.denoiser()
+    denoiser = Clipped(model.denoiser())
     chosen = torch.linspace(0, len(data) - 1, IMAGES).long()
     x0 = to_model_range(data.images[chosen]).to(device)
     labels = None if model.num_classes is None else data.labels[chosen].to(device)

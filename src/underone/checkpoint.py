@@ -2,7 +2,8 @@
 
 A folder holds everything sampling needs: `config.json` (what the network is, its schedule and
 prediction, its data set and classes, how it was trained), `model.safetensors` (the weights to use;
-for a diffusion model their moving average), and where they differ `raw.safetensors`.
+for a diffusion model their moving average), where they differ `raw.safetensors`, and where it was
+kept `weak.safetensors`, the moving average as it was early in the training.
 """
 
 import hashlib
@@ -10,7 +11,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
 
 import torch
 from pydantic import Field, model_validator
@@ -21,22 +22,23 @@ from torch import Tensor, nn
 from underone.config import Config, parse
 from underone.data.images import to_model_range
 from underone.diffusion import (
-    THRESHOLDS,
-    ClassifierFree,
     Cosine,
     Data,
-    Denoiser,
     LinearBeta,
     NetworkDenoiser,
+    Node,
     Noise,
     Velocity,
 )
+from underone.diffusion.prediction import TIME_SCALE
 from underone.errors import UserError
 from underone.files import read_json, sha256_of_file, write_atomically, write_json
 from underone.networks import (
     ClassifierConfig,
     EncoderConfig,
     FeatureNetwork,
+    HalfUNet,
+    NoisyClassifierConfig,
     TransformerConfig,
     UNet,
     UNetConfig,
@@ -47,7 +49,7 @@ from underone.networks.precision import place
 AnySchedule = Annotated[LinearBeta | Cosine, Field(discriminator="name")]
 AnyPrediction = Annotated[Noise | Data | Velocity, Field(discriminator="name")]
 AnyClassifier = Annotated[ClassifierConfig | TransformerConfig, Field(discriminator="name")]
-Weights = Literal["model", "raw"]
+Weights = Literal["model", "raw", "weak"]
 AnyNetwork = TypeVar("AnyNetwork", bound=nn.Module)
 
 
@@ -70,10 +72,11 @@ class DataRecord(Config):
 
 
 class TrainingRecord(Config):
-    """How a model was trained."""
+    """How a model was trained; `weak_steps` of its `steps` made its `weak.safetensors`, if any."""
 
     recipe: str
     steps: int
+    weak_steps: int | None = None
     batch_size: int
     images_seen: int
     seconds: float
@@ -123,12 +126,24 @@ class EncoderCheckpointConfig(_FeatureConfig):
     network: EncoderConfig
 
 
+class NoisyClassifierCheckpointConfig(Config):
+    """What the config.json of a classifier of noisy images says."""
+
+    kind: Literal["noisy-classifier"] = "noisy-classifier"
+    format_version: Literal[1] = 1
+    network: NoisyClassifierConfig
+    schedule: AnySchedule
+    data: DataRecord
+    training: TrainingRecord
+
+
 FeatureConfig = ClassifierCheckpointConfig | EncoderCheckpointConfig
-CheckpointConfig = DiffusionConfig | FeatureConfig
+CheckpointConfig = DiffusionConfig | FeatureConfig | NoisyClassifierCheckpointConfig
 _KINDS: dict[str, type[CheckpointConfig]] = {
     "diffusion": DiffusionConfig,
     "classifier": ClassifierCheckpointConfig,
     "encoder": EncoderCheckpointConfig,
+    "noisy-classifier": NoisyClassifierCheckpointConfig,
 }
 
 
@@ -137,7 +152,10 @@ class Checkpoint:
     """A loaded checkpoint: its configuration and its network, in evaluation mode.
 
     `sha256` is the identity of the function computed: weights, network, how its output is read.
+    `what` says of each kind what it is, to a user who took it for another.
     """
+
+    what: ClassVar[str]
 
     folder: Path
     config: CheckpointConfig
@@ -150,63 +168,40 @@ class Checkpoint:
         """The folder's name."""
         return self.folder.name
 
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of the images it was trained on."""
+        network = self.config.network
+        return network.channels, network.image_size, network.image_size
+
 
 @dataclass(frozen=True)
 class DiffusionModel(Checkpoint):
     """A loaded diffusion model."""
 
-    config: DiffusionConfig
+    what = "a diffusion model, to be sampled"
 
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        """(C, H, W) of its images."""
-        network = self.config.network
-        return network.channels, network.image_size, network.image_size
+    config: DiffusionConfig
 
     @property
     def num_classes(self) -> int | None:
         """How many classes it knows; its null label is this number."""
         return self.config.network.classes
 
-    def denoiser(
-        self,
-        guidance: float = 0.0,
-        *,
-        threshold: str = "static",
-        autocast: torch.dtype | None = None,
-    ) -> Denoiser:
-        """The denoiser of this model: network, then guidance, then a threshold on x0.
+    def denoiser(self, autocast: torch.dtype | None = None, name: str = "model") -> NetworkDenoiser:
+        """The network as a denoiser, without guidance or a threshold on x0.
 
-        `guidance` is the weight w of `ClassifierFree`, `threshold` a name of `THRESHOLDS`,
-        `autocast` the dtype of mixed precision.
+        `autocast` is the dtype of mixed precision, `name` what its evaluations are counted under.
         """
         config = self.config
-        denoiser: Denoiser = NetworkDenoiser(
-            self.network, config.schedule, config.prediction, autocast=autocast
-        )
-        self.check_guidance(guidance)
-        if self.num_classes is not None:
-            denoiser = ClassifierFree(denoiser, guidance, self.num_classes)
-        return THRESHOLDS[threshold](denoiser)
-
-    def check_guidance(self, weight: float) -> None:
-        """A `UserError` where this model cannot be guided with weight w = `weight`."""
-        if not -1 <= weight < float("inf"):
-            raise UserError(f"the guidance weight w must be a finite number >= -1, got {weight}")
-        if weight != 0 and self.num_classes is None:
-            raise UserError(
-                f"{self.name} is unconditional: guidance {weight:g} means nothing to it"
-            )
-        if weight != 0 and self.config.training.label_dropout == 0:
-            raise UserError(
-                f"{self.name} was trained without label dropout, so it has no unconditional branch "
-                f"for guidance {weight:g}: use --guidance 0, or train with label_dropout > 0"
-            )
+        return NetworkDenoiser(self.network, config.schedule, config.prediction, name, autocast)
 
 
 @dataclass(frozen=True)
 class FeatureModel(Checkpoint):
     """A loaded classifier or encoder."""
+
+    what = "a classifier or encoder, whose features are for measuring"
 
     config: FeatureConfig
     network: FeatureNetwork
@@ -220,11 +215,9 @@ class FeatureModel(Checkpoint):
         An encoder has no logits.
         Images of another shape than it was trained on are a `UserError`: it would answer, wrongly.
         """
-        side = self.config.network.image_size
-        wanted = (self.config.network.channels, side, side)
-        if tuple(images.shape[1:]) != wanted:
+        if tuple(images.shape[1:]) != self.shape:
             raise UserError(
-                f"{self.name} takes images of {wanted} (channels, height, width), got "
+                f"{self.name} takes images of {self.shape} (channels, height, width), got "
                 f"{tuple(images.shape[1:])}: use the extractor of these images' data set"
             )
         device = next(self.network.parameters()).device
@@ -236,6 +229,36 @@ class FeatureModel(Checkpoint):
         )
         logits = self.network.logits(features.to(device))
         return features, None if logits is None else logits.cpu()
+
+
+@dataclass(frozen=True)
+class NoisyClassifier(Checkpoint):
+    """A loaded classifier of noisy images: the classifier of `ClassifierGuidance`."""
+
+    what = "a classifier of noisy images, to guide diffusion models"
+
+    config: NoisyClassifierCheckpointConfig
+    network: HalfUNet
+
+    @property
+    def schedule(self) -> AnySchedule:
+        """The noise schedule it was trained under."""
+        return self.config.schedule
+
+    @property
+    def num_classes(self) -> int:
+        """How many classes it tells apart."""
+        return self.config.network.classes
+
+    def __call__(self, x: Tensor, node: Node, autocast: torch.dtype | None = None) -> Tensor:
+        """The logits (B, classes) of p(c | x_t = x) at a node, of the dtype of x.
+
+        Differentiable in x (B, C, H, W). `autocast` is the dtype of mixed precision.
+        """
+        condition = (TIME_SCALE * node.t).to(x.device, torch.float32).expand(x.shape[0])
+        with torch.autocast(x.device.type, dtype=autocast, enabled=autocast is not None):
+            logits: Tensor = self.network(x, condition)
+        return logits.to(x.dtype)
 
 
 def weights_file(folder: Path, weights: Weights = "model") -> Path:
@@ -265,14 +288,22 @@ def save_weights(
 
 def load_checkpoint(
     folder: Path, weights: Weights = "model", device: torch.device | str = "cpu"
-) -> DiffusionModel | FeatureModel:
+) -> DiffusionModel | FeatureModel | NoisyClassifier:
     """Load a checkpoint folder. Whatever does not fit together is refused in one line."""
     config = load_config(folder)
     path = weights_file(folder, weights)
+    if weights == "weak" and not path.exists():
+        raise UserError(
+            f"{folder} holds no {path.name}: it was trained before such snapshots were kept, or "
+            "with weak_at = 0; train it again, or name another model as the weak one"
+        )
     if isinstance(config, DiffusionConfig):
         denoiser = _loaded(UNet(config.network), path, device)
         # The hash is taken now: a run that is still training replaces the file later.
         return DiffusionModel(folder, config, denoiser, _identity(config, path), weights)
+    if isinstance(config, NoisyClassifierCheckpointConfig):
+        classifier = _loaded(HalfUNet(config.network), path, device)
+        return NoisyClassifier(folder, config, classifier, _identity(config, path), weights)
     features = _loaded(build_feature_network(config.network), path, device)
     return FeatureModel(folder, config, features, _identity(config, path), weights)
 

@@ -4,7 +4,8 @@ import click
 
 from underone.checkpoint import load_config
 from underone.cli.console import out, print_json, table
-from underone.zoo import find_checkpoint, find_reference, model_names, reference_names
+from underone.shipped import find_checkpoint, model_names
+from underone.zoo import find_reference, reference_names
 
 
 @click.command()

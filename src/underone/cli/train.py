@@ -6,11 +6,19 @@ from pathlib import Path
 import click
 import torch
 
-from underone.cli.console import note, print_json, progress_bar
+from underone.cli.console import note, out, print_json, progress_bar, table
 from underone.data import available_splits, load_dataset
 from underone.errors import UserError
 from underone.training.loop import DivergedError
-from underone.training.recipe import load_recipe, shipped_recipes
+from underone.training.noisy_accuracy import TIMES
+from underone.training.recipe import (
+    ClassifierRecipe,
+    DiffusionRecipe,
+    EncoderRecipe,
+    NoisyClassifierRecipe,
+    load_recipe,
+    shipped_recipes,
+)
 from underone.training.run import Run, resume, start
 from underone.training.stop import StopRequest, stop_on_signals
 
@@ -51,7 +59,7 @@ def train(
     dataset = load_dataset(settings.data, "train", root)
     where = _device(device)
     test = None
-    if settings.kind != "diffusion" and "test" in available_splits(settings.data):
+    if not isinstance(settings, DiffusionRecipe) and "test" in available_splits(settings.data):
         test = load_dataset(settings.data, "test", root)
     if resuming:
         if steps is not None:
@@ -78,14 +86,27 @@ def train(
         run.save()
         note(f"stopped at step {run.state.step} of {run.plan.horizon}; --resume goes on")
         sys.exit(128 + stop.signal if stop.signal is not None else 0)
-    if settings.kind != "diffusion":
+    if isinstance(settings, ClassifierRecipe | EncoderRecipe):
         note(f"scaling its features on {len(run.dataset):,} images; stopped now, they are unscaled")
+    elif isinstance(settings, NoisyClassifierRecipe) and test is not None:
+        note(f"asking it about {len(test):,} held-out images at {len(TIMES)} noise levels")
     scores = run.finish(test)
     if as_json:
         print_json({"folder": str(folder), "steps": run.state.step, **scores})
-    else:
-        text = "".join(f", {name.replace('_', ' ')} {value:.2%}" for name, value in scores.items())
-        note(f"{folder}: done, {run.state.step} steps{text}")
+        return
+    told = {name.replace("_", " "): f"{value:.2%}" for name, value in scores.items()}
+    if len(told) > 1:
+        _show(told)
+        told = {}
+    text = "".join(f", {name} {share}" for name, share in told.items())
+    note(f"{folder}: done, {run.state.step} steps{text}")
+
+
+def _show(scores: dict[str, str]) -> None:
+    grid = table("accuracy", "of what", "share")
+    for name, share in scores.items():
+        grid.add_row(name, share)
+    out.print(grid)
 
 
 def _watch(run: Run, stop: StopRequest, minutes: float | None) -> None:

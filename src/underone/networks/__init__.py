@@ -3,6 +3,7 @@
 from torch import nn
 
 from underone.networks.features import FeatureNetwork
+from underone.networks.noisy_classifier import HalfUNet, NoisyClassifierConfig
 from underone.networks.pyramid import Classifier, ClassifierConfig, Encoder, EncoderConfig
 from underone.networks.transformer import Transformer, TransformerConfig
 from underone.networks.unet import UNet, UNetConfig
@@ -10,9 +11,15 @@ from underone.networks.unet import UNet, UNetConfig
 FeatureNetworkConfig = ClassifierConfig | TransformerConfig | EncoderConfig
 
 
-def build_network(config: UNetConfig | FeatureNetworkConfig) -> nn.Module:
+def build_network(config: UNetConfig | NoisyClassifierConfig | FeatureNetworkConfig) -> nn.Module:
     """The network of a shape, freshly initialised."""
-    return UNet(config) if isinstance(config, UNetConfig) else build_feature_network(config)
+    match config:
+        case UNetConfig():
+            return UNet(config)
+        case NoisyClassifierConfig():
+            return HalfUNet(config)
+        case _:
+            return build_feature_network(config)
 
 
 def build_feature_network(config: FeatureNetworkConfig) -> FeatureNetwork:
@@ -33,6 +40,8 @@ __all__ = [
     "EncoderConfig",
     "FeatureNetwork",
     "FeatureNetworkConfig",
+    "HalfUNet",
+    "NoisyClassifierConfig",
     "Transformer",
     "TransformerConfig",
     "UNet",

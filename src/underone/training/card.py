@@ -1,6 +1,11 @@
 """The model card that is written beside the weights."""
 
-from underone.checkpoint import CheckpointConfig, DiffusionConfig, EncoderCheckpointConfig
+from underone.checkpoint import (
+    CheckpointConfig,
+    DiffusionConfig,
+    EncoderCheckpointConfig,
+    NoisyClassifierCheckpointConfig,
+)
 
 _ARCHITECTURES = {"classifier": "convolutional", "transformer": "transformer"}
 
@@ -18,6 +23,11 @@ def model_card(name: str, config: CheckpointConfig, scores: dict[str, str]) -> s
         )
     elif isinstance(config, EncoderCheckpointConfig):
         what = f"A convolutional encoder of {data.name}, trained without its labels (VICReg)."
+    elif isinstance(config, NoisyClassifierCheckpointConfig):
+        what = (
+            f"A classifier of noisy images of {data.name}, to guide diffusion models of them "
+            f"({config.schedule.name} schedule, T = {config.schedule.steps})."
+        )
     else:
         what = f"A {_ARCHITECTURES[config.network.name]} classifier of {data.name}."
     rows = {
@@ -31,11 +41,16 @@ def model_card(name: str, config: CheckpointConfig, scores: dict[str, str]) -> s
         "torch": training.torch,
         **scores,
     }
+    if training.weak_steps is not None:
+        rows["weak.safetensors"] = f"the average after {training.weak_steps} steps"
     table = "\n".join(f"| {key} | {value} |" for key, value in rows.items())
-    command = (
-        f"underone sample {name} --sampler ddim --steps 20 --count 100 --out samples.png"
-        if isinstance(config, DiffusionConfig)
-        else f"underone reference build {data.name} --extractor {name} --out {name}.npz\n"
-        f"underone evaluate SAMPLES --reference {name}.npz"
-    )
+    if isinstance(config, DiffusionConfig):
+        command = f"underone sample {name} --sampler ddim --steps 20 --count 100 --out samples.png"
+    elif isinstance(config, NoisyClassifierCheckpointConfig):
+        command = f"underone sample MODEL --form classifier,by={name} --guidance 1"
+    else:
+        command = (
+            f"underone reference build {data.name} --extractor {name} --out {name}.npz\n"
+            f"underone evaluate SAMPLES --reference {name}.npz"
+        )
     return f"# {name}\n\n{what}\n\n| | |\n| --- | --- |\n{table}\n\n```\n{command}\n```\n"

@@ -7,8 +7,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from underone.diffusion import Prediction, Schedule, node_at
+from underone.diffusion import Node, Prediction, Schedule, node_at
 from underone.diffusion.node import expand
+from underone.diffusion.prediction import TIME_SCALE
 from underone.training.augment import view
 from underone.training.recipe import Views
 
@@ -24,12 +25,35 @@ class Objective(Protocol):
 
 
 @dataclass(frozen=True)
+class Noised:
+    """A batch with noise added, x = alpha x0 + sigma z, each image at its own node."""
+
+    x: Tensor
+    noise: Tensor
+    node: Node
+
+
+def noised(images: Tensor, schedule: Schedule, generator: torch.Generator) -> Noised:
+    """The images x0 (B, ...) at steps k uniform on 1..T, with standard normal noise z.
+
+    The steps are stratified over the batch: each of B equal parts of 1..T is drawn from once,
+    which keeps the expectation and lowers its variance (Kingma et al. 2021, appendix I.1).
+    """
+    batch, steps = len(images), schedule.steps
+    offset = torch.rand(1, generator=generator, dtype=torch.float64)
+    uniform = (offset + torch.arange(batch, dtype=torch.float64) / batch) % 1
+    node = node_at(schedule, (torch.floor(uniform * steps) + 1) / steps)
+    noise = torch.randn(images.shape, generator=generator).to(images.device)
+    x = expand(node.alpha, images) * images + expand(node.sigma, images) * noise
+    return Noised(x, noise, node)
+
+
+@dataclass(frozen=True)
 class Denoising:
     """E |network(alpha_k x0 + sigma_k z, k, c) - target|^2 (Ho et al. 2020, Algorithm 1, eq. 14).
 
-    k is uniform on 1..T, stratified over the batch: each of B equal parts of 1..T is drawn from
-    once, which keeps the expectation and lowers its variance (Kingma et al. 2021, appendix I.1).
-    With probability `label_dropout` the label becomes the null label (Ho and Salimans 2022).
+    k and z are drawn by `noised`. With probability `label_dropout` the label becomes the null
+    label (Ho and Salimans 2022).
     """
 
     schedule: Schedule
@@ -41,24 +65,19 @@ class Denoising:
         self, network: nn.Module, images: Tensor, labels: Tensor, generator: torch.Generator
     ) -> Tensor:
         """The mean squared error of a batch."""
-        batch = len(images)
-        offset = torch.rand(1, generator=generator, dtype=torch.float64)
-        uniform = (offset + torch.arange(batch, dtype=torch.float64) / batch) % 1
-        steps = self.schedule.steps
-        node = node_at(self.schedule, (torch.floor(uniform * steps) + 1) / steps)
-        noise = torch.randn(images.shape, generator=generator).to(images.device)
-        noisy = expand(node.alpha, images) * images + expand(node.sigma, images) * noise
+        noisy = noised(images, self.schedule, generator)
         label = None
         if self.null_label is not None:
-            dropped = torch.rand(batch, generator=generator) < self.label_dropout
+            dropped = torch.rand(len(images), generator=generator) < self.label_dropout
             label = torch.where(dropped.to(labels.device), self.null_label, labels)
-        condition = self.prediction.condition(node)
+        condition = self.prediction.condition(noisy.node)
         output = network(
-            self.prediction.input(noisy, node),
+            self.prediction.input(noisy.x, noisy.node),
             None if condition is None else condition.float().to(images.device),
             label,
         )
-        return functional.mse_loss(output.float(), self.prediction.target(images, noise, node))
+        target = self.prediction.target(images, noisy.noise, noisy.node)
+        return functional.mse_loss(output.float(), target)
 
 
 @dataclass(frozen=True)
@@ -72,6 +91,27 @@ class Classification:
     ) -> Tensor:
         """The mean cross-entropy of a batch."""
         logits = network(images).float()
+        return functional.cross_entropy(logits, labels, label_smoothing=self.label_smoothing)
+
+
+@dataclass(frozen=True)
+class NoisyClassification:
+    """E -log p(c | alpha_k x0 + sigma_k z, k): cross-entropy at every noise level alike.
+
+    Dhariwal and Nichol 2021, section 4; k and z are drawn by `noised`. The best there is, is the
+    posterior of the class, whose gradient in x_t is what guides.
+    """
+
+    schedule: Schedule
+    label_smoothing: float
+
+    def __call__(
+        self, network: nn.Module, images: Tensor, labels: Tensor, generator: torch.Generator
+    ) -> Tensor:
+        """The mean cross-entropy of a batch."""
+        noisy = noised(images, self.schedule, generator)
+        condition = (TIME_SCALE * noisy.node.t).float().to(images.device)
+        logits = network(noisy.x, condition).float()
         return functional.cross_entropy(logits, labels, label_smoothing=self.label_smoothing)
 
 

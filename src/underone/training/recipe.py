@@ -11,7 +11,7 @@ from pydantic import Field, model_validator
 from underone.checkpoint import AnyClassifier, AnyPrediction, AnySchedule, check_noisy_end
 from underone.config import Config, parse
 from underone.errors import UserError, unknown
-from underone.networks import EncoderConfig, UNetConfig
+from underone.networks import EncoderConfig, NoisyClassifierConfig, UNetConfig
 
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 
@@ -59,7 +59,9 @@ class _Recipe(Config):
 class DiffusionRecipe(_Recipe):
     """A diffusion model: DDPM Algorithm 1 with label dropout and a moving average of the weights.
 
-    `moving_average`: its relative width, see `average`.
+    `moving_average`: its relative width, see `average`. `weak_at`: the share of the updates after
+    which the average is also kept as a weak model, for autoguidance; 0 keeps none, and 1/16 is what
+    served best in Karras et al. 2024, arXiv 2406.02507, table 1.
     """
 
     kind: Literal["diffusion"]
@@ -68,6 +70,7 @@ class DiffusionRecipe(_Recipe):
     prediction: AnyPrediction
     label_dropout: Fraction = 0.1
     moving_average: float = Field(default=0.1, gt=0, lt=0.28)
+    weak_at: Fraction = 0.0625
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
@@ -83,6 +86,15 @@ class ClassifierRecipe(_Recipe):
     label_smoothing: Fraction = 0.0
 
 
+class NoisyClassifierRecipe(_Recipe):
+    """A classifier of noisy images under cross-entropy, at all noise levels of its schedule."""
+
+    kind: Literal["noisy-classifier"]
+    network: NoisyClassifierConfig
+    schedule: AnySchedule
+    label_smoothing: Fraction = 0.0
+
+
 class EncoderRecipe(_Recipe):
     """An encoder that is never shown a label (VICReg); the terms of its loss have these weights."""
 
@@ -94,11 +106,12 @@ class EncoderRecipe(_Recipe):
     covariance: float = Field(default=1.0, ge=0)
 
 
-Recipe = DiffusionRecipe | ClassifierRecipe | EncoderRecipe
+Recipe = DiffusionRecipe | ClassifierRecipe | EncoderRecipe | NoisyClassifierRecipe
 _KINDS: dict[str, type[Recipe]] = {
     "diffusion": DiffusionRecipe,
     "classifier": ClassifierRecipe,
     "encoder": EncoderRecipe,
+    "noisy-classifier": NoisyClassifierRecipe,
 }
 _SHIPPED = files("underone.training") / "recipes"
 

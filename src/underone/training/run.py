@@ -16,10 +16,12 @@ from underone.checkpoint import (
     DataRecord,
     DiffusionConfig,
     EncoderCheckpointConfig,
+    NoisyClassifierCheckpointConfig,
     TrainingRecord,
     load_config,
     save_config,
     save_weights,
+    weights_file,
 )
 from underone.config import Config, parse
 from underone.data import Dataset
@@ -31,10 +33,23 @@ from underone.training.calibration import calibrate
 from underone.training.card import model_card
 from underone.training.journal import append_log, draw_loss, truncate_log
 from underone.training.loop import Update, updates
-from underone.training.objective import Agreement, Classification, Denoising, Objective
+from underone.training.noisy_accuracy import noisy_accuracy
+from underone.training.objective import (
+    Agreement,
+    Classification,
+    Denoising,
+    NoisyClassification,
+    Objective,
+)
 from underone.training.preview import draw_preview
 from underone.training.randomness import Purpose, derived_seed
-from underone.training.recipe import DiffusionRecipe, EncoderRecipe, Recipe, parse_recipe
+from underone.training.recipe import (
+    DiffusionRecipe,
+    EncoderRecipe,
+    NoisyClassifierRecipe,
+    Recipe,
+    parse_recipe,
+)
 from underone.training.state import TrainingState
 
 _TIMED_UPDATES = 6
@@ -75,6 +90,13 @@ class Run:
         """Whether every planned update has been made."""
         return self.state.step >= self.plan.horizon
 
+    @property
+    def weak_step(self) -> int | None:
+        """The step after which the average is kept as the weak model; None where none is."""
+        if not isinstance(self.recipe, DiffusionRecipe) or self.recipe.weak_at == 0:
+            return None
+        return max(1, round(self.recipe.weak_at * self.plan.horizon))
+
     def advance(self, should_stop: Callable[[], bool]) -> Iterator[Progress]:
         """Train until the horizon or until `should_stop`, logging, saving every few minutes."""
         recipe, state, log = self.recipe, self.state, self.folder / "log.jsonl"
@@ -83,6 +105,9 @@ class Run:
         rate = 0.0
         for update in self._updates():
             state.losses.append(update.loss)
+            if update.step == self.weak_step and state.average is not None:
+                # Before any save of this step or a later one, so that no resume can miss it.
+                save_weights(self.folder, state.average.state_dict(), "weak")
             now = time.monotonic()
             if update.step % recipe.log_every == 0 or self.done:
                 rate = (update.step - logged_step) * recipe.batch_size / (now - last_log)
@@ -123,10 +148,15 @@ class Run:
             draw_preview(state.network, state.average, self.recipe, folder / "preview.png")
 
     def finish(self, test: Dataset | None) -> dict[str, float]:
-        """What a finished extractor is good for: its feature scale, and its accuracy on `test`."""
+        """Save what is done; of a classifier or encoder the accuracy on `test` is found.
+
+        An extractor gets its feature scale too.
+        """
         self.save()
         if isinstance(self.recipe, DiffusionRecipe):
             return {}
+        if isinstance(self.recipe, NoisyClassifierRecipe):
+            return {} if test is None else noisy_accuracy(self.folder, test, self.device)
         return calibrate(self.folder, self.dataset, test, self.device)
 
     def _updates(self) -> Iterator[Update]:
@@ -146,9 +176,11 @@ class Run:
             sha256=self.dataset.sha256,
             class_names=self.dataset.class_names,
         )
+        weak = weights_file(self.folder, "weak")
         training = TrainingRecord(
             recipe=self.plan.name,
             steps=state.step,
+            weak_steps=self.weak_step if weak.exists() else None,
             batch_size=recipe.batch_size,
             images_seen=state.step * recipe.batch_size,
             seconds=round(state.seconds, 1),
@@ -167,6 +199,10 @@ class Run:
             )
         if isinstance(recipe, EncoderRecipe):
             return EncoderCheckpointConfig(network=recipe.network, data=data, training=training)
+        if isinstance(recipe, NoisyClassifierRecipe):
+            return NoisyClassifierCheckpointConfig(
+                network=recipe.network, schedule=recipe.schedule, data=data, training=training
+            )
         return ClassifierCheckpointConfig(network=recipe.network, data=data, training=training)
 
 
@@ -240,6 +276,8 @@ def objective_of(recipe: Recipe) -> Objective:
         )
     if isinstance(recipe, EncoderRecipe):
         return Agreement(recipe.views, recipe.invariance, recipe.variance, recipe.covariance)
+    if isinstance(recipe, NoisyClassifierRecipe):
+        return NoisyClassification(recipe.schedule, recipe.label_smoothing)
     return Classification(recipe.label_smoothing)
 
 

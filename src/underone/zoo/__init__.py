@@ -1,36 +1,16 @@
 """What is shipped: checkpoints and reference statistics."""
 
-from importlib.resources import files
 from pathlib import Path
 
 from underone.checkpoint import DiffusionModel, FeatureModel, load_checkpoint
 from underone.errors import UserError, unknown
 from underone.metrics import Judge, NetworkFeatures, Reference, Yardstick, load_reference
-
-
-def zoo_folder() -> Path:
-    """Where the zoo lies."""
-    return Path(str(files("underone.zoo")))
-
-
-def model_names() -> list[str]:
-    """The shipped checkpoints."""
-    return sorted(path.parent.name for path in zoo_folder().glob("*/config.json"))
+from underone.shipped import find_checkpoint, model_names, zoo_folder
 
 
 def reference_names() -> list[str]:
     """The shipped reference statistics."""
     return sorted(path.stem for path in zoo_folder().glob("references/*.npz"))
-
-
-def find_checkpoint(name: str) -> Path:
-    """The folder of a shipped checkpoint's name, or of a path to the user's own."""
-    if name in model_names():
-        return zoo_folder() / name
-    path = Path(name).expanduser()
-    if path.exists() or path.name != name:
-        return path
-    raise unknown("model", name, model_names())
 
 
 def is_model(name: str) -> bool:
@@ -42,7 +22,7 @@ def load_model(name: str) -> DiffusionModel:
     """A diffusion model by shipped name or checkpoint folder."""
     model = load_checkpoint(find_checkpoint(name))
     if not isinstance(model, DiffusionModel):
-        raise UserError(f"{name} is no diffusion model: it cannot be sampled")
+        raise UserError(f"{name} is no diffusion model but {model.what}: it cannot be sampled")
     return model
 
 
@@ -50,9 +30,7 @@ def load_extractor(name: str) -> NetworkFeatures:
     """An extractor by the shipped name or checkpoint folder of its network."""
     model = load_checkpoint(find_checkpoint(name))
     if not isinstance(model, FeatureModel):
-        raise UserError(
-            f"{name} is a diffusion model, not a classifier or encoder: it extracts no features"
-        )
+        raise UserError(f"{name} is {model.what}: it extracts no features, name an extractor")
     return NetworkFeatures(model)
 
 

@@ -10,6 +10,8 @@ import torch
 
 from underone.checkpoint import (
     DiffusionConfig,
+    NoisyClassifierCheckpointConfig,
+    Weights,
     load_config,
     load_tensors,
     save_config,
@@ -20,27 +22,37 @@ from underone.data import Dataset, load_dataset
 from underone.files import write_text
 from underone.generation import Draw, Setting, generate
 from underone.metrics import Yardstick, build_reference, measure, save_reference
+from underone.shipped import zoo_folder
 from underone.training.calibration import calibrate
 from underone.training.card import model_card
-from underone.zoo import find_reference, load_extractor, load_model, zoo_folder
+from underone.training.noisy_accuracy import noisy_accuracy
+from underone.zoo import find_reference, load_extractor, load_model
 
+SHIPPED: tuple[Weights, ...] = ("model", "weak")
 CARD_SAMPLES = 5000
 CARD_SETTINGS = (Setting("ddim", 20), Setting("ddpm-small", 50))
 
 
 def ship(run: Path) -> None:
-    """Put a run's model into the zoo; a classifier with its reference, a model with its scores."""
+    """Put a run's model into the zoo, with its scores; an extractor with its reference too."""
     config = load_config(run)
     folder = zoo_folder() / run.name
     save_config(folder, config)
-    save_weights(folder, load_tensors(weights_file(run)), dtype=torch.float16)
+    for weights in SHIPPED:
+        if weights_file(run, weights).exists():
+            tensors = load_tensors(weights_file(run, weights))
+            save_weights(folder, tensors, weights, dtype=torch.float16)
     write_text(folder / "log.jsonl", (run / "log.jsonl").read_text(encoding="utf-8"))
-    if not isinstance(config, DiffusionConfig):
-        train, test = (load_dataset(config.data.name, split) for split in ("train", "test"))
-        calibrate(folder, train, test)
-        ship_reference(run.name, train, test)
-    else:
+    if isinstance(config, DiffusionConfig):
         write_card(folder)
+        return
+    test = load_dataset(config.data.name, "test")
+    if isinstance(config, NoisyClassifierCheckpointConfig):
+        noisy_accuracy(folder, test)
+        return
+    train = load_dataset(config.data.name, "train")
+    calibrate(folder, train, test)
+    ship_reference(run.name, train, test)
 
 
 def ship_reference(extractor: str, train: Dataset, test: Dataset) -> None:
