@@ -51,6 +51,7 @@ from underone.diffusion import (
     RK45,
     SAMPLERS,
     AnnealedLangevin,
+    Clipped,
     Sampler,
     nodes,
     trajectory,
@@ -155,7 +156,7 @@ def our_samplers(model: DiffusionModel) -> dict[str, Sampler]:
 
 def our_run(subject: Subject, sampler: Sampler, network: nn.Module) -> Run:
     model = replace(subject.model, network=network)
-    denoiser = model.denoiser(threshold="static", autocast=subject.dtype)
+    denoiser = Clipped(model.denoiser(subject.dtype))
     keys = Draw(subject.batch).keys
 
     def run() -> None:

@@ -17,6 +17,7 @@ from underone.diffusion import (
     count_evaluations,
     node_at,
 )
+from underone.errors import UserError
 
 SCHEDULE = LinearBeta()
 HALF = node_at(SCHEDULE, float64(0.5))
@@ -102,13 +103,13 @@ def test_the_precision_of_x_is_kept(node: Node) -> None:
 
 @pytest.mark.parametrize("weight", [math.nan, math.inf, -math.inf])
 def test_a_weight_that_is_no_finite_number_is_refused(weight: float) -> None:
-    with pytest.raises(ValueError, match="must be a finite number"):
+    with pytest.raises(UserError, match="must be a finite number"):
         Autoguidance(smooth(), smooth(), weight)
 
 
 def test_models_of_different_schedules_are_refused() -> None:
     other = NetworkDenoiser(SmoothNetwork().double(), Cosine(), Velocity())
-    with pytest.raises(ValueError, match="the same noise schedule"):
+    with pytest.raises(UserError, match="the same noise schedule"):
         Autoguidance(smooth(), other, 1)
 
 

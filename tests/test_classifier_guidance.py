@@ -22,6 +22,7 @@ from underone.diffusion import (
     nodes,
 )
 from underone.diffusion.node import expand
+from underone.errors import UserError
 
 SCHEDULE = LinearBeta()
 HALF = node_at(SCHEDULE, float64(0.5))
@@ -216,7 +217,7 @@ def test_labels_are_needed() -> None:
 
 @pytest.mark.parametrize("scale", [math.nan, math.inf, -math.inf])
 def test_a_scale_that_is_no_finite_number_is_refused(scale: float) -> None:
-    with pytest.raises(ValueError, match="must be a finite number"):
+    with pytest.raises(UserError, match="must be a finite number"):
         guided_oracle(SCHEDULE, scale)
 
 

@@ -34,6 +34,7 @@ from underone.diffusion import (
     count_evaluations,
     node_at,
 )
+from underone.errors import UserError
 
 SCHEDULE = LinearBeta()
 HALF = node_at(SCHEDULE, float64(0.5))
@@ -213,7 +214,7 @@ def test_the_precision_of_x_is_kept(form: Callable[[Denoiser, float, int], Denoi
 def test_a_weight_that_is_no_finite_number_is_refused(
     form: Callable[[Denoiser, float, int], Denoiser], weight: float
 ) -> None:
-    with pytest.raises(ValueError, match="must be a finite number"):
+    with pytest.raises(UserError, match="must be a finite number"):
         form(smooth(), weight, 3)
 
 
@@ -318,17 +319,17 @@ def test_projection_survives_branches_that_agree_and_estimates_of_zero() -> None
 
 @pytest.mark.parametrize("phi", [-0.1, 1.1, math.nan])
 def test_a_share_outside_0_and_1_is_refused(phi: float) -> None:
-    with pytest.raises(ValueError, match=r"phi of rescaling must lie in \[0, 1\]"):
+    with pytest.raises(UserError, match=r"phi of rescaling must lie in \[0, 1\]"):
         Rescaled(smooth(), 1, 3, phi=phi)
 
 
 @pytest.mark.parametrize("radius", [0.0, -1.0, math.nan])
 def test_a_radius_that_is_not_above_0_is_refused(radius: float) -> None:
-    with pytest.raises(ValueError, match="radius must be above 0"):
+    with pytest.raises(UserError, match="radius must be above 0"):
         AdaptiveProjected(smooth(), 1, 3, radius=radius)
 
 
 @pytest.mark.parametrize("eta", [math.inf, math.nan])
 def test_a_parallel_share_that_is_no_finite_number_is_refused(eta: float) -> None:
-    with pytest.raises(ValueError, match="eta must be a finite number"):
+    with pytest.raises(UserError, match="eta must be a finite number"):
         AdaptiveProjected(smooth(), 1, 3, eta=eta)

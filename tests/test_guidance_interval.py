@@ -23,6 +23,7 @@ from underone.diffusion import (
     node_at,
     nodes,
 )
+from underone.errors import UserError
 
 SCHEDULE = LinearBeta()
 LABEL = torch.tensor([0, 2, 1, 1])
@@ -154,12 +155,12 @@ def test_an_estimate_of_mixed_rows_is_differentiable_in_x() -> None:
     ("low", "high"), [(1, 1), (2, 1), (-1, 1), (math.nan, 1), (0, math.nan), (math.inf, math.inf)]
 )
 def test_an_interval_that_holds_nothing_is_refused(low: float, high: float) -> None:
-    with pytest.raises(ValueError, match="needs 0 <= low < high, got low"):
+    with pytest.raises(UserError, match="needs 0 <= low < high, got low"):
         limited(low, high)
 
 
 def test_two_schedules_cannot_share_an_interval() -> None:
-    with pytest.raises(ValueError, match="the same noise schedule"):
+    with pytest.raises(UserError, match="the same noise schedule"):
         Interval(plane_mixture(SCHEDULE), plane_mixture(Cosine()), 0, 1)
 
 

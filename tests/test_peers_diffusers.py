@@ -223,7 +223,7 @@ def test_the_shipped_model_gives_the_same_pixels(
     model, label = load_model("fashion-mnist"), torch.arange(10)
     x = normal(10, *model.shape).float()
     # Leading, since on a trailing grid their large variance leaves noise in the result.
-    mine = ours(model.denoiser(), sampler, "leading", 20, x, label)[-1]
+    mine = ours(Clipped(model.denoiser()), sampler, "leading", 20, x, label)[-1]
     scheduler, options = peer(monkeypatch, sampler, "linear", "leading", "epsilon", True, x)
     peers = theirs(in_float64(scheduler), options, lambda x, k: model.network(x, k, label), 20, x)[
         -1

@@ -9,16 +9,29 @@ import torch
 from torch import Tensor
 
 from underone.analytic import data_variance
-from underone.checkpoint import DiffusionModel
+from underone.checkpoint import Checkpoint, DiffusionModel
 from underone.data import SampleSet, to_uint8
-from underone.diffusion import THRESHOLDS, AnalyticDDPM, Sampler, count_evaluations, sample
+from underone.diffusion import (
+    THRESHOLDS,
+    AnalyticDDPM,
+    Denoiser,
+    Grid,
+    Sampler,
+    count_evaluations,
+    nodes,
+    sample,
+)
 from underone.errors import UserError, unknown
+from underone.guides import Form, form_named, guided
 from underone.named import MADE_FOR_A_MODEL, grid_named, sampler_named
 from underone.networks.precision import fast_dtype
+from underone.tuned import Purpose, tuned_sampler
 
 DEFAULT_BATCH_SIZE = 128
-# The sampler that is made for a model, from what is kept beside it.
-ANALYTIC = MADE_FOR_A_MODEL
+# The samplers that are made for a model, from what is kept beside it.
+ANALYTIC, TUNED = MADE_FOR_A_MODEL
+# The grid of a tuned sampler: its own.
+LEARNED = "learned"
 # What an adaptive sampler usually takes at its default tolerance, for plans alone.
 _ADAPTIVE_EVALUATIONS = 450
 LABEL_POLICIES = ("balanced", "random")
@@ -31,9 +44,11 @@ _LABEL_STREAM = 2**64 - 1
 class Setting:
     """How to sample: everything that may differ between two sample sets of one model.
 
-    `sampler` and `grid` are names as `underone.named` reads them, or "ddpm-analytic"; `guidance`
-    is the weight w; `threshold`, a name of `THRESHOLDS`, bounds x0 after guidance: "static" to
-    [-1, 1], "dynamic" by its own quantile, or "none".
+    `sampler` and `grid` are names as `underone.named` reads them, or the sampler is "ddpm-analytic"
+    or "tuned", whose grid is "learned" and may be left out. `guidance` is the weight w, `form` how
+    it acts, a name of `underone.guides.FORMS`, and `interval` the (low, high] of sigma / alpha to
+    which it is limited, if it is. `threshold`, a name of `THRESHOLDS`, bounds x0 after guidance:
+    "static" to [-1, 1], "dynamic" by its own quantile, or "none".
     """
 
     sampler: str = "ddim"
@@ -41,21 +56,58 @@ class Setting:
     grid: str = "trailing"
     guidance: float = 0.0
     threshold: str = "static"
+    form: str = "classifier-free"
+    interval: tuple[float, float] | None = None
 
     def __post_init__(self) -> None:
-        if self.sampler != ANALYTIC:
+        if self.sampler not in MADE_FOR_A_MODEL:
             sampler_named(self.sampler)
-        grid_named(self.grid)
+        if self.sampler == TUNED:
+            self._take_learned_grid()
+        else:
+            grid_named(self.grid)
+        form_named(self.form)
         if self.threshold not in THRESHOLDS:
             raise unknown("threshold", self.threshold, THRESHOLDS)
+        if self.interval is not None and not 0 <= self.interval[0] < self.interval[1]:
+            low, high = self.interval
+            raise UserError(
+                f"a guidance interval of sigma / alpha needs 0 <= low < high, got {low:g}:{high:g}"
+            )
+
+    def _take_learned_grid(self) -> None:
+        if self.grid not in (LEARNED, Setting.grid):
+            raise UserError(f"a tuned sampler has a grid of its own: leave out --grid {self.grid}")
+        object.__setattr__(self, "grid", LEARNED)
+
+    @property
+    def purpose(self) -> Purpose:
+        """What a sampler must be tuned for to be used here."""
+        return Purpose(
+            steps=self.steps,
+            guidance=self.guidance,
+            form=self.form,
+            interval=self.interval,
+            threshold=self.threshold,
+        )
+
+    @property
+    def guide(self) -> Form:
+        """How the weight acts."""
+        return form_named(self.form)
+
+    @property
+    def uses_labels(self) -> bool:
+        """Whether samples of a conditional model are of the classes asked for."""
+        return self.guide.uses_labels(self.guidance)
 
     def check(self, model: DiffusionModel) -> None:
         """A `UserError` where `model` cannot be sampled with this setting."""
         most = model.config.schedule.steps
         if not 1 <= self.steps <= most:
             raise UserError(f"steps must lie in 1..{most} for {model.name}, got {self.steps}")
-        grid_named(self.grid)(model.config.schedule, self.steps)
-        model.check_guidance(self.guidance)
+        grid_for(model, self)(model.config.schedule, self.steps)
+        denoiser_for(model, self)
         if self.sampler == ANALYTIC and self.guidance != 0:
             raise UserError(
                 f"{ANALYTIC} holds at w = 0 only, not at guidance {self.guidance:g}, where the "
@@ -64,14 +116,32 @@ class Setting:
 
     def evaluations(self, model: DiffusionModel) -> int:
         """The network evaluations an image costs: what is planned with; the count is measured."""
-        branches = 1 if self.guidance in (0, -1) or model.num_classes is None else 2
+        return sum(self.evaluations_of_each(model).values())
+
+    def evaluations_of_each(self, model: DiffusionModel) -> dict[str, int]:
+        """The same by network; exact for samplers that evaluate once a step."""
         declared = self.declared_evaluations
-        return branches * (_ADAPTIVE_EVALUATIONS if declared is None else declared)
+        total = _ADAPTIVE_EVALUATIONS if declared is None else declared
+        if self.guidance == 0 or model.num_classes is None:
+            return {"model": total}
+        second = self.guide.second_pass
+        if self.guidance == -1:
+            return {second if self.uses_labels else "model": total}
+        inside = round(total * self._share_inside(model))
+        return {"model": total, second: inside + (total if second == "model" else 0)}
+
+    def _share_inside(self, model: DiffusionModel) -> float:
+        """The share of the steps that begin inside the interval."""
+        if self.interval is None:
+            return 1.0
+        low, high = self.interval
+        path = nodes(grid_for(model, self), model.config.schedule, self.steps)[:-1]
+        return sum(low < node.noise_ratio.item() <= high for node in path) / len(path)
 
     @property
     def declared_evaluations(self) -> int | None:
         """What the sampler says of an unguided run; None of an adaptive one."""
-        if self.sampler == ANALYTIC:
+        if self.sampler in MADE_FOR_A_MODEL:
             return self.steps
         return sampler_named(self.sampler).evaluations(self.steps)
 
@@ -150,8 +220,8 @@ def generate(
 
 
 def uses_labels(model: DiffusionModel, setting: Setting) -> bool:
-    """Whether samples are of the classes asked for: not unconditionally, nor at w = -1."""
-    return model.num_classes is not None and setting.guidance != -1
+    """Whether samples are of the classes asked for: not unconditionally, nor without labels."""
+    return model.num_classes is not None and setting.uses_labels
 
 
 def labels_of(model: DiffusionModel, setting: Setting, draw: Draw) -> Tensor | None:
@@ -172,13 +242,9 @@ def generate_batches(
     """The images of a draw, uint8 (B, C, H, W) on the CPU, batch after batch."""
     check(model, setting, draw)
     batches = sample(
-        model.denoiser(
-            setting.guidance,
-            threshold=setting.threshold,
-            autocast=_autocast(model, setting, precision),
-        ),
+        denoiser_for(model, setting, precision),
         sampler_for(model, setting),
-        grid_named(setting.grid),
+        grid_for(model, setting),
         setting.steps,
         shape=model.shape,
         keys=draw.keys,
@@ -186,10 +252,20 @@ def generate_batches(
         batch_size=batch_size,
         device=_device(model),
     )
-    return (_images(batch.x.cpu(), setting) for batch in batches)
+    return (to_images(batch.x.cpu(), setting) for batch in batches)
 
 
-def _images(x: Tensor, setting: Setting) -> Tensor:
+def denoiser_for(
+    model: DiffusionModel, setting: Setting, precision: Precision = "auto"
+) -> Denoiser:
+    """What a sampler is given: the network, then guidance, then a threshold on x0."""
+    autocast = _autocast(model, setting, precision)
+    denoiser = guided(model, setting.guide, setting.guidance, setting.interval, autocast)
+    return THRESHOLDS[setting.threshold](denoiser)
+
+
+def to_images(x: Tensor, setting: Setting) -> Tensor:
+    """What sampling with `setting` ended in as uint8 images; a `UserError` where it diverged."""
     if not x.isfinite().all():
         raise UserError(
             f"sampling with {setting.sampler} at {setting.steps} steps of {setting.grid}, "
@@ -200,10 +276,19 @@ def _images(x: Tensor, setting: Setting) -> Tensor:
 
 
 def sampler_for(model: DiffusionModel, setting: Setting) -> Sampler:
-    """The sampler of a setting; the analytic one with the variance of this model's data."""
+    """The sampler of a setting: one made for this model from what is kept beside it, or named."""
     if setting.sampler == ANALYTIC:
         return AnalyticDDPM(data_variance(model))
+    if setting.sampler == TUNED:
+        return tuned_sampler(model, setting.purpose).sampler
     return sampler_named(setting.sampler)
+
+
+def grid_for(model: DiffusionModel, setting: Setting) -> Grid:
+    """The grid of a setting; a tuned sampler has its own."""
+    if setting.sampler == TUNED:
+        return tuned_sampler(model, setting.purpose).placement
+    return grid_named(setting.grid)
 
 
 def subject(
@@ -212,15 +297,26 @@ def subject(
     """What a sample set is of, as it is recorded beside every figure measured on it."""
     dtype = _autocast(model, setting, precision)
     return {
-        "model": {"name": model.name, "sha256": model.sha256, "weights": model.weights},
+        "model": _origin(model),
         "revision": model.config.network.revision,
         **asdict(setting),
         "guidance_scale": 1 + setting.guidance,
+        "guided_by": _guided_by(model, setting),
         "labels": draw.labels if uses_labels(model, setting) else "none",
         "seed": draw.seed,
         "first": draw.first,
         "precision": "float32" if dtype is None else str(dtype).removeprefix("torch."),
     }
+
+
+def _guided_by(model: DiffusionModel, setting: Setting) -> dict[str, str] | None:
+    partner = None if setting.guidance == 0 else setting.guide.partner(model)
+    return None if partner is None else _origin(partner)
+
+
+def _origin(checkpoint: Checkpoint) -> dict[str, str]:
+    weights = str(checkpoint.weights)
+    return {"name": checkpoint.name, "sha256": checkpoint.sha256, "weights": weights}
 
 
 def _device(model: DiffusionModel) -> torch.device:

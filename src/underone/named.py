@@ -18,13 +18,13 @@ from pydantic.errors import PydanticSchemaGenerationError
 from underone.diffusion import GRIDS, SAMPLERS, Explicit, Grid, Sampler
 from underone.errors import UserError, unknown
 
-# The sampler that is no part of the mathematics alone: see `underone.generation`.
-MADE_FOR_A_MODEL = "ddpm-analytic"
+# The samplers that are no part of the mathematics alone: see `underone.generation`.
+MADE_FOR_A_MODEL = ("ddpm-analytic", "tuned")
 
 
 def sampler_named(text: str) -> Sampler:
     """The sampler of a name with options, like `ddim,eta=0.5` or `my_samplers:Midpoint`."""
-    sampler = _named("sampler", text, SAMPLERS)
+    sampler = named("sampler", text, SAMPLERS)
     if not isinstance(sampler, Sampler):
         raise UserError(f"{text} is not a sampler: it must derive from underone.diffusion.Sampler")
     return sampler
@@ -32,16 +32,16 @@ def sampler_named(text: str) -> Sampler:
 
 def grid_named(text: str) -> Grid:
     """The grid of a name with options, like `karras,rho=5` or `explicit,steps=1000:600:250:40`."""
-    grid = _named("grid", text, {**GRIDS, "explicit": Explicit})
+    grid = named("grid", text, {**GRIDS, "explicit": Explicit})
     if not callable(grid):
         raise UserError(f"{text} is not a grid: it must be callable with a schedule and steps")
     return grid
 
 
-def _named(kind: str, text: str, known: Mapping[str, Any]) -> Any:
+def named(kind: str, text: str, known: Mapping[str, Any]) -> Any:
     """What `text` names: an instance as it is, or made or changed by its options."""
     name, *options = text.split(",")
-    if name == MADE_FOR_A_MODEL:
+    if kind == "sampler" and name in MADE_FOR_A_MODEL:
         raise UserError(f"{name} has no options and is made for a model: use it in underone sample")
     if ":" in name:
         part = _imported(kind, name)

@@ -95,8 +95,9 @@ def _show(names: list[str], every: list[Measurement]) -> None:
         if any(floors):
             cells = ("" if floor is None else f"{floor.value:.4f}" for floor in floors)
             grid.add_row("    of real images", *cells, style="dim")
-    for field in ("sampler", "steps", "grid", "guidance", "seed"):
-        column = [str(m.subject.get(field, "")) for m in every]
+    for field in ("sampler", "steps", "grid", "guidance", "form", "interval", "seed"):
+        values = [m.subject.get(field) for m in every]
+        column = ["" if value is None else str(value) for value in values]
         if any(column):
             grid.add_row(field, *column)
     out.print(grid)

@@ -85,15 +85,8 @@ def evaluate(
     root: Path | None,
     blocks: int | None,
     panel: Path | None,
-    sampler: str,
-    steps: int,
-    grid: str,
-    guidance: float,
-    threshold: str,
-    labels: str,
-    count: int,
-    seed: int,
-    first: int,
+    setting: Setting,
+    draw: Draw,
     precision: Precision,
     as_json: bool,
 ) -> None:
@@ -113,8 +106,6 @@ def evaluate(
         raise UserError(f"--blocks must be at least 1, got {blocks}")
     against = find_reference(reference)
     features = _extractor(extractor, against)
-    setting = Setting(sampler, steps, grid, guidance, threshold)
-    draw = Draw(count, seed, first, labels)
     source: SampleSet | Live
     if is_model(samples):
         source = Live(load_model(samples), setting, draw, precision, blocks or _MODEL_BLOCKS)

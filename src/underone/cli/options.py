@@ -2,20 +2,63 @@
 
 from collections.abc import Callable
 from dataclasses import fields
+from functools import wraps
 from typing import Any
 
 import click
 
 from underone.diffusion import GRIDS, SAMPLERS, THRESHOLDS
-from underone.generation import ANALYTIC, Draw, Setting
+from underone.errors import UserError
+from underone.generation import Draw, Precision, Setting
+from underone.guides import FORMS
+from underone.named import MADE_FOR_A_MODEL
 
 _SETTING, _DRAW = Setting(), Draw(1)
 AnyCommand = Callable[..., Any]
 
+GUIDANCE_HELP = (
+    f"Forms of guidance: {', '.join(FORMS)}; options follow a name, like rescaled,phi=0.5. With "
+    "auto and classifier another checkpoint guides, as auto,by=FOLDER, or the one that is kept "
+    "beside the model or shipped for its data."
+)
 SAMPLING_HELP = (
-    f"Samplers: {', '.join((*SAMPLERS, ANALYTIC))}. Grids: {', '.join(GRIDS)}, explicit. "
+    f"Samplers: {', '.join((*SAMPLERS, *MADE_FOR_A_MODEL))}. Grids: {', '.join(GRIDS)}, explicit. "
     "Options follow a name: ddim,eta=0.5 or explicit,steps=1000:500:100. A sampler or grid of your "
-    "own is module:Name. At w = -1 labels are not used: the model draws of all classes."
+    "own is module:Name. At w = -1 labels are not used: the model draws of all classes. "
+    f"{GUIDANCE_HELP}"
+)
+
+
+def _interval(text: str | None) -> tuple[float, float] | None:
+    if text is None:
+        return None
+    try:
+        low, high = map(float, text.split(":"))
+    except ValueError:
+        raise UserError(f"--interval takes LOW:HIGH, like 0.2:5, got {text!r}") from None
+    return low, high
+
+
+# How a model is guided, and its estimates bounded.
+_GUIDANCE_OPTIONS = (
+    click.option(
+        "--guidance",
+        default=_SETTING.guidance,
+        help="The weight w of (1+w) model(x, class) - w model(x, none); others' scale is 1+w.",
+    ),
+    click.option("--form", default=_SETTING.form, help="How the weight acts; see below."),
+    click.option(
+        "--interval",
+        metavar="LOW:HIGH",
+        callback=lambda context, option, text: _interval(text),
+        help="Guide only where LOW < sigma / alpha <= HIGH.",
+    ),
+    click.option(
+        "--threshold",
+        type=click.Choice(list(THRESHOLDS)),
+        default=_SETTING.threshold,
+        help="Bound x0 after guidance: to [-1, 1], by a quantile of its own, or not.",
+    ),
 )
 
 _OPTIONS = (
@@ -24,17 +67,7 @@ _OPTIONS = (
         "--steps", default=_SETTING.steps, help="How many; most samplers evaluate once each."
     ),
     click.option("--grid", default=_SETTING.grid, help="Where the steps are placed."),
-    click.option(
-        "--guidance",
-        default=_SETTING.guidance,
-        help="The weight w of (1+w) model(x, class) - w model(x, none); others' scale is 1+w.",
-    ),
-    click.option(
-        "--threshold",
-        type=click.Choice(list(THRESHOLDS)),
-        default=_SETTING.threshold,
-        help="Bound x0 after guidance: to [-1, 1], by a quantile of its own, or not.",
-    ),
+    *_GUIDANCE_OPTIONS,
     click.option("--labels", default=_DRAW.labels, help="balanced, random, or classes like 0,3,3."),
     click.option("--seed", default=_DRAW.seed, help="With a sample's index, the key of its noise."),
     click.option("--first", default=_DRAW.first, help="The index of the first sample."),
@@ -52,12 +85,32 @@ SAMPLING_OPTIONS = (*(field.name for field in (*fields(Setting), *fields(Draw)))
 
 
 def sampling_options(count: int) -> Callable[[AnyCommand], AnyCommand]:
-    """Give a command the options of `Setting` and `Draw`, `count` samples by default, and more."""
+    """Give a command the options of `Setting` and `Draw`, `count` samples by default, and more.
+
+    The command itself takes `setting`, `draw` and `precision` in their place.
+    """
     how_many = click.option("--count", default=count, help="How many samples.")
 
     def decorated(command: AnyCommand) -> AnyCommand:
+        @wraps(command)
+        def gathered(*, precision: Precision, **options: Any) -> None:
+            setting = Setting(**{name: options.pop(name) for name in _names(Setting)})
+            draw = Draw(**{name: options.pop(name) for name in _names(Draw)})
+            command(setting=setting, draw=draw, precision=precision, **options)
+
         for option in reversed((*_OPTIONS, how_many)):
-            command = option(command)
-        return command
+            gathered = option(gathered)
+        return gathered
 
     return decorated
+
+
+def _names(kind: type[Setting] | type[Draw]) -> list[str]:
+    return [field.name for field in fields(kind)]
+
+
+def guidance_options(command: AnyCommand) -> AnyCommand:
+    """Give a command the options that say how a model is guided and bounded."""
+    for option in reversed(_GUIDANCE_OPTIONS):
+        command = option(command)
+    return command

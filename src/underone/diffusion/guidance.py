@@ -16,6 +16,7 @@ from torch.nn import functional
 from underone.diffusion.checks import check_weight
 from underone.diffusion.denoiser import Denoiser
 from underone.diffusion.node import Node, Schedule, expand
+from underone.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,7 @@ class Rescaled(ClassifierFree):
     def __post_init__(self) -> None:
         super().__post_init__()
         if not 0 <= self.phi <= 1:
-            raise ValueError(f"the share phi of rescaling must lie in [0, 1], got {self.phi}")
+            raise UserError(f"the share phi of rescaling must lie in [0, 1], got {self.phi}")
 
     def mix(self, conditional: Tensor, unconditional: Tensor) -> Tensor:
         """The guided estimate, its spread brought towards that of the conditional one."""
@@ -98,9 +99,9 @@ class AdaptiveProjected(ClassifierFree):
     def __post_init__(self) -> None:
         super().__post_init__()
         if not math.isfinite(self.eta):
-            raise ValueError(f"the parallel share eta must be a finite number, got {self.eta}")
+            raise UserError(f"the parallel share eta must be a finite number, got {self.eta}")
         if self.radius is not None and not self.radius > 0:
-            raise ValueError(f"the radius must be above 0, or None, got {self.radius}")
+            raise UserError(f"the radius must be above 0, or None, got {self.radius}")
 
     def mix(self, conditional: Tensor, unconditional: Tensor) -> Tensor:
         """The conditional estimate, moved along what is left of the difference."""

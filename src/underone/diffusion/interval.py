@@ -8,6 +8,7 @@ from torch import Tensor
 from underone.diffusion.checks import check_same_schedule
 from underone.diffusion.denoiser import Denoiser
 from underone.diffusion.node import Node, Schedule
+from underone.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,7 @@ class Interval:
 
     def __post_init__(self) -> None:
         if not 0 <= self.low < self.high:
-            raise ValueError(
+            raise UserError(
                 f"a guidance interval needs 0 <= low < high, got low {self.low}, high {self.high}"
             )
         check_same_schedule(self.guided.schedule, self.plain.schedule)

@@ -1,0 +1,273 @@
+"""How the guidance weight acts: forms of guidance by name, and the second networks some need.
+
+A form turns a model and a weight w into a denoiser. In each, w = 0 is the model itself given the
+labels, and w = -1 the model without labels or, of autoguidance, the weak model.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Protocol
+
+import torch
+
+from underone.checkpoint import (
+    Checkpoint,
+    DiffusionModel,
+    NoisyClassifier,
+    load_checkpoint,
+)
+from underone.diffusion import (
+    AdaptiveProjected,
+    Autoguidance,
+    ClassifierFree,
+    ClassifierGuidance,
+    Denoiser,
+    Interval,
+    Rescaled,
+)
+from underone.diffusion.checks import check_same_schedule
+from underone.errors import UserError
+from underone.named import named
+from underone.shipped import find_checkpoint, model_names
+
+
+class Form(Protocol):
+    """A way in which the weight acts."""
+
+    @property
+    def second_pass(self) -> str:
+        """The network that a guided estimate costs one evaluation of, beside the model's own."""
+        ...
+
+    def uses_labels(self, weight: float) -> bool:
+        """Whether samples are of the classes asked for."""
+        ...
+
+    def partner(self, model: DiffusionModel) -> Checkpoint | None:
+        """The checkpoint beside `model` that guides it, if another one does."""
+        ...
+
+    def denoiser(
+        self, model: DiffusionModel, weight: float, autocast: torch.dtype | None
+    ) -> Denoiser:
+        """`model` guided with `weight`; a `UserError` where that is not possible."""
+        ...
+
+
+class _OfBranches(ABC):
+    """A form that mixes the two branches, with and without the label, of one network."""
+
+    @property
+    def second_pass(self) -> str:
+        """The model's, without the label."""
+        return "model"
+
+    def uses_labels(self, weight: float) -> bool:
+        """Unless w = -1."""
+        return weight != -1
+
+    def partner(self, model: DiffusionModel) -> None:
+        """None."""
+        return
+
+    def denoiser(
+        self, model: DiffusionModel, weight: float, autocast: torch.dtype | None
+    ) -> Denoiser:
+        """The two branches mixed, each asked for only where it counts."""
+        check_branches(model, weight)
+        network = model.denoiser(autocast)
+        if model.num_classes is None:
+            return network
+        return self.mixed(network, weight, model.num_classes)
+
+    @abstractmethod
+    def mixed(self, network: Denoiser, weight: float, null_label: int) -> ClassifierFree:
+        """The denoiser that does it."""
+
+
+@dataclass(frozen=True)
+class ClassifierFreeForm(_OfBranches):
+    """`ClassifierFree`: (1 + w) D(x, c) - w D(x, null)."""
+
+    def mixed(self, network: Denoiser, weight: float, null_label: int) -> ClassifierFree:
+        """Plain guidance."""
+        return ClassifierFree(network, weight, null_label)
+
+
+@dataclass(frozen=True)
+class RescaledForm(_OfBranches):
+    """`Rescaled`: the same, with the spread of x0 brought back by the share phi."""
+
+    phi: float = 0.7
+
+    def mixed(self, network: Denoiser, weight: float, null_label: int) -> ClassifierFree:
+        """Rescaled guidance."""
+        return Rescaled(network, weight, null_label, self.phi)
+
+
+@dataclass(frozen=True)
+class ProjectedForm(_OfBranches):
+    """`AdaptiveProjected`: w times what is left of D(x, c) - D(x, null) once projected."""
+
+    eta: float = 0.0
+    radius: float | None = None
+
+    def mixed(self, network: Denoiser, weight: float, null_label: int) -> ClassifierFree:
+        """Adaptive projected guidance."""
+        return AdaptiveProjected(network, weight, null_label, self.eta, self.radius)
+
+
+@dataclass(frozen=True)
+class AutoForm:
+    """`Autoguidance` by a weaker model: the one kept beside the model, or that of `by`."""
+
+    by: str | None = None
+
+    @property
+    def second_pass(self) -> str:
+        """The weak model's."""
+        return "weak"
+
+    def uses_labels(self, weight: float) -> bool:
+        """Always: both models are given the label."""
+        return True
+
+    def partner(self, model: DiffusionModel) -> DiffusionModel:
+        """The weak model."""
+        if self.by is None:
+            weak = load_checkpoint(model.folder, "weak")
+        else:
+            weak = load_checkpoint(find_checkpoint(self.by))
+        if not isinstance(weak, DiffusionModel):
+            raise UserError(f"{weak.name} is no diffusion model: it cannot guide one as the weaker")
+        _check_kin(model, weak)
+        return weak
+
+    def denoiser(
+        self, model: DiffusionModel, weight: float, autocast: torch.dtype | None
+    ) -> Denoiser:
+        """(1 + w) D(x, c) - w D_weak(x, c)."""
+        check_weight_range(weight)
+        if weight == 0:
+            return model.denoiser(autocast)
+        weak = self.partner(model).denoiser(autocast, name=self.second_pass)
+        return Autoguidance(model.denoiser(autocast), weak, weight)
+
+
+@dataclass(frozen=True)
+class ClassifierForm:
+    """`ClassifierGuidance` by the noisy classifier shipped for the model's data, or that of `by`.
+
+    By Bayes' rule (sigma^2 / alpha) grad log p(c | x) is D(x, c) - D(x, null), which plain
+    guidance adds w times; here a classifier's is added instead, and w = -1 is again the model
+    without labels.
+    """
+
+    by: str | None = None
+
+    @property
+    def second_pass(self) -> str:
+        """The classifier's, with its gradient."""
+        return "classifier"
+
+    def uses_labels(self, weight: float) -> bool:
+        """Unless w = -1."""
+        return weight != -1
+
+    def partner(self, model: DiffusionModel) -> NoisyClassifier:
+        """The noisy classifier."""
+        name = f"{model.config.data.name}-noisy-classifier" if self.by is None else self.by
+        if self.by is None and name not in model_names():
+            raise UserError(
+                f"no noise-conditioned classifier of {model.config.data.name} is shipped: train "
+                "one and name its folder, like --form classifier,by=runs/my-noisy-classifier"
+            )
+        classifier = load_checkpoint(find_checkpoint(name))
+        if not isinstance(classifier, NoisyClassifier):
+            raise UserError(
+                f"{name} is no classifier of noisy images: name one that a recipe of kind "
+                '"noisy-classifier" has trained'
+            )
+        _check_kin(model, classifier)
+        return classifier
+
+    def denoiser(
+        self, model: DiffusionModel, weight: float, autocast: torch.dtype | None
+    ) -> Denoiser:
+        """D(x, c) + w (sigma^2 / alpha) grad_x log p(c | x)."""
+        check_weight_range(weight)
+        if weight in (0, -1):
+            return ClassifierFreeForm().denoiser(model, weight, autocast)
+        if model.num_classes is None:
+            raise _unconditional(model, weight)
+        classifier = partial(self.partner(model), autocast=autocast)
+        return ClassifierGuidance(model.denoiser(autocast), classifier, weight)
+
+
+FORMS: Mapping[str, type[Form]] = {
+    "classifier-free": ClassifierFreeForm,
+    "rescaled": RescaledForm,
+    "projected": ProjectedForm,
+    "auto": AutoForm,
+    "classifier": ClassifierForm,
+}
+
+
+def form_named(text: str) -> Form:
+    """The form of a name with options, like `rescaled,phi=0.5` or `auto,by=runs/weak`."""
+    found: Form = named("form of guidance", text, FORMS)
+    return found
+
+
+def guided(
+    model: DiffusionModel,
+    form: Form,
+    weight: float,
+    interval: tuple[float, float] | None,
+    autocast: torch.dtype | None = None,
+) -> Denoiser:
+    """`model` guided in `form` with `weight`, where sigma / alpha lies in `interval` if given.
+
+    At w = 0 and w = -1, which are not guidance but another model, an interval changes nothing.
+    """
+    denoiser = form.denoiser(model, weight, autocast)
+    if interval is None or weight in (0, -1):
+        return denoiser
+    return Interval(denoiser, model.denoiser(autocast), *interval)
+
+
+def check_branches(model: DiffusionModel, weight: float) -> None:
+    """A `UserError` where `model` has no branch without the label that `weight` asks for."""
+    check_weight_range(weight)
+    if weight != 0 and model.num_classes is None:
+        raise _unconditional(model, weight)
+    if weight != 0 and model.config.training.label_dropout == 0:
+        raise UserError(
+            f"{model.name} was trained without label dropout, so it has no unconditional branch "
+            f"for guidance {weight:g}: use --guidance 0, or train with label_dropout > 0"
+        )
+
+
+def check_weight_range(weight: float) -> None:
+    """A `UserError` where `weight` is no guidance weight w."""
+    if not -1 <= weight < float("inf"):
+        raise UserError(f"the guidance weight w must be a finite number >= -1, got {weight}")
+
+
+def _unconditional(model: DiffusionModel, weight: float) -> UserError:
+    return UserError(f"{model.name} is unconditional: guidance {weight:g} means nothing to it")
+
+
+def _check_kin(model: DiffusionModel, other: DiffusionModel | NoisyClassifier) -> None:
+    """A `UserError` where `other` was not made for the images, classes and noise of `model`."""
+    mine, theirs = (
+        (one.shape, one.num_classes, one.config.data.class_names) for one in (model, other)
+    )
+    if mine != theirs:
+        raise UserError(
+            f"{other.name} cannot guide {model.name}: it was trained on other images or classes "
+            f"({theirs[0]}, {theirs[1]} classes, against {mine[0]}, {mine[1]})"
+        )
+    check_same_schedule(model.config.schedule, other.config.schedule)
