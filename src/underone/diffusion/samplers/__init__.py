@@ -9,9 +9,10 @@ from underone.diffusion.samplers.multistep import DEIS, IPNDM
 from underone.diffusion.samplers.rk45 import RK45
 from underone.diffusion.samplers.sa_solver import SASolver
 from underone.diffusion.samplers.sampler import Sampler, Step
+from underone.diffusion.samplers.tuned import Tuned
 from underone.diffusion.samplers.unipc import UniPC
 
-# AnalyticDDPM is not among them: it needs to know a model.
+# AnalyticDDPM and Tuned are not among them: they are made for a model.
 SAMPLERS: dict[str, Sampler] = {
     "ddpm-large": DDPM("large"),
     "ddpm-small": DDPM("small"),
@@ -51,5 +52,6 @@ __all__ = [
     "SASolver",
     "Sampler",
     "Step",
+    "Tuned",
     "UniPC",
 ]

@@ -33,7 +33,7 @@ def posterior_mean(here: Estimate, to: Node) -> Tensor:
     return from_x0 * here.x0 + from_x * here.x
 
 
-_VARIANCES: dict[str, Callable[[Node, Node], Tensor]] = {
+VARIANCES: dict[str, Callable[[Node, Node], Tensor]] = {
     "large": added_variance,
     "small": posterior_variance,
 }
@@ -57,8 +57,8 @@ class DDPM(Sampler):
     variance: Literal["large", "small"] = field(default="large", metadata={"option": False})
 
     def __post_init__(self) -> None:
-        if self.variance not in _VARIANCES:
-            raise unknown("DDPM variance", self.variance, _VARIANCES)
+        if self.variance not in VARIANCES:
+            raise unknown("DDPM variance", self.variance, VARIANCES)
 
     @property
     def stochastic(self) -> bool:
@@ -73,7 +73,7 @@ class DDPM(Sampler):
     def step(self, x: Tensor, at: Step) -> tuple[Tensor, Estimate]:
         """One draw of the reverse chain."""
         here = at.evaluate(x)
-        variance = _VARIANCES[self.variance](at.now, at.to)
+        variance = VARIANCES[self.variance](at.now, at.to)
         return posterior_mean(here, at.to) + variance.sqrt() * at.noise(), here
 
 

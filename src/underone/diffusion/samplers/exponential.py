@@ -6,7 +6,7 @@ from torch import Tensor
 from underone.diffusion.samplers.sampler import Step
 
 
-def exponential_step(x: Tensor, integral: Tensor, eta: float, at: Step) -> Tensor:
+def exponential_step(x: Tensor, integral: Tensor, eta: float | Tensor, at: Step) -> Tensor:
     """sigma_s / sigma_t e^(-eta h) x + alpha_s integral + sigma_s sqrt(1 - e^(-2 eta h)) z.
 
     With lambda = log(alpha / sigma) and h = lambda_s - lambda_t. Exact (Lu et al. 2022, proposition

@@ -1,0 +1,82 @@
+"""`underone tune`."""
+
+import sys
+from pathlib import Path
+
+import click
+
+from underone.cli.console import announce_revision, note, print_json, progress_bar
+from underone.cli.options import GUIDANCE_HELP, guidance_options
+from underone.data import DATASET_NAMES, load_dataset
+from underone.errors import UserError
+from underone.generation import TUNED, Setting
+from underone.training.stop import StopRequest, stop_on_signals
+from underone.tuned import tuned_path
+from underone.tuning.descent import Progress
+from underone.tuning.tune import Tuning, set_up
+from underone.zoo import load_model
+
+
+@click.command(epilog=GUIDANCE_HELP)
+@click.argument("model")
+@click.option(
+    "--nfe", type=click.IntRange(min=1), required=True, help="Evaluations, each of them a step."
+)
+@guidance_options
+@click.option("--minutes", default=10.0, help="How long to learn.")
+@click.option("--seed", default=0, help="Of the noise it learns with, which no sample set meets.")
+@click.option("--root", type=click.Path(path_type=Path), help="Where the data set's files are.")
+@click.option("--json", "as_json", is_flag=True, help="Print what was learned as JSON.")
+def tune(
+    model: str,
+    nfe: int,
+    guidance: float,
+    form: str,
+    interval: tuple[float, float] | None,
+    threshold: str,
+    minutes: float,
+    seed: int,
+    root: Path | None,
+    as_json: bool,
+) -> None:
+    """Learn the best steps, weights and noise for MODEL at so few evaluations.
+
+    What is learned is kept beside the model and used by `--sampler tuned --steps N`. Ctrl-C saves
+    and stops; the same command goes on. With guidance a step is --nfe guided evaluations.
+    """
+    loaded = load_model(model)
+    announce_revision(loaded)
+    setting = Setting("ddim", nfe, "trailing", guidance, threshold, form, interval)
+    name = loaded.config.data.name
+    if name not in DATASET_NAMES and root is None:
+        raise UserError(
+            f"a sampler is tuned by the training data of {loaded.name}, and {name!r}, which they "
+            "were called, is no data set that can be found by name: name them with --root"
+        )
+    tuning = set_up(loaded, setting, load_dataset(name, "train", root), minutes=minutes, seed=seed)
+    with stop_on_signals() as stop:
+        _watch(tuning, stop)
+    if not tuning.done:
+        note("stopped and saved; the same command goes on")
+        sys.exit(128 + stop.signal if stop.signal is not None else 0)
+    tuned = tuning.finish()
+    if as_json:
+        print_json(tuned.model_dump(mode="json"))
+    else:
+        learning = tuned.learning
+        note(
+            f"{tuned_path(loaded, tuned.purpose)}: distance in the model's own features "
+            f"{learning.distance_before:.3f} -> {learning.distance_after:.3f}; "
+            f"use it with --sampler {TUNED} --steps {nfe}"
+        )
+
+
+def _watch(tuning: Tuning, stop: StopRequest) -> None:
+    with progress_bar() as bar:
+        task = bar.add_task("tuning", total=round(60 * tuning.minutes))
+
+        def show(progress: Progress) -> None:
+            distance = f"distance {progress.distance:.3f}"
+            bar.update(task, completed=round(progress.seconds), description=distance)
+
+        tuning.run(lambda: stop.signal is not None, show)

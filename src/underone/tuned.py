@@ -1,0 +1,123 @@
+"""Tuned samplers: what `underone tune` has learned, kept beside the model it was learned for."""
+
+import re
+from pathlib import Path
+from typing import Self
+
+import torch
+from pydantic import Field, model_validator
+
+from underone.checkpoint import DiffusionModel
+from underone.config import Config, parse
+from underone.diffusion import Explicit, Tuned
+from underone.errors import UserError
+from underone.files import read_json, write_json
+
+FOLDER = "tuned"
+
+
+class Purpose(Config):
+    """What a tuned sampler is for: so many steps, of a model guided and bounded in one way."""
+
+    steps: int = Field(ge=1)
+    guidance: float = 0.0
+    form: str = "classifier-free"
+    interval: tuple[float, float] | None = None
+    threshold: str = "static"
+
+    @property
+    def file_name(self) -> str:
+        """The name of the file it is kept in: what differs from the default, in words."""
+        default = Purpose(steps=self.steps)
+        parts = [f"{self.steps}-steps"]
+        for field in ("guidance", "form", "interval", "threshold"):
+            value = getattr(self, field)
+            if value != getattr(default, field):
+                parts.append(re.sub(r"[^\w.-]+", "_", f"{field}-{value}"))
+        return f"{'-'.join(parts)}.json"
+
+
+class Learning(Config):
+    """How a sampler was tuned. Fréchet distances are in the network's own features."""
+
+    seed: int
+    batch_size: int
+    iterations: int
+    minutes: float
+    distance_before: float
+    distance_after: float
+
+
+class TunedSampler(Config):
+    """A tuned sampler as it is kept: `grid` are the steps k from noisy to clean."""
+
+    model_sha256: str
+    purpose: Purpose
+    grid: tuple[float, ...]
+    etas: tuple[float, ...]
+    weights: tuple[tuple[float, ...], ...]
+    shifts: tuple[float, ...]
+    learning: Learning
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        steps = self.purpose.steps
+        lengths = (len(self.grid), len(self.etas) + 1, len(self.weights), len(self.shifts))
+        if set(lengths) != {steps} or len({len(row) for row in self.weights}) != 1:
+            raise ValueError(f"its grid, etas, weights and shifts are not those of {steps} steps")
+        Explicit(self.grid)
+        return self
+
+    @property
+    def placement(self) -> Explicit:
+        """Its grid."""
+        return Explicit(self.grid)
+
+    @property
+    def sampler(self) -> Tuned:
+        """The sampler itself."""
+        etas, weights, shifts = (
+            torch.tensor(values, dtype=torch.float64)
+            for values in (self.etas, self.weights, self.shifts)
+        )
+        return Tuned(etas, weights, shifts)
+
+
+def tuned_path(model: DiffusionModel, purpose: Purpose) -> Path:
+    """Where the sampler of a purpose is kept."""
+    return model.folder / FOLDER / purpose.file_name
+
+
+def tuned_sampler(model: DiffusionModel, purpose: Purpose) -> TunedSampler:
+    """The sampler tuned for these very weights and this purpose, or a `UserError`."""
+    path = tuned_path(model, purpose)
+    if not path.exists():
+        raise UserError(
+            f"no sampler is tuned for {model.name} at {_told(purpose)}: tune one with "
+            f"`underone tune` and the same options, or choose another sampler ({_known(model)})"
+        )
+    found = parse(TunedSampler, read_json(path), str(path))
+    if found.model_sha256 != model.sha256:
+        raise UserError(
+            f"{path} was tuned for other weights than those of {model.name} now: tune it anew"
+        )
+    if found.purpose != purpose:
+        raise UserError(f"{path} is tuned for {_told(found.purpose)}, not {_told(purpose)}")
+    return found
+
+
+def keep(model: DiffusionModel, tuned: TunedSampler) -> Path:
+    """Write a tuned sampler beside its model, atomically."""
+    path = tuned_path(model, tuned.purpose)
+    write_json(path, tuned.model_dump(mode="json"))
+    return path
+
+
+def _told(purpose: Purpose) -> str:
+    options = purpose.model_dump(exclude={"steps"}, exclude_defaults=True)
+    return ", ".join([f"{purpose.steps} steps", *(f"{k} {v}" for k, v in options.items())])
+
+
+def _known(model: DiffusionModel) -> str:
+    names = sorted(path.stem for path in (model.folder / FOLDER).glob("*-steps*.json"))
+    return f"tuned are {', '.join(names)}" if names else "none is tuned for it yet"

@@ -1,0 +1,98 @@
+"""Stochastic descent of the distance between what a sampler makes and what the data are."""
+
+import time
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from underone.tuning.features import gathered
+from underone.tuning.freedoms import Freedoms
+from underone.tuning.task import BATCH, Task
+
+# The batches whose features the distance is taken over, of which the newest has gradients.
+_REMEMBERED = 16
+_LEARNING_RATE, _BETAS, _WARMUP = 0.005, (0.9, 0.99), 10
+# The share of the time, at its end, over which the freedoms are averaged.
+_AVERAGED = 0.4
+# The first of the samples by which the freedoms are judged, and of those remembered at the start.
+_JUDGING, _FILLING = 2**62, 2**60
+
+
+@dataclass
+class State:
+    """The only mutable thing of tuning: where it stands after `iterations` in `seconds`.
+
+    `average` is the mean of `averaged` freedoms late in the run; `before` is the distance at the
+    start, by the samples that also judge the end.
+    """
+
+    freedoms: Freedoms
+    average: Freedoms
+    averaged: int = 0
+    iterations: int = 0
+    seconds: float = 0.0
+    before: float | None = None
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What a watcher is told after an iteration; `distance` is that of the latest batches."""
+
+    seconds: float
+    distance: float
+
+
+@torch.no_grad()
+def judged(task: Task, freedoms: Freedoms) -> float:
+    """The distance of what `freedoms` make, from samples that no iteration sees."""
+    return task.reference(gathered(_features(task, freedoms, _JUDGING))).item()
+
+
+def descend(task: Task, state: State, budget: float) -> Iterator[Progress]:
+    """Advance `state` by iterations of Adam until they have taken `budget` seconds in all.
+
+    An iteration draws a batch and takes the distance over its features together with those of the
+    batches before, which are a little out of date, but make many of few. The rate warms up, and
+    decays to 0 as the square root of the time left.
+    """
+    if state.before is None:
+        state.before = judged(task, state.freedoms)
+    leaves = [tensor.clone().requires_grad_() for tensor in state.freedoms.tensors()]
+    freedoms = Freedoms(*leaves)
+    optimizer = torch.optim.Adam(leaves, lr=_LEARNING_RATE, betas=_BETAS)
+    first = BATCH * state.iterations
+    with torch.no_grad():
+        remembered = deque(_features(task, freedoms, _FILLING + first), maxlen=_REMEMBERED)
+    begun, started = state.iterations, time.monotonic() - state.seconds
+    while (seconds := time.monotonic() - started) < budget:
+        share = seconds / budget
+        warmth = min(1.0, (state.iterations - begun + 1) / _WARMUP)
+        for group in optimizer.param_groups:
+            group["lr"] = _LEARNING_RATE * warmth * (1 - share) ** 0.5
+        features = task.seen(freedoms, BATCH * state.iterations)
+        distance = task.reference(gathered([features, *remembered]))
+        optimizer.zero_grad()
+        distance.backward()
+        optimizer.step()
+        remembered.append([each.detach() for each in features])
+        state.freedoms = Freedoms(*(leaf.detach().clone() for leaf in leaves))
+        state.iterations += 1
+        if share >= 1 - _AVERAGED:
+            state.averaged += 1
+            state.average = _mixed(state.average, state.freedoms, 1 / state.averaged)
+        state.seconds = time.monotonic() - started
+        yield Progress(state.seconds, distance.item())
+
+
+def _features(task: Task, freedoms: Freedoms, first: int) -> list[list[Tensor]]:
+    """Of `_REMEMBERED` batches from sample `first` on."""
+    return [task.seen(freedoms, first + BATCH * i) for i in range(_REMEMBERED)]
+
+
+def _mixed(one: Freedoms, other: Freedoms, share: float) -> Freedoms:
+    return Freedoms(
+        *(torch.lerp(a, b, share) for a, b in zip(one.tensors(), other.tensors(), strict=True))
+    )

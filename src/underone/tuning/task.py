@@ -1,0 +1,118 @@
+"""What a sampler is fitted to: a model, its data, and noise that no sample set is drawn with."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property, partial
+
+import torch
+from torch import Tensor
+
+from underone.checkpoint import DiffusionModel
+from underone.data import Dataset
+from underone.data.images import to_model_range
+from underone.diffusion import (
+    Bound,
+    Denoiser,
+    DPMSolver,
+    Estimate,
+    LogSNR,
+    Node,
+    NoiseStreams,
+    Sampler,
+    integrate,
+    nodes,
+)
+from underone.tuning.features import OwnFeatures, Unlikeness, gathered
+from underone.tuning.freedoms import Freedoms
+from underone.tuning.placement import placed
+
+BATCH = 128
+_REFERENCE_IMAGES, _REFERENCE_BATCH = 10_000, 250
+_TEACHER_STEPS, _TEACHER_IMAGES, _TEACHER_LAST = 60, 128, 5.0
+# The seeds of sample sets end where these begin.
+_FIRST_SEED = 2**63
+# Of the teacher's noise: no batch's.
+_TEACHING = 2**61
+
+
+@dataclass(frozen=True, eq=False)
+class Task:
+    """What a sampler is fitted to: a model as it will be sampled, and what it was trained on.
+
+    `denoiser` is `model` guided and bounded. `labelled` says whether it uses labels.
+    """
+
+    model: DiffusionModel
+    denoiser: Denoiser
+    dataset: Dataset
+    steps: int
+    seed: int
+    labelled: bool
+    autocast: torch.dtype | None
+
+    @property
+    def features(self) -> OwnFeatures:
+        """What the distance is taken in."""
+        return OwnFeatures(self.model, self.autocast, self.evidence)
+
+    @property
+    def evidence(self) -> bool:
+        """Whether samples have classes, and the model knows what images without are like."""
+        known = self.model.num_classes is not None and self.model.config.training.label_dropout > 0
+        return self.labelled and known
+
+    @cached_property
+    def reference(self) -> Unlikeness:
+        """How unlike the data something is."""
+        generator = torch.Generator().manual_seed(self.seed)
+        count = min(_REFERENCE_IMAGES, len(self.dataset))
+        chosen = torch.randperm(len(self.dataset), generator=generator)[:count]
+        found = []
+        with torch.no_grad():
+            for part in chosen.split(_REFERENCE_BATCH):
+                x0 = to_model_range(self.dataset.images[part])
+                noise = partial(torch.randn, x0.shape, generator=generator)
+                found.append(self.features(x0, self.told(self.dataset.labels[part]), noise))
+        return Unlikeness.to(gathered(found), self.evidence)
+
+    def told(self, labels: Tensor) -> Tensor | None:
+        """What the network is told where images are `labels`."""
+        if self.model.num_classes is None:
+            return None
+        return labels if self.labelled else torch.full_like(labels, self.model.num_classes)
+
+    def labels(self, first: int, count: int) -> Tensor:
+        """Labels (count,) as frequent as they are in the data, the same for the same `first`."""
+        generator = torch.Generator().manual_seed((self.seed + first) % 2**63)
+        chosen = torch.randint(len(self.dataset), (count,), generator=generator)
+        return self.dataset.labels[chosen]
+
+    def noise(self, first: int, count: int) -> NoiseStreams:
+        """Noise that no sample set is drawn with."""
+        keys = [(_FIRST_SEED + self.seed, first + index) for index in range(count)]
+        return NoiseStreams(keys, self.model.shape)
+
+    def classical(self) -> Freedoms:
+        """Where tuning starts: a classical solver on steps placed along a fine trajectory."""
+        schedule = self.model.config.schedule
+        noise = self.noise(_TEACHING, _TEACHER_IMAGES)
+        path = nodes(LogSNR(last=_TEACHER_LAST), schedule, max(_TEACHER_STEPS, self.steps))
+        with torch.no_grad():
+            trajectory = list(self._run(DPMSolver(2), path, noise, _TEACHING))
+        return Freedoms.classical(placed(trajectory, self.steps), schedule)
+
+    def seen(self, freedoms: Freedoms, first: int) -> list[Tensor]:
+        """The features, each (BATCH, D), of samples `first`, ... drawn with `freedoms`."""
+        noise = self.noise(first, BATCH)
+        path = freedoms.path(self.model.config.schedule)
+        *_, last = self._run(freedoms.sampler(), path, noise, first)
+        # As they are quantised, which no gradient passes: beyond [-1, 1] there is nothing.
+        labels = self.told(self.labels(first, BATCH))
+        return self.features(last.x.clamp(-1, 1), labels, noise)
+
+    def _run(
+        self, sampler: Sampler, path: Sequence[Node], noise: NoiseStreams, first: int
+    ) -> Iterator[Estimate]:
+        x = path[0].sigma.detach() * noise()
+        bound = Bound(self.denoiser, self.told(self.labels(first, len(x))))
+        return integrate(bound, sampler, path, x, noise)

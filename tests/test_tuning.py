@@ -1,0 +1,351 @@
+"""Tuned samplers: where they start, what they are fitted to, and that a run can be resumed."""
+
+import itertools
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from conftest import ModelFolder
+from helpers import draws, each_schedule, normal, run
+from test_architecture import ORDER
+from underone.checkpoint import DiffusionModel, load_checkpoint, load_config, save_config
+from underone.conformance.oracles import SingleImage, plane_mixture
+from underone.data import Dataset, load_dataset
+from underone.diffusion import (
+    DDIM,
+    Bound,
+    DPMSolver,
+    LinearBeta,
+    LogSNR,
+    Node,
+    NoiseStreams,
+    Schedule,
+    Tuned,
+    integrate,
+    nodes,
+)
+from underone.errors import UserError
+from underone.generation import Draw, Setting, generate
+from underone.metrics.frechet import Gaussian, frechet_distance
+from underone.tuned import Learning, Purpose, TunedSampler, keep, tuned_sampler
+from underone.tuning.descent import descend, judged
+from underone.tuning.features import FrechetTo, Unlikeness, gathered
+from underone.tuning.freedoms import Freedoms
+from underone.tuning.placement import jump_errors, shortest_path
+from underone.tuning.task import BATCH
+from underone.tuning.tune import draft_path, set_up
+
+DATA = Path(__file__).parent / "data" / "fashion-mnist"
+
+
+# The sampler.
+
+
+@each_schedule
+def test_without_noise_memory_or_shift_it_is_ddim(schedule: Schedule) -> None:
+    path = nodes(LogSNR(last=20, first=900), schedule, 6)
+    plain = Tuned(torch.zeros(5, dtype=torch.float64), *_first_order(6))
+    x = normal(7, 2)
+    denoiser = plane_mixture(schedule)
+    mine = run(denoiser, plain, path, x, draws(7, 2))
+    other = run(denoiser, DDIM(), path, x, draws(7, 2))
+    for a, b in zip(mine, other, strict=True):
+        torch.testing.assert_close(a.x, b.x, rtol=1e-9, atol=1e-9)
+        torch.testing.assert_close(a.x0, b.x0, rtol=1e-9, atol=1e-9)
+
+
+def _first_order(steps: int) -> tuple[Tensor, Tensor]:
+    weights = torch.zeros(steps, 3, dtype=torch.float64)
+    weights[:, 0] = 1
+    return weights, torch.zeros(steps, dtype=torch.float64)
+
+
+@each_schedule
+@pytest.mark.parametrize("steps", [1, 2, 3, 7])
+def test_it_starts_as_a_classical_solver_on_the_steps_it_was_given(
+    schedule: Schedule, steps: int
+) -> None:
+    path = nodes(LogSNR(last=20), schedule, steps)
+    start = Freedoms.classical(path[:-1], schedule)
+    for placed, given in zip(start.path(schedule), path, strict=True):
+        torch.testing.assert_close(placed.t, given.t, rtol=1e-9, atol=1e-9)
+    x, denoiser = normal(7, 2), plane_mixture(schedule)
+    mine = run(denoiser, start.sampler(), start.path(schedule), x, draws(7, 2))
+    solver = run(denoiser, DPMSolver(2, eta=0.5), path, x, draws(7, 2))
+    torch.testing.assert_close(mine[-1].x, solver[-1].x, rtol=1e-7, atol=1e-7)
+
+
+@dataclass(frozen=True)
+class Listening:
+    """A denoiser that remembers what it was told."""
+
+    schedule: Schedule
+    told: list[tuple[Tensor, Node]]
+
+    def __call__(self, x: Tensor, node: Node, label: Tensor | None) -> Tensor:
+        self.told.append((x, node))
+        return torch.zeros_like(x)
+
+
+def test_a_shift_changes_what_the_network_is_told_and_nothing_else() -> None:
+    denoiser = Listening(LinearBeta(), [])
+    path = nodes(LogSNR(last=20, first=900), denoiser.schedule, 2)
+    weights, shifts = _first_order(2)
+    sampler = Tuned(torch.zeros(1, dtype=torch.float64), weights, shifts + 0.25)
+    x = normal(3, 2)
+    run(denoiser, sampler, path, x, draws(3, 2))
+    (seen, node), _ = denoiser.told
+    assert node.log_snr.item() == pytest.approx(path[0].log_snr.item() + 0.25)
+    # x / alpha, of which noise is a part of sigma / alpha, stays as it is.
+    torch.testing.assert_close(seen / node.alpha, x / path[0].alpha)
+
+
+def test_gradients_reach_every_number_and_agree_with_differences() -> None:
+    schedule = LinearBeta()
+    start = Freedoms.classical(nodes(LogSNR(last=20), schedule, 4)[:-1], schedule)
+    bound = Bound(plane_mixture(schedule), None)
+    x = 0.3 * normal(5, 2)
+
+    def loss(*tensors: Tensor) -> Tensor:
+        freedoms = Freedoms(*tensors)
+        path = freedoms.path(schedule)
+        *_, last = integrate(bound, freedoms.sampler(), path, x, draws(5, 2))
+        return last.x.square().sum()
+
+    leaves = [tensor.clone().requires_grad_() for tensor in start.tensors()]
+    # Off the kinks of the schedule and of the first steps, which have no earlier estimates.
+    with torch.no_grad():
+        leaves[3] += 0.05
+        leaves[3][0] = 0.02
+    loss(*leaves).backward()
+    for which, leaf in enumerate(leaves):
+        flat = leaf.grad.flatten() if leaf.grad is not None else torch.zeros(leaf.numel())
+        for index in range(leaf.numel()):
+            ends = []
+            for change in (1e-5, -1e-5):
+                moved = [other.detach().clone() for other in leaves]
+                moved[which].flatten()[index] += change
+                ends.append(loss(*moved).item())
+            difference = (ends[0] - ends[1]) / 2e-5
+            assert flat[index].item() == pytest.approx(difference, rel=2e-3, abs=2e-4)
+
+
+# Placement.
+
+
+@pytest.mark.parametrize("growth", [1.0, 1.15])
+@pytest.mark.parametrize("steps", [1, 2, 3, 5, 6])
+def test_the_shortest_path_is_the_best_of_all(steps: int, growth: float) -> None:
+    states = 7
+    errors = torch.full((states, states), math.inf, dtype=torch.float64)
+    upper = torch.triu_indices(states, states, 1)
+    errors[upper[0], upper[1]] = normal(len(upper[0]), seed=steps).abs()
+
+    def cost(path: tuple[int, ...]) -> float:
+        return sum(
+            growth**index * errors[a, b].item()
+            for index, (a, b) in enumerate(itertools.pairwise(path))
+        )
+
+    every = [
+        (0, *between, states - 1)
+        for between in itertools.combinations(range(1, states - 1), steps - 1)
+    ]
+    assert tuple(shortest_path(errors, steps, growth)) == min(every, key=cost)
+
+
+def test_more_jumps_than_states_are_refused() -> None:
+    for steps in (0, 4):
+        with pytest.raises(ValueError, match="3 jumps at most"):
+            shortest_path(torch.ones(4, 4), steps)
+
+
+def test_jumps_along_a_straight_flow_have_no_error_and_along_a_bent_one_grow() -> None:
+    schedule = LinearBeta()
+    path = nodes(LogSNR(last=5), schedule, 12)
+    x = path[0].sigma * normal(50, 2)
+    straight = run(SingleImage(schedule, normal(2)), DDIM(), path, x, draws(50, 2))
+    errors = jump_errors(straight)
+    assert errors[errors.isfinite()].max() < 1e-12
+    bent = jump_errors(run(plane_mixture(schedule), DDIM(), path, x, draws(50, 2)))
+    assert bent[0, 1] < 1e-12  # the jump that was made
+    assert (bent.triu(2)[2] > 0).sum() == len(path) - 4
+    assert bent[2, -1] > bent[9, -1] > 0
+
+
+# The distance.
+
+
+def test_the_distance_is_that_of_fid_and_has_its_gradient() -> None:
+    mixing = normal(6, 6, seed=5)
+    one, other = normal(400, 6, seed=1) @ mixing, normal(300, 6, seed=2) + 0.3
+    distance = FrechetTo.of(one)
+    mine = distance(other).item()
+    gaussians = [Gaussian(x.mean(0), torch.cov(x.T)) for x in (one, other)]
+    assert mine == pytest.approx(frechet_distance(*gaussians), rel=1e-9)
+    assert distance(one).item() == pytest.approx(0, abs=1e-6)
+    leaf = other[:50].clone().requires_grad_()
+    assert torch.autograd.gradcheck(distance, leaf, atol=1e-6)
+
+
+def test_no_feature_counts_for_more_because_its_numbers_are_larger() -> None:
+    data = [normal(500, 4, seed=1), normal(500, 3, seed=2)]
+    other = [0.5 + normal(300, 4, seed=3), normal(300, 3, seed=4)]
+    plain = Unlikeness.to(data, evidence=False)(other)
+    scaled = Unlikeness.to([data[0], 100 * data[1]], evidence=False)([other[0], 100 * other[1]])
+    torch.testing.assert_close(plain, scaled)
+    assert Unlikeness.to(data, evidence=False)(data) < 1e-6 < plain
+    halves = ([each[:100] for each in other], [each[100:] for each in other])
+    for whole, joined in zip(other, gathered(halves), strict=True):
+        assert torch.equal(whole, joined)
+
+
+# The whole.
+
+
+@pytest.fixture
+def dataset() -> Dataset:
+    return load_dataset("fashion-mnist", "test", DATA)
+
+
+@pytest.fixture
+def model(model_folder: ModelFolder, dataset: Dataset) -> DiffusionModel:
+    folder = model_folder("tunable")
+    config = load_config(folder)
+    data = config.data.model_copy(update={"sha256": dataset.sha256})
+    save_config(folder, config.model_copy(update={"data": data}))
+    loaded = load_checkpoint(folder)
+    assert isinstance(loaded, DiffusionModel)
+    return loaded
+
+
+SETTING = Setting("ddim", 2)
+
+
+def test_tuning_comes_nearer_to_the_data(model: DiffusionModel, dataset: Dataset) -> None:
+    tuning = set_up(model, SETTING, dataset, minutes=1, seed=0)
+    start = tuning.state.freedoms
+    for _ in itertools.islice(descend(tuning.task, tuning.state, budget=3600), 12):
+        pass
+    before, after = judged(tuning.task, start), judged(tuning.task, tuning.state.freedoms)
+    assert before == tuning.state.before
+    assert after < before
+
+
+def test_it_is_stopped_found_again_and_used(model: DiffusionModel, dataset: Dataset) -> None:
+    first = set_up(model, SETTING, dataset, minutes=0.05, seed=3)
+    first.run(lambda: True, lambda progress: None)
+    assert (first.state.iterations, first.done) == (1, False)
+    second = set_up(model, SETTING, dataset, minutes=0.05, seed=3)
+    assert second.state.iterations == 1
+    assert second.state.seconds == first.state.seconds
+    assert second.state.before == first.state.before
+    for a, b in zip(second.state.freedoms.tensors(), first.state.freedoms.tensors(), strict=True):
+        assert torch.equal(a, b)
+    second.run(lambda: False, lambda progress: None)
+    assert second.done
+    assert second.state.iterations > 1
+    tuned = second.finish()
+    assert not draft_path(model, tuned.purpose).exists()
+    assert tuned_sampler(model, SETTING.purpose) == tuned
+    chosen = Setting("tuned", 2)
+    assert chosen.grid == "learned"
+    samples = generate(model, chosen, Draw(4))
+    assert samples.protocol["evaluations"] == {"model": 2.0}
+    again = generate(model, chosen, Draw(4), batch_size=1)
+    assert (samples.images.int() - again.images.int()).abs().max() <= 2
+    assert "exists" in refusal(lambda: set_up(model, SETTING, dataset, minutes=1, seed=3))
+
+
+def refusal(act: Callable[[], object]) -> str:
+    with pytest.raises(UserError) as refused:
+        act()
+    return str(refused.value)
+
+
+def kept(model: DiffusionModel, purpose: Purpose) -> TunedSampler:
+    """A hand-made tuned sampler."""
+    steps = purpose.steps
+    return TunedSampler(
+        model_sha256=model.sha256,
+        purpose=purpose,
+        grid=tuple(1000.0 - 10 * step for step in range(steps)),
+        etas=(0.1,) * (steps - 1),
+        weights=((1.0, 0.0),) * steps,
+        shifts=(0.0,) * steps,
+        learning=Learning(
+            seed=0,
+            batch_size=1,
+            iterations=1,
+            minutes=1,
+            distance_before=1,
+            distance_after=1,
+        ),
+    )
+
+
+def test_it_is_used_for_nothing_else_than_what_it_was_tuned_for(model: DiffusionModel) -> None:
+    keep(model, kept(model, Purpose(steps=3)))
+    Setting("tuned", 3).check(model)
+    for other in (
+        Setting("tuned", 4),
+        Setting("tuned", 3, guidance=1),
+        Setting("tuned", 3, threshold="none"),
+    ):
+        text = refusal(lambda other=other: other.check(model))  # type: ignore[misc]
+        assert "underone tune" in text
+        assert "3-steps" in text
+    changed = replace(model, sha256="0" * 64)
+    assert "other weights" in refusal(lambda: Setting("tuned", 3).check(changed))
+    assert "leave out --grid" in refusal(lambda: Setting("tuned", 3, "karras"))
+    assert "unknown grid" in refusal(lambda: Setting("ddim", 3, "learned"))
+
+
+def test_every_purpose_has_a_file_of_its_own() -> None:
+    purposes = [
+        Purpose(steps=3),
+        Purpose(steps=4),
+        Purpose(steps=3, guidance=1),
+        Purpose(steps=3, guidance=1.5),
+        Purpose(steps=3, guidance=1, form="rescaled,phi=0.5"),
+        Purpose(steps=3, guidance=1, form="rescaled,phi=0.7"),
+        Purpose(steps=3, guidance=1, interval=(0.2, 3)),
+        Purpose(steps=3, threshold="none"),
+    ]
+    names = {purpose.file_name for purpose in purposes}
+    assert len(names) == len(purposes)
+    assert all(name.isascii() and "/" not in name for name in names)
+    assert Purpose(steps=3).file_name == "3-steps.json"
+
+
+def test_what_cannot_be_tuned_is_refused(model: DiffusionModel, dataset: Dataset) -> None:
+    def with_(**changes: object) -> str:
+        options = {"minutes": 1.0, "seed": 0} | changes
+        return refusal(lambda: set_up(model, SETTING, dataset, **options))  # type: ignore[arg-type]
+
+    for minutes in (0, -1, math.nan, math.inf):
+        assert "minutes" in with_(minutes=minutes)
+    assert "seed" in with_(seed=-1)
+    other = replace(dataset, images=dataset.images.flip(0))
+    assert "--root" in refusal(lambda: set_up(model, SETTING, other, minutes=1, seed=0))
+    set_up(model, SETTING, dataset, minutes=1, seed=0).save()
+    assert "seed" in with_(seed=1)
+
+
+def test_no_sample_set_is_drawn_with_the_noise_of_tuning(
+    model: DiffusionModel, dataset: Dataset
+) -> None:
+    task = set_up(model, SETTING, dataset, minutes=1, seed=5).task
+    mine = task.noise(7, 2)()
+    assert torch.equal(mine, NoiseStreams([(2**63 + 5, 7), (2**63 + 5, 8)], model.shape)())
+    assert "seeds" in refusal(lambda: Draw(1, seed=2**63))
+    assert BATCH > 1
+
+
+def test_tuning_cannot_know_of_a_metric() -> None:
+    assert ORDER.index("tuning") < ORDER.index("metrics")
