@@ -25,6 +25,8 @@ from underone.diffusion.grid import (
     nodes,
 )
 from underone.diffusion.guidance import AdaptiveProjected, ClassifierFree, Rescaled, branches
+from underone.diffusion.inpainting import Inpainted
+from underone.diffusion.interpolation import slerp
 from underone.diffusion.interval import Interval
 from underone.diffusion.node import Estimate, Node, Schedule, node_at
 from underone.diffusion.noise import NoiseStreams
@@ -45,10 +47,12 @@ from underone.diffusion.samplers import (
     Sampler,
     SASolver,
     Step,
+    Tuned,
     UniPC,
 )
 from underone.diffusion.sampling import Batch, integrate, sample, trajectory
 from underone.diffusion.schedule import Cosine, LinearBeta
+from underone.diffusion.variation import noised, path_from
 
 THRESHOLDS: dict[str, Callable[[Denoiser], Denoiser]] = {
     "static": Clipped,
@@ -94,6 +98,7 @@ __all__ = [
     "Explicit",
     "Grid",
     "Heun",
+    "Inpainted",
     "Interval",
     "Karras",
     "LinearBeta",
@@ -113,6 +118,7 @@ __all__ = [
     "Schedule",
     "Step",
     "Trailing",
+    "Tuned",
     "UniPC",
     "Uniform",
     "Velocity",
@@ -121,6 +127,9 @@ __all__ = [
     "integrate",
     "node_at",
     "nodes",
+    "noised",
+    "path_from",
     "sample",
+    "slerp",
     "trajectory",
 ]

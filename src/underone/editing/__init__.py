@@ -1,0 +1,35 @@
+"""What a model does to images that are there already: invert, interpolate, vary, inpaint."""
+
+from underone.editing.frames import Frames, check_frames, trajectories
+from underone.editing.inversion import (
+    check_invertible,
+    check_pairs,
+    decode,
+    encode,
+    interpolate,
+    share_returned,
+)
+from underone.editing.inverted import Inverted, read_inverted
+from underone.editing.redraw import Edit, Inpainting, Variation, redraw
+from underone.editing.source import SOURCE_LABELS, check_source, classes_of
+
+__all__ = [
+    "SOURCE_LABELS",
+    "Edit",
+    "Frames",
+    "Inpainting",
+    "Inverted",
+    "Variation",
+    "check_frames",
+    "check_invertible",
+    "check_pairs",
+    "check_source",
+    "classes_of",
+    "decode",
+    "encode",
+    "interpolate",
+    "read_inverted",
+    "redraw",
+    "share_returned",
+    "trajectories",
+]

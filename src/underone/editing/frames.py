@@ -1,0 +1,84 @@
+"""Stills of how samples come to be."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from underone.checkpoint import DiffusionModel
+from underone.data import to_uint8
+from underone.diffusion import trajectory
+from underone.editing.parts import device_of, path_of
+from underone.errors import UserError
+from underone.generation import (
+    DEFAULT_BATCH_SIZE,
+    Draw,
+    Precision,
+    Setting,
+    check,
+    denoiser_for,
+    labels_of,
+    sampler_for,
+    to_images,
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Frames:
+    """Of N samples F stills each, uint8 (N, F, C, H, W): the noisy state and the estimate there.
+
+    Both are clamped to what grey levels can show. The last still is the sample, in both.
+    """
+
+    x: Tensor
+    x0: Tensor
+
+
+def check_frames(setting: Setting, frames: int) -> None:
+    """A `UserError` where a setting has no so many nodes to choose stills from."""
+    if not 2 <= frames <= setting.steps + 1:
+        raise UserError(
+            f"{setting.steps} steps have 2 to {setting.steps + 1} frames, got {frames}: ask for "
+            "fewer, or take more steps"
+        )
+
+
+@torch.no_grad()
+def trajectories(
+    model: DiffusionModel,
+    setting: Setting,
+    draw: Draw,
+    frames: int,
+    *,
+    batch_size: int = DEFAULT_BATCH_SIZE,
+    precision: Precision = "auto",
+    on_images: Callable[[int], object] = lambda images: None,
+) -> Frames:
+    """The samples of `draw` at `frames` nodes, evenly chosen from pure noise to the end.
+
+    There are as many nodes to choose from as steps, and the end.
+    """
+    check(model, setting, draw)
+    check_frames(setting, frames)
+    chosen = {round(i * setting.steps / (frames - 1)) for i in range(frames)}
+    path = path_of(model, setting)
+    labels, keys = labels_of(model, setting, draw), draw.keys
+    states, estimates = [], []
+    for start in range(0, len(keys), batch_size):
+        rows = slice(start, start + batch_size)
+        way = trajectory(
+            denoiser_for(model, setting, precision),
+            sampler_for(model, setting),
+            path,
+            shape=model.shape,
+            keys=keys[rows],
+            labels=None if labels is None else labels[rows],
+            device=device_of(model),
+        )
+        kept = [estimate for index, estimate in enumerate(way) if index in chosen]
+        to_images(kept[-1].x, setting)  # a diverged sample has no stills worth showing
+        states.append(torch.stack([to_uint8(estimate.x.cpu()) for estimate in kept], dim=1))
+        estimates.append(torch.stack([to_uint8(estimate.x0.cpu()) for estimate in kept], dim=1))
+        on_images(len(keys[rows]))
+    return Frames(torch.cat(states), torch.cat(estimates))

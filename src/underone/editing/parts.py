@@ -1,0 +1,23 @@
+"""What every edit takes of a model and a setting."""
+
+import torch
+from torch import Tensor
+
+from underone.checkpoint import DiffusionModel
+from underone.diffusion import Node, nodes
+from underone.generation import Setting, grid_for
+
+
+def path_of(model: DiffusionModel, setting: Setting) -> list[Node]:
+    """The nodes of the setting's grid, the clean end with them."""
+    return nodes(grid_for(model, setting), model.config.schedule, setting.steps)
+
+
+def device_of(model: DiffusionModel) -> torch.device:
+    """Where the model's network is."""
+    return next(model.network.parameters()).device
+
+
+def rows_of(labels: Tensor | None, rows: Tensor, device: torch.device) -> Tensor | None:
+    """The labels of the rows `rows` (indices), where there are any, on `device`."""
+    return None if labels is None else labels[rows].to(device)
