@@ -29,6 +29,14 @@ check: $(VENV)/.check ## format, lint and types
 docs: $(VENV)/.installed ## draw the pictures of the documentation anew
 	$(BIN)/underone sample fashion-mnist --sampler ddim --steps 20 --count 50 --precision float32 \
 		--out docs/samples.png
+	$(BIN)/underone trajectory fashion-mnist --precision float32 --out docs/editing-trajectory.png
+	$(BIN)/underone vary fashion-mnist --images fashion-mnist --precision float32 \
+		--out docs/editing-variations.png
+	$(BIN)/underone inpaint fashion-mnist --images fashion-mnist --box 8:8:20:20 --variations 6 \
+		--precision float32 --out docs/editing-inpainting.png
+	$(BIN)/underone invert fashion-mnist --images fashion-mnist --out docs/editing-inversion.png
+	$(BIN)/underone interpolate fashion-mnist --images fashion-mnist --guidance -1 \
+		--out docs/editing-interpolation.png
 
 format: $(VENV)/.check
 	$(BIN)/ruff format .

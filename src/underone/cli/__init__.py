@@ -11,10 +11,16 @@ from underone.cli.conformance import conformance
 from underone.cli.data import data
 from underone.cli.evaluate import evaluate
 from underone.cli.guide import guide
+from underone.cli.interpolate import interpolate
+from underone.cli.invert import decode, invert
+from underone.cli.likelihood import likelihood
 from underone.cli.models import models
+from underone.cli.redraw import inpaint, vary
 from underone.cli.reference import reference
 from underone.cli.sample import sample
 from underone.cli.train import train
+from underone.cli.trajectory import trajectory
+from underone.cli.tune import tune
 from underone.errors import UserError
 
 _CONTEXT = {
@@ -30,7 +36,25 @@ def underone_command() -> None:
     """A laboratory for diffusion sampling: train, sample in every way that matters, measure."""
 
 
-for command in (guide, train, sample, evaluate, compare, reference, conformance, data, models):
+for command in (
+    guide,
+    train,
+    tune,
+    sample,
+    trajectory,
+    vary,
+    inpaint,
+    invert,
+    decode,
+    interpolate,
+    evaluate,
+    likelihood,
+    compare,
+    reference,
+    conformance,
+    data,
+    models,
+):
     underone_command.add_command(command)
 
 
