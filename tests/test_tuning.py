@@ -34,7 +34,7 @@ from underone.generation import Draw, Setting, generate
 from underone.metrics.frechet import Gaussian, frechet_distance
 from underone.tuned import Learning, Purpose, TunedSampler, keep, tuned_sampler
 from underone.tuning.descent import descend, judged
-from underone.tuning.features import FrechetTo, Unlikeness, gathered
+from underone.tuning.features import ClassGap, FrechetTo, Sight, Unlikeness, together
 from underone.tuning.freedoms import Freedoms
 from underone.tuning.placement import jump_errors, shortest_path
 from underone.tuning.task import BATCH
@@ -193,16 +193,78 @@ def test_the_distance_is_that_of_fid_and_has_its_gradient() -> None:
     assert torch.autograd.gradcheck(distance, leaf, atol=1e-6)
 
 
+def sight(pooled: list[Tensor], maps: list[Tensor], labels: Tensor) -> Sight:
+    classes = torch.nn.functional.one_hot(labels, 3).double()
+    sums = tuple(classes.T @ each for each in maps)
+    squares = tuple(each.square().sum() for each in maps)
+    return Sight(tuple(pooled), sums, squares, classes.sum(0))
+
+
 def test_no_feature_counts_for_more_because_its_numbers_are_larger() -> None:
+    labels, others = torch.arange(500) % 3, torch.arange(300) % 3
     data = [normal(500, 4, seed=1), normal(500, 3, seed=2)]
     other = [0.5 + normal(300, 4, seed=3), normal(300, 3, seed=4)]
-    plain = Unlikeness.to(data, evidence=False)(other)
-    scaled = Unlikeness.to([data[0], 100 * data[1]], evidence=False)([other[0], 100 * other[1]])
-    torch.testing.assert_close(plain, scaled)
-    assert Unlikeness.to(data, evidence=False)(data) < 1e-6 < plain
-    halves = ([each[:100] for each in other], [each[100:] for each in other])
-    for whole, joined in zip(other, gathered(halves), strict=True):
-        assert torch.equal(whole, joined)
+
+    def unlike(scale: float) -> Tensor:
+        one, two = (
+            sight([each[0], scale * each[1]], [scale * each[1]], told)
+            for each, told in ((data, labels), (other, others))
+        )
+        return Unlikeness.to(one)(two)
+
+    torch.testing.assert_close(unlike(1), unlike(100))
+
+
+def test_data_are_like_themselves_and_parts_are_like_the_whole() -> None:
+    labels = torch.arange(600) % 3
+    pooled, maps = [normal(600, 4, seed=1)], [normal(600, 20, seed=2) + 2.0 * labels[:, None]]
+    data = sight(pooled, maps, labels)
+    unlike = Unlikeness.to(data)
+    # No gap to the very same images: what chance would make of as many others is taken off.
+    assert unlike(data).item() == pytest.approx(-5.0 / 200, abs=1e-6)
+    halves = [
+        sight([each[part] for each in pooled], [each[part] for each in maps], labels[part])
+        for part in (slice(0, 100), slice(100, 600))
+    ]
+    whole = together(halves)
+    torch.testing.assert_close(unlike(whole), unlike(data))
+    assert not any(each.requires_grad for each in whole.detached().sums)
+
+
+def test_swapped_classes_are_seen_and_chance_is_not() -> None:
+    labels = torch.arange(3000) % 3
+
+    def images(seed: int) -> Tensor:
+        return normal(3000, 20, seed=seed) + labels[:, None]
+
+    pooled = [normal(3000, 2, seed=9)]
+    gap = ClassGap(*_class_means(images(1), labels))
+    chance = [gap(*_sums(images(seed), labels)).item() for seed in range(2, 12)]
+    # 1 / 1000 of variance is chance, of the data's means and of the samples'; one is taken off.
+    assert sum(chance) / len(chance) == pytest.approx(1e-3, abs=4e-4)
+    assert gap(*_sums(images(2), labels.flip(0))).item() > 0.05
+    swapped = sight(pooled, [images(2)], labels.flip(0))
+    unlike = Unlikeness.to(sight(pooled, [images(1)], labels))
+    assert unlike(swapped) > unlike(sight(pooled, [images(2)], labels)) + 0.2
+
+
+def _sums(maps: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    classes = torch.nn.functional.one_hot(labels, 3).double()
+    return classes.T @ maps, classes.sum(0)
+
+
+def _class_means(maps: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    sums, counts = _sums(maps, labels)
+    means = sums / counts[:, None]
+    return means, (maps - means[labels]).square().sum() / len(maps)
+
+
+def test_a_class_without_images_does_not_count() -> None:
+    maps, labels = normal(300, 5), torch.arange(300) % 3
+    gap = ClassGap(*_class_means(maps, labels))
+    two = labels < 2
+    without = gap(*_sums(maps[two], labels[two]))
+    assert without.item() == pytest.approx(-1 / 100)
 
 
 # The whole.

@@ -6,9 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
 
-from underone.tuning.features import gathered
+from underone.tuning.features import Sight, together
 from underone.tuning.freedoms import Freedoms
 from underone.tuning.task import BATCH, Task
 
@@ -48,7 +47,7 @@ class Progress:
 @torch.no_grad()
 def judged(task: Task, freedoms: Freedoms) -> float:
     """The distance of what `freedoms` make, from samples that no iteration sees."""
-    return task.reference(gathered(_features(task, freedoms, _JUDGING))).item()
+    return task.reference(together(_seen(task, freedoms, _JUDGING))).item()
 
 
 def descend(task: Task, state: State, budget: float) -> Iterator[Progress]:
@@ -65,19 +64,19 @@ def descend(task: Task, state: State, budget: float) -> Iterator[Progress]:
     optimizer = torch.optim.Adam(leaves, lr=_LEARNING_RATE, betas=_BETAS)
     first = BATCH * state.iterations
     with torch.no_grad():
-        remembered = deque(_features(task, freedoms, _FILLING + first), maxlen=_REMEMBERED)
+        remembered = deque(_seen(task, freedoms, _FILLING + first), maxlen=_REMEMBERED)
     begun, started = state.iterations, time.monotonic() - state.seconds
     while (seconds := time.monotonic() - started) < budget:
         share = seconds / budget
         warmth = min(1.0, (state.iterations - begun + 1) / _WARMUP)
         for group in optimizer.param_groups:
             group["lr"] = _LEARNING_RATE * warmth * (1 - share) ** 0.5
-        features = task.seen(freedoms, BATCH * state.iterations)
-        distance = task.reference(gathered([features, *remembered]))
+        seen = task.seen(freedoms, BATCH * state.iterations)
+        distance = task.reference(together([seen, *remembered]))
         optimizer.zero_grad()
         distance.backward()
         optimizer.step()
-        remembered.append([each.detach() for each in features])
+        remembered.append(seen.detached())
         state.freedoms = Freedoms(*(leaf.detach().clone() for leaf in leaves))
         state.iterations += 1
         if share >= 1 - _AVERAGED:
@@ -87,8 +86,8 @@ def descend(task: Task, state: State, budget: float) -> Iterator[Progress]:
         yield Progress(state.seconds, distance.item())
 
 
-def _features(task: Task, freedoms: Freedoms, first: int) -> list[list[Tensor]]:
-    """Of `_REMEMBERED` batches from sample `first` on."""
+def _seen(task: Task, freedoms: Freedoms, first: int) -> list[Sight]:
+    """What is seen in `_REMEMBERED` batches from sample `first` on."""
     return [task.seen(freedoms, first + BATCH * i) for i in range(_REMEMBERED)]
 
 

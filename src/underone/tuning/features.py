@@ -1,23 +1,59 @@
 """What a model itself sees in images, and how far a sampler's are from the data's in that."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import reduce
 from typing import cast
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from underone.checkpoint import DiffusionModel
-from underone.diffusion import Estimate, Node, node_at
+from underone.diffusion import Node, node_at
 from underone.networks.contraction import Contraction
 
 # At little noise the network looks at texture, at more of it at whole things.
-LOOKING_TIMES = (0.01, 0.1)
-# Where it is asked how sure it is of the class: most of the class can be seen, and not all.
-EVIDENCE_TIME = 0.2
-# Evidence differs from image to image far more than its mean may be off, so that its share of its
-# own variance is small: with this weight it counts about as much as all activations together.
-_EVIDENCE_WEIGHT = 20.0
+LOOKING_TIMES = (0.01, 0.1, 0.2)
+# How much more than a pooled feature the means of a class count, whose errors are far smaller.
+_CLASS_WEIGHT = 5.0
+
+
+@dataclass(frozen=True, eq=False)
+class Sight:
+    """What the network sees in a set of images, float64.
+
+    `pooled`: features, each (N, D), averaged over pixels. `sums`: of each class the sum of whole
+    feature maps, each (C, E), over as many images as `counts` (C,) says, and `squares`, each (),
+    the sum of their squared norms over all images.
+    """
+
+    pooled: tuple[Tensor, ...]
+    sums: tuple[Tensor, ...]
+    squares: tuple[Tensor, ...]
+    counts: Tensor
+
+    def detached(self) -> "Sight":
+        """The same without gradients."""
+        pooled, sums, squares = (
+            tuple(each.detach() for each in part) for part in (self.pooled, self.sums, self.squares)
+        )
+        return Sight(pooled, sums, squares, self.counts)
+
+
+def together(sights: Iterable[Sight]) -> Sight:
+    """What is seen in several sets as if they were one."""
+    every = list(sights)
+    return Sight(
+        tuple(torch.cat(parts) for parts in zip(*(s.pooled for s in every), strict=True)),
+        _added(sight.sums for sight in every),
+        _added(sight.squares for sight in every),
+        reduce(torch.add, (sight.counts for sight in every)),
+    )
+
+
+def _added(parts: Iterable[tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
+    return tuple(reduce(torch.add, each) for each in zip(*parts, strict=True))
 
 
 @dataclass(frozen=True)
@@ -25,36 +61,36 @@ class OwnFeatures:
     """What the network of `model` makes of images that are noised again.
 
     At each of `LOOKING_TIMES` the activations of its first level, of its last and of its middle,
-    averaged over pixels. Last, with `evidence`, that of the class c at `EVIDENCE_TIME`:
-    |z_null - z|^2 - |z_c - z|^2 and |z_c - z_null|, sums over pixels, with z the noise and z_c,
-    z_null what the network takes for it given the class and not. Integrated over all noise levels
-    the first would be log p(c | x) up to a constant (Li et al. 2023, "Your diffusion model is
-    secretly a zero-shot classifier", section 3); the second is how far classifier-free guidance
-    would move the image. Without it the classes of samples are left weaker than those of the data:
-    activations tell little of how sure a class is. It needs a network with a branch without labels.
+    averaged over pixels; and of the latter two the whole maps, summed over each class.
     """
 
     model: DiffusionModel
     autocast: torch.dtype | None
-    evidence: bool
 
     def __call__(
-        self, x0: Tensor, label: Tensor | None, noise: Callable[[], Tensor]
-    ) -> list[Tensor]:
-        """Features (B, D), float64, of x0 (B, C, H, W) in [-1, 1]; differentiable in x0.
+        self, x0: Tensor, labels: Tensor, told: Tensor | None, noise: Callable[[], Tensor]
+    ) -> Sight:
+        """What is seen in x0 (B, C, H, W) in [-1, 1], whose classes are `labels` (B,).
 
-        `label` (B,) is what the network is told the images are; None where it knows no classes.
+        `told` (B,) is what the network is told they are; None where it knows no classes.
+        Differentiable in x0.
         """
-        looks = [self._look(x0, self._node(t), label, noise()) for t in LOOKING_TIMES]
-        features = [feature for look in looks for feature in look]
-        if self.evidence and label is not None:
-            features.append(self._evidence(x0, self._node(EVIDENCE_TIME), label, noise()))
-        return features
+        maps = [self._maps(x0, self._node(time), told, noise()) for time in LOOKING_TIMES]
+        classes = functional.one_hot(labels, self.model.num_classes or 1).double()
+        whole = [each.flatten(1).double() for _, *deep in maps for each in deep]
+        return Sight(
+            tuple(each.mean(dim=(2, 3)).double() for look in maps for each in look),
+            tuple(classes.T @ each for each in whole),
+            tuple(each.square().sum() for each in whole),
+            classes.sum(0),
+        )
 
     def _node(self, time: float) -> Node:
         return node_at(self.model.config.schedule, torch.tensor(time, dtype=torch.float64))
 
-    def _look(self, x0: Tensor, node: Node, label: Tensor | None, noise: Tensor) -> list[Tensor]:
+    def _maps(
+        self, x0: Tensor, node: Node, told: Tensor | None, noise: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
         # Whatever wraps it to make it faster, it is a U-Net.
         network = cast("Contraction", self.model.network)
         prediction = self.model.config.prediction
@@ -63,25 +99,9 @@ class OwnFeatures:
         if condition is not None:
             condition = condition.to(x.device, torch.float32).expand(len(x))
         with torch.autocast(x.device.type, dtype=self.autocast, enabled=self.autocast is not None):
-            embedding = network.embed(x, condition, label)
+            embedding = network.embed(x, condition, told)
             middle, skips = network.contract(prediction.input(x, node), embedding)
-        chosen = (skips[network.config.blocks], skips[-1], middle)
-        return [activations.mean(dim=(2, 3)).double() for activations in chosen]
-
-    def _evidence(self, x0: Tensor, node: Node, label: Tensor, noise: Tensor) -> Tensor:
-        null = torch.full_like(label, cast("int", self.model.num_classes))
-        denoiser = self.model.denoiser(self.autocast)
-        x = node.alpha * x0 + node.sigma * noise
-        given, without = (
-            Estimate(node, x, denoiser(x, node, told)).noise.double() for told in (label, null)
-        )
-        gain = (without - noise).square() - (given - noise).square()
-        moved = (given - without).square()
-        return torch.stack([_summed(gain), _summed(moved).sqrt()], dim=1)
-
-
-def _summed(values: Tensor) -> Tensor:
-    return values.flatten(1).sum(1)
+        return skips[network.config.blocks], skips[-1], middle
 
 
 @dataclass(frozen=True)
@@ -115,33 +135,51 @@ class FrechetTo:
 
 
 @dataclass(frozen=True)
-class Unlikeness:
-    """How unlike two sets of images are: 0 where they are alike.
+class ClassGap:
+    """The mean over classes of |m_c - mean_c|^2 / v - 1 / n_c, with m_c the mean of n_c images.
 
-    The mean over all features of their Fréchet distance over their variance in the data, so that
-    no depth counts for more because its numbers are larger; evidence, if there is, counts more.
+    v is the variance of an image about its class's mean, so that 1 / n_c is what chance alone
+    makes of the first term. Classes without an image do not count.
+    """
+
+    means: Tensor
+    variance: Tensor
+
+    def __call__(self, sums: Tensor, counts: Tensor) -> Tensor:
+        """Of images with these class `sums` (C, E) and `counts` (C,): a scalar."""
+        there = counts > 0
+        means = sums[there] / counts[there, None]
+        gaps = (means - self.means[there]).square().sum(1) / self.variance - 1 / counts[there]
+        return gaps.mean()
+
+
+@dataclass(frozen=True)
+class Unlikeness:
+    """How unlike two sets of images are: about 0 where they are alike.
+
+    The mean over all pooled features of their Fréchet distance over their variance in the data, so
+    that no depth counts for more because its numbers are larger; and the mean `ClassGap` over all
+    maps. Pooled features tell texture, and little of whether a coat looks like a coat.
     """
 
     distances: tuple[FrechetTo, ...]
-    weights: tuple[float, ...]
+    gaps: tuple[ClassGap, ...]
 
     @classmethod
-    def to(cls, features: Sequence[Tensor], evidence: bool) -> "Unlikeness":
-        """To the data that have these features, each (N, D); `evidence`: the last of them is."""
-        weights = [1.0] * len(features)
-        if evidence:
-            weights[-1] = _EVIDENCE_WEIGHT
-        return cls(tuple(FrechetTo.of(each) for each in features), tuple(weights))
+    def to(cls, data: Sight) -> "Unlikeness":
+        """To the data in which this is seen."""
+        gaps = []
+        for sums, square in zip(data.sums, data.squares, strict=True):
+            means = sums / data.counts.clamp(min=1)[:, None]
+            explained = (data.counts[:, None] * means.square()).sum()
+            gaps.append(ClassGap(means, (square - explained) / data.counts.sum()))
+        return cls(tuple(FrechetTo.of(each) for each in data.pooled), tuple(gaps))
 
-    def __call__(self, features: Sequence[Tensor]) -> Tensor:
-        """Of a set with these features, each (M, D): a scalar."""
+    def __call__(self, seen: Sight) -> Tensor:
+        """Of the images in which this is seen: a scalar."""
         shares = [
-            weight * distance(each) / distance.covariance.trace()
-            for weight, distance, each in zip(self.weights, self.distances, features, strict=True)
+            distance(each) / distance.covariance.trace()
+            for distance, each in zip(self.distances, seen.pooled, strict=True)
         ]
-        return torch.stack(shares).mean()
-
-
-def gathered(parts: Iterable[Sequence[Tensor]]) -> list[Tensor]:
-    """The features of several batches as those of one."""
-    return [torch.cat(each) for each in zip(*parts, strict=True)]
+        gaps = [gap(sums, seen.counts) for gap, sums in zip(self.gaps, seen.sums, strict=True)]
+        return torch.stack(shares).mean() + _CLASS_WEIGHT * torch.stack(gaps).mean()

@@ -1,6 +1,6 @@
 """What a sampler is fitted to: a model, its data, and noise that no sample set is drawn with."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 
@@ -22,7 +22,7 @@ from underone.diffusion import (
     integrate,
     nodes,
 )
-from underone.tuning.features import OwnFeatures, Unlikeness, gathered
+from underone.tuning.features import OwnFeatures, Sight, Unlikeness, together
 from underone.tuning.freedoms import Freedoms
 from underone.tuning.placement import placed
 
@@ -53,13 +53,7 @@ class Task:
     @property
     def features(self) -> OwnFeatures:
         """What the distance is taken in."""
-        return OwnFeatures(self.model, self.autocast, self.evidence)
-
-    @property
-    def evidence(self) -> bool:
-        """Whether samples have classes, and the model knows what images without are like."""
-        known = self.model.num_classes is not None and self.model.config.training.label_dropout > 0
-        return self.labelled and known
+        return OwnFeatures(self.model, self.autocast)
 
     @cached_property
     def reference(self) -> Unlikeness:
@@ -72,8 +66,13 @@ class Task:
             for part in chosen.split(_REFERENCE_BATCH):
                 x0 = to_model_range(self.dataset.images[part])
                 noise = partial(torch.randn, x0.shape, generator=generator)
-                found.append(self.features(x0, self.told(self.dataset.labels[part]), noise))
-        return Unlikeness.to(gathered(found), self.evidence)
+                found.append(self._seen(x0, self.dataset.labels[part], noise))
+        return Unlikeness.to(together(found))
+
+    def _seen(self, x0: Tensor, labels: Tensor, noise: Callable[[], Tensor]) -> Sight:
+        known = self.labelled and self.model.num_classes is not None
+        classes = labels if known else torch.zeros_like(labels)
+        return self.features(x0, classes, self.told(labels), noise)
 
     def told(self, labels: Tensor) -> Tensor | None:
         """What the network is told where images are `labels`."""
@@ -101,14 +100,13 @@ class Task:
             trajectory = list(self._run(DPMSolver(2), path, noise, _TEACHING))
         return Freedoms.classical(placed(trajectory, self.steps), schedule)
 
-    def seen(self, freedoms: Freedoms, first: int) -> list[Tensor]:
-        """The features, each (BATCH, D), of samples `first`, ... drawn with `freedoms`."""
+    def seen(self, freedoms: Freedoms, first: int) -> Sight:
+        """What is seen in the BATCH samples `first`, ... drawn with `freedoms`."""
         noise = self.noise(first, BATCH)
         path = freedoms.path(self.model.config.schedule)
         *_, last = self._run(freedoms.sampler(), path, noise, first)
         # As they are quantised, which no gradient passes: beyond [-1, 1] there is nothing.
-        labels = self.told(self.labels(first, BATCH))
-        return self.features(last.x.clamp(-1, 1), labels, noise)
+        return self._seen(last.x.clamp(-1, 1), self.labels(first, BATCH), noise)
 
     def _run(
         self, sampler: Sampler, path: Sequence[Node], noise: NoiseStreams, first: int
