@@ -6,13 +6,15 @@ import platform
 import statistics
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import torch
+
+from underone.checkpoint import DiffusionModel
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,12 @@ def spread(values: Sequence[float]) -> Spread:
     if len(values) == 1:
         return Spread(values[0], values[0], values[0])
     return Spread(*statistics.quantiles(values, n=4, method="inclusive"))
+
+
+def compiled(model: DiffusionModel) -> DiffusionModel:
+    """The model with its network compiled, channels last."""
+    network = torch.compile(model.network.to(memory_format=torch.channels_last))
+    return replace(model, network=network)
 
 
 def from_tests(name: str) -> ModuleType:

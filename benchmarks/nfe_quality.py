@@ -17,13 +17,14 @@ import json
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
 import diffusers
 import torch
+from measuring import compiled
 from torch import Tensor
 
 from underone.checkpoint import DiffusionModel
@@ -197,9 +198,7 @@ class Bench:
 
     @cached_property
     def model(self) -> DiffusionModel:
-        model = load_model("fashion-mnist")
-        network = torch.compile(model.network.to(memory_format=torch.channels_last))
-        return replace(model, network=network)
+        return compiled(load_model("fashion-mnist"))
 
     @cached_property
     def reference(self) -> Reference:

@@ -291,7 +291,7 @@ SETTING = Setting("ddim", 2)
 
 def test_tuning_comes_nearer_to_the_data(model: DiffusionModel, dataset: Dataset) -> None:
     tuning = set_up(model, SETTING, dataset, minutes=1, seed=0)
-    start = tuning.state.freedoms
+    start = tuning.state.start
     for _ in itertools.islice(descend(tuning.task, tuning.state, budget=3600), 12):
         pass
     before, after = judged(tuning.task, start), judged(tuning.task, tuning.state.freedoms)
@@ -322,6 +322,20 @@ def test_it_is_stopped_found_again_and_used(model: DiffusionModel, dataset: Data
     again = generate(model, chosen, Draw(4), batch_size=1)
     assert (samples.images.int() - again.images.int()).abs().max() <= 2
     assert "exists" in refusal(lambda: set_up(model, SETTING, dataset, minutes=1, seed=3))
+
+
+def test_it_begins_with_the_best_start_and_never_ends_with_worse(
+    model: DiffusionModel, dataset: Dataset
+) -> None:
+    tuning = set_up(model, SETTING, dataset, minutes=1, seed=4)
+    task, state = tuning.task, tuning.state
+    judgements = [judged(task, start, batches=5) for start in task.starts()]
+    assert len(judgements) == 4
+    assert judged(task, state.start, batches=5) == min(judgements) < max(judgements)
+    state.average, state.averaged = Freedoms(*(3 + each for each in state.start.tensors())), 1
+    tuned = tuning.finish()
+    assert tuned.learning.distance_after == tuned.learning.distance_before
+    assert torch.equal(tuned.sampler.etas, state.start.sampler().etas)
 
 
 def refusal(act: Callable[[], object]) -> str:

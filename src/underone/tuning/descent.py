@@ -13,6 +13,8 @@ from underone.tuning.task import BATCH, Task
 
 # The batches whose features the distance is taken over, of which the newest has gradients.
 _REMEMBERED = 16
+# Of so many batches the best start is chosen.
+_CHOOSING = 5
 _LEARNING_RATE, _BETAS, _WARMUP = 0.005, (0.9, 0.99), 10
 # The share of the time, at its end, over which the freedoms are averaged.
 _AVERAGED = 0.4
@@ -25,9 +27,10 @@ class State:
     """The only mutable thing of tuning: where it stands after `iterations` in `seconds`.
 
     `average` is the mean of `averaged` freedoms late in the run; `before` is the distance at the
-    start, by the samples that also judge the end.
+    `start`, by the samples that also judge the end.
     """
 
+    start: Freedoms
     freedoms: Freedoms
     average: Freedoms
     averaged: int = 0
@@ -45,9 +48,15 @@ class Progress:
 
 
 @torch.no_grad()
-def judged(task: Task, freedoms: Freedoms) -> float:
+def judged(task: Task, freedoms: Freedoms, batches: int = _REMEMBERED) -> float:
     """The distance of what `freedoms` make, from samples that no iteration sees."""
-    return task.reference(together(_seen(task, freedoms, _JUDGING))).item()
+    return task.reference(together(_seen(task, freedoms, _JUDGING, batches))).item()
+
+
+def begun(task: Task) -> State:
+    """A tuning that starts from the best of the task's starts."""
+    start = min(task.starts(), key=lambda freedoms: judged(task, freedoms, _CHOOSING))
+    return State(start, start, start)
 
 
 def descend(task: Task, state: State, budget: float) -> Iterator[Progress]:
@@ -55,7 +64,7 @@ def descend(task: Task, state: State, budget: float) -> Iterator[Progress]:
 
     An iteration draws a batch and takes the distance over its features together with those of the
     batches before, which are a little out of date, but make many of few. The rate warms up, and
-    decays to 0 as the square root of the time left.
+    decays to 0 linearly in time.
     """
     if state.before is None:
         state.before = judged(task, state.freedoms)
@@ -64,13 +73,13 @@ def descend(task: Task, state: State, budget: float) -> Iterator[Progress]:
     optimizer = torch.optim.Adam(leaves, lr=_LEARNING_RATE, betas=_BETAS)
     first = BATCH * state.iterations
     with torch.no_grad():
-        remembered = deque(_seen(task, freedoms, _FILLING + first), maxlen=_REMEMBERED)
-    begun, started = state.iterations, time.monotonic() - state.seconds
+        remembered = deque(_seen(task, freedoms, _FILLING + first, _REMEMBERED), maxlen=_REMEMBERED)
+    resumed, started = state.iterations, time.monotonic() - state.seconds
     while (seconds := time.monotonic() - started) < budget:
         share = seconds / budget
-        warmth = min(1.0, (state.iterations - begun + 1) / _WARMUP)
+        warmth = min(1.0, (state.iterations - resumed + 1) / _WARMUP)
         for group in optimizer.param_groups:
-            group["lr"] = _LEARNING_RATE * warmth * (1 - share) ** 0.5
+            group["lr"] = _LEARNING_RATE * warmth * (1 - share)
         seen = task.seen(freedoms, BATCH * state.iterations)
         distance = task.reference(together([seen, *remembered]))
         optimizer.zero_grad()
@@ -86,9 +95,9 @@ def descend(task: Task, state: State, budget: float) -> Iterator[Progress]:
         yield Progress(state.seconds, distance.item())
 
 
-def _seen(task: Task, freedoms: Freedoms, first: int) -> list[Sight]:
-    """What is seen in `_REMEMBERED` batches from sample `first` on."""
-    return [task.seen(freedoms, first + BATCH * i) for i in range(_REMEMBERED)]
+def _seen(task: Task, freedoms: Freedoms, first: int, batches: int) -> list[Sight]:
+    """What is seen in so many batches from sample `first` on."""
+    return [task.seen(freedoms, first + BATCH * i) for i in range(batches)]
 
 
 def _mixed(one: Freedoms, other: Freedoms, share: float) -> Freedoms:

@@ -29,6 +29,8 @@ from underone.tuning.placement import placed
 BATCH = 128
 _REFERENCE_IMAGES, _REFERENCE_BATCH = 10_000, 250
 _TEACHER_STEPS, _TEACHER_IMAGES, _TEACHER_LAST = 60, 128, 5.0
+# Where grids even in log-SNR may end, as shares of T.
+_LAST_STEPS = (0.02, 0.04, 0.08)
 # The seeds of sample sets end where these begin.
 _FIRST_SEED = 2**63
 # Of the teacher's noise: no batch's.
@@ -91,14 +93,22 @@ class Task:
         keys = [(_FIRST_SEED + self.seed, first + index) for index in range(count)]
         return NoiseStreams(keys, self.model.shape)
 
-    def classical(self) -> Freedoms:
-        """Where tuning starts: a classical solver on steps placed along a fine trajectory."""
+    def starts(self) -> list[Freedoms]:
+        """Where tuning may start: a classical solver on steps placed along a fine trajectory.
+
+        And on steps even in log-SNR that end earlier: the trajectory is the network's own, and its
+        last steps hardly change what noise is going to change anyway.
+        """
         schedule = self.model.config.schedule
         noise = self.noise(_TEACHING, _TEACHER_IMAGES)
         path = nodes(LogSNR(last=_TEACHER_LAST), schedule, max(_TEACHER_STEPS, self.steps))
         with torch.no_grad():
             trajectory = list(self._run(DPMSolver(2), path, noise, _TEACHING))
-        return Freedoms.classical(placed(trajectory, self.steps), schedule)
+        grids = [placed(trajectory, self.steps)]
+        for share in _LAST_STEPS:
+            grid = LogSNR(last=max(1.0, share * schedule.steps))
+            grids.append(nodes(grid, schedule, self.steps)[:-1])
+        return [Freedoms.classical(grid, schedule) for grid in grids]
 
     def seen(self, freedoms: Freedoms, first: int) -> Sight:
         """What is seen in the BATCH samples `first`, ... drawn with `freedoms`."""

@@ -15,7 +15,7 @@ from underone.files import read_json, write_json
 from underone.generation import Setting, denoiser_for
 from underone.networks.precision import fast_dtype
 from underone.tuned import Learning, Purpose, TunedSampler, keep, tuned_path
-from underone.tuning.descent import Progress, State, descend, judged
+from underone.tuning.descent import Progress, State, begun, descend, judged
 from underone.tuning.freedoms import Freedoms
 from underone.tuning.task import BATCH, Task
 
@@ -50,6 +50,7 @@ class Draft(Config):
     model_sha256: str
     purpose: Purpose
     seed: int
+    start: Numbers
     freedoms: Numbers
     average: Numbers
     averaged: int
@@ -61,6 +62,7 @@ class Draft(Config):
     def state(self) -> State:
         """Where it stands."""
         return State(
+            self.start.freedoms,
             self.freedoms.freedoms,
             self.average.freedoms,
             self.averaged,
@@ -110,6 +112,7 @@ class Tuning:
             model_sha256=self.task.model.sha256,
             purpose=self.purpose,
             seed=self.task.seed,
+            start=Numbers.of(state.start),
             freedoms=Numbers.of(state.freedoms),
             average=Numbers.of(state.average),
             averaged=state.averaged,
@@ -122,7 +125,11 @@ class Tuning:
     def finish(self) -> TunedSampler:
         """Judge what was learned, and keep it beside the model in the place of the draft."""
         state, model = self.state, self.task.model
+        before = judged(self.task, state.start) if state.before is None else state.before
         freedoms = state.average if state.averaged else state.freedoms
+        after = judged(self.task, freedoms)
+        if after > before:  # of too few iterations: what it began with is better
+            freedoms, after = state.start, before
         sampler = freedoms.sampler()
         path = freedoms.path(model.config.schedule)[:-1]
         tuned = TunedSampler(
@@ -137,10 +144,8 @@ class Tuning:
                 batch_size=BATCH,
                 iterations=state.iterations,
                 minutes=round(state.seconds / 60, 2),
-                distance_before=judged(self.task, self.task.classical())
-                if state.before is None
-                else state.before,
-                distance_after=judged(self.task, freedoms),
+                distance_before=before,
+                distance_after=after,
             ),
         )
         keep(model, tuned)
@@ -179,17 +184,12 @@ def set_up(
         setting.uses_labels,
         fast_dtype(device),
     )
-    return Tuning(task, purpose, _left(task, purpose) or _fresh(task), minutes)
+    return Tuning(task, purpose, _left(task, purpose) or begun(task), minutes)
 
 
 def draft_path(model: DiffusionModel, purpose: Purpose) -> Path:
     """Where a tuning is saved on the way."""
     return tuned_path(model, purpose).with_suffix(".draft.json")
-
-
-def _fresh(task: Task) -> State:
-    freedoms = task.classical()
-    return State(freedoms, freedoms)
 
 
 def _left(task: Task, purpose: Purpose) -> State | None:
