@@ -1,187 +1,436 @@
-"""The guide: planned within its budget, resumed where it was, reported as measured."""
+"""Studies: defined, planned within their budgets, run, stopped at any moment and found again."""
 
 import json
-import re
-import shutil
+import os
+import random
+import signal
 import subprocess
+import sys
+import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from conftest import ModelFolder
-from underone.checkpoint import DiffusionModel, load_checkpoint
+from studies import SLICES, made_up, small_study
+from underone.config import parse
 from underone.errors import UserError
-from underone.study import plan as planning
-from underone.study.cell import Bench, result_path
-from underone.study.guide import Guide, open_guide
-from underone.study.plan import (
-    GUIDANCE_WEIGHTS,
-    GUIDE_SAMPLERS,
-    LEAST_SAMPLES,
-    Costs,
-    choose_settings,
-)
-from underone.study.report import write_report
-from underone.zoo import find_reference, load_extractor
+from underone.generation import Setting
+from underone.study.answers import answer, answers, standings
+from underone.study.bench import Bench, open_bench
+from underone.study.cell import Cell, CellResult
+from underone.study.contest import Candidate, Contest, Subject, contests, difference
+from underone.study.costs import Costs
+from underone.study.definition import Study, for_model, load_study, shipped_studies
+from underone.study.engine import LocalEngine
+from underone.study.fit import LEAST_SAMPLES, make_plan, planned_cells
+from underone.study.folder import Folder
+from underone.study.plan import Plan
+from underone.study.run import Run, open_run
 
 
 @pytest.fixture(scope="module")
-def bench(model_folder: ModelFolder) -> Bench:
+def folder_of_model(model_folder: ModelFolder) -> Path:
     # Ten steps in all, so that every setting is cheap.
-    model = load_checkpoint(model_folder("ten-steps", steps=10))
-    assert isinstance(model, DiffusionModel)
-    reference = find_reference("fashion-mnist")
-    return Bench(model, load_extractor(reference.origin.extractor), reference)
+    return model_folder("ten-steps", steps=10)
 
 
 @pytest.fixture(scope="module")
-def finished_guide(bench: Bench, tmp_path_factory: pytest.TempPathFactory) -> Guide:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(planning, "LEAST_SAMPLES", 20)
-        patch.setattr(planning, "MOST_SAMPLES", 20)
-        guide, continued = open_guide(tmp_path_factory.mktemp("guide"), bench, 1.0, seed=0)
+def study(folder_of_model: Path) -> Study:
+    return small_study(folder_of_model)
+
+
+@pytest.fixture(scope="module")
+def bench(study: Study) -> Bench:
+    return open_bench(study)
+
+
+# Definition.
+
+
+def test_axes_multiply_and_one_value_is_a_list_of_one() -> None:
+    study = parse(
+        Study,
+        {
+            "slices": [
+                {
+                    "name": "a",
+                    "sampler": ["ddim", "unipc"],
+                    "steps": [5, 10],
+                    "guidance": 1,
+                    "interval": [0.2, 5],
+                },
+                {"name": "b", "interval": [[0.2, 5], "everywhere"], "guidance": [0.5, 1]},
+            ]
+        },
+        "study",
+    )
+    first, second = (list(each.settings()) for each in study.slices)
+    assert first == [
+        Setting(sampler, steps, guidance=1, interval=(0.2, 5))
+        for sampler in ("ddim", "unipc")
+        for steps in (5, 10)
+    ]
+    assert {(s.guidance, s.interval) for s in second} == {
+        (0.5, (0.2, 5)), (0.5, None), (1.0, (0.2, 5)), (1.0, None),
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("slices = [{name = 'a', stepz = 5}]", "did you mean 'steps'"),
+        ("slices = [{name = 'a', sampler = 'dimm'}]", "did you mean 'ddim'"),
+        ("slices = [{name = 'a', guidance = 'high'}]", "guidance"),
+        ("slices = [{name = 'a', steps = 0}]", "at least 1"),
+        ("slices = [{name = 'a'}, {name = 'a'}]", "two slices"),
+        ("slices = [{name = 'a', interval = [5, 0.2]}]", "low < high"),
+        ("slices = []", "slices"),
+        ("metrics = 'kid'\nslices = [{name = 'a'}]", "fid"),
+        ("metrics = 'fidd'\nslices = [{name = 'a'}]", "did you mean 'fid'"),
+        ("seed = -1\nslices = [{name = 'a'}]", "seed"),
+        ("slices = [{name = 'a'", "TOML"),
+    ],
+)
+def test_a_mistake_in_a_study_is_one_line(text: str, told: str, tmp_path: Path) -> None:
+    path = tmp_path / "study.toml"
+    path.write_text(text)
+    with pytest.raises(UserError, match="study") as refused:
+        load_study(str(path))
+    assert told in str(refused.value)
+
+
+def test_what_a_model_cannot_do_is_refused_before_the_first_cell(
+    study: Study, bench: Bench, folder_of_model: Path
+) -> None:
+    for changes, told in (
+        ({"sampler": "ddim", "steps": 2000}, "steps must lie in 1..10"),
+        ({"sampler": "ddpm-analytic", "steps": 2, "guidance": 1}, "w = 0 only"),
+        ({"guidance": -2, "steps": 2}, ">= -1"),
+        ({"sampler": "tuned", "steps": 2}, "underone tune"),
+    ):
+        bad = small_study(folder_of_model, slices=[*SLICES, {"name": "bad", **changes}])
+        with pytest.raises(UserError, match='slice "bad"') as refused:
+            plan_of(bad, bench)
+        assert told in str(refused.value)
+    with pytest.raises(UserError, match="no checkpoint folder"):
+        open_bench(small_study(folder_of_model / "missing"))
+    with pytest.raises(UserError, match="unknown study"):
+        load_study("fashion")
+
+
+def test_every_shipped_study_is_sound() -> None:
+    assert "guide" in shipped_studies()
+    for name in shipped_studies():
+        assert load_study(name).slices
+
+
+def test_a_guide_asks_nothing_that_its_model_cannot_do(model_folder: ModelFolder) -> None:
+    bench = open_bench(small_study(model_folder("unguided", label_dropout=0.0, steps=10)))
+    (name,) = bench.models
+    adapted = for_model(load_study("guide"), name, bench.models[name], ())
+    for each in adapted.slices:
+        assert all(setting.guidance == 0 for setting in each.settings())
+        assert all(setting.steps <= 10 for setting in each.settings())
+    plan_of(adapted, bench)
+
+
+# Planning.
+
+
+def plan_of(study: Study, bench: Bench, minutes: float | None = None, speed: float = 1e-3) -> Plan:
+    costs = Costs(evaluation=dict.fromkeys(bench.models, speed), image=1e-3)
+    return make_plan(study, bench, costs, threads=1, minutes=minutes)
+
+
+def guide_plan(bench: Bench, seconds_per_evaluation: float, minutes: float = 5.0) -> Plan:
+    (name,) = bench.models
+    thousand = load_study("guide")
+    adapted = thousand.model_copy(update={"model": name, "references": ("fashion-mnist",)})
+    return plan_of(adapted, bench, minutes, seconds_per_evaluation)
+
+
+@pytest.fixture(scope="module")
+def thousand_steps(model_folder: ModelFolder) -> Bench:
+    return open_bench(small_study(model_folder("thousand-steps")))
+
+
+def test_five_minutes_on_two_cores_buy_a_guide(thousand_steps: Bench) -> None:
+    # 500 evaluations a second is a slow machine of that kind.
+    plan = guide_plan(thousand_steps, 1 / 500)
+    cells = planned_cells(plan)
+    assert len(cells) >= 12
+    assert min(cell.draw.count for cell in cells) >= LEAST_SAMPLES
+    assert {cell.setting.guidance for cell in cells} >= {-1, 0, 0.5, 1}
+    assert len({cell.setting.sampler for cell in cells}) == 4
+    seconds = sum(plan.costs.seconds(cell, thousand_steps) for cell in cells)
+    assert seconds <= 0.8 * plan.seconds <= 0.8 * 300
+
+
+@pytest.mark.parametrize("speed", [3e-2, 3e-3, 1e-3, 3e-4, 1e-4, 1e-5])
+def test_a_plan_keeps_its_budget_and_says_what_it_left_out(
+    thousand_steps: Bench, speed: float
+) -> None:
+    plan = guide_plan(thousand_steps, speed)
+    cells = planned_cells(plan)
+    assert plan.affords(cells, thousand_steps) or len(cells) == 1
+    everything = {
+        Candidate(model=next(iter(thousand_steps.models)), setting=setting)
+        for each in plan.study.slices
+        for setting in each.settings()
+    }
+    planned = {Candidate(model=cell.model, setting=cell.setting) for cell in cells}
+    assert planned | set(plan.left_out) == everything
+    assert not planned & set(plan.left_out)
+    counts = {cell.draw.count for cell in cells}
+    assert len(counts) == 1  # never compare across different N
+    assert counts.pop() % 10 == 0
+
+
+def test_more_time_buys_samples_then_steps(thousand_steps: Bench) -> None:
+    def most_steps(minutes: float) -> int:
+        cells = planned_cells(guide_plan(thousand_steps, 1e-3, minutes))
+        return max(cell.setting.steps for cell in cells)
+
+    found = [most_steps(minutes) for minutes in (2, 10, 60, 600, 6000)]
+    assert found == sorted(found)
+    assert found[0] <= 20
+    assert found[-1] == 1000
+
+
+def test_an_evaluation_budget_drops_the_costliest(folder_of_model: Path, bench: Bench) -> None:
+    whole = plan_of(small_study(folder_of_model), bench)
+    assert sum(cell.evaluations(bench) for cell in planned_cells(whole)) == 20 * (
+        2 + 3 + 2 + 3 + 2 + 4
+    )
+    plan = plan_of(small_study(folder_of_model, evaluations=200), bench)
+    assert [c.setting.guidance for c in plan.left_out] == [1.0, 0.0]
+    assert plan.left_out[1].setting.steps == 3
+    assert plan.affords(planned_cells(plan), bench)
+    with pytest.raises(UserError, match="not one cell"):
+        plan_of(small_study(folder_of_model, evaluations=10), bench)
+
+
+# Contests, on results made by hand.
+
+
+@pytest.fixture(scope="module")
+def done(study: Study, bench: Bench, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    more = study.model_copy(update={"most_blocks": 3})
+    run, continued = open_run(tmp_path_factory.mktemp("studies") / "done", more, bench)
     assert not continued
-    for cell in guide.cells:
-        guide.run(cell, lambda images: None)
-    write_report(guide, guide.results())
-    return guide
+    for _ in run.advance(LocalEngine(bench, 1), lambda cell, images: None):
+        pass
+    return run
 
 
-def test_five_minutes_on_two_cores_buy_at_least_twelve_settings(
-    small_model: DiffusionModel,
-) -> None:
-    # 450 evaluations a second is a slow machine of that kind; see benchmarks.
-    settings = choose_settings(Costs(260 * 450, small_model), guided=True)
-    assert len(settings) >= 12
-    assert {s.guidance for s in settings} == set(GUIDANCE_WEIGHTS)
-    assert {s.sampler for s in settings if s.guidance == 0} == set(GUIDE_SAMPLERS)
+def test_two_settings_are_told_apart_as_far_as_their_blocks_go(bench: Bench, done: Run) -> None:
+    a, b = done.entries[:2]
+
+    def known(of_a: list[float], of_b: list[float], error: float | None) -> dict[Cell, CellResult]:
+        return {
+            entry.at(block): made_up(bench, entry.at(block), {"fid": fid}, error)
+            for entry, fids in ((a, of_a), (b, of_b))
+            for block, fid in enumerate(fids)
+        }
+
+    # One block: by the errors within it. 1.96 * sqrt(2) * 0.01 = 0.0277.
+    one = difference(a, b, known([1.0], [1.03], 0.01), [0])
+    assert one is not None
+    assert (one.interval.low, one.interval.high) == pytest.approx((-0.0577, -0.0023), abs=1e-4)
+    assert difference(a, b, known([1.0], [1.03], None), [0]) is None
+    # More: paired, by the spread of differences alone. They are -0.01, -0.02, -0.03.
+    three = difference(a, b, known([1.0, 2.0, 3.0], [1.01, 2.02, 3.03], 0.01), [0, 1, 2])
+    assert three is not None
+    assert three.difference == pytest.approx(-0.02)
+    assert three.interval.high == pytest.approx(-0.02 + 4.3027 * 0.01 / 3**0.5, abs=1e-5)
+    assert difference(a, b, known([1.0], [1.0], 0.01), [1]) is None
 
 
-def test_a_slow_machine_measures_guidance_at_fewer_steps(small_model: DiffusionModel) -> None:
-    def guided_steps(evaluations: float) -> set[int]:
-        settings = choose_settings(Costs(evaluations, small_model), guided=True)
-        assert len(settings) >= 12
-        assert {s.guidance for s in settings} == set(GUIDANCE_WEIGHTS)
-        return {s.steps for s in settings if s.guidance != 0}
-
-    assert guided_steps(600 * 240) == {10}
-    assert guided_steps(600 * 190) == {5}
-
-
-@pytest.mark.parametrize("evaluations", [1e3, 3e4, 1e5, 2e5, 5e5, 1e6, 1e7])
-def test_settings_never_cost_more_than_the_budget(
-    small_model: DiffusionModel, evaluations: float
-) -> None:
-    costs = Costs(evaluations, small_model)
-    settings = choose_settings(costs, guided=True)
-    assert len(settings) == len(set(settings))
-    assert costs.afford(settings, LEAST_SAMPLES) or len(settings) == 1
+def test_the_leader_is_chosen_on_one_block_and_reported_on_others(bench: Bench, done: Run) -> None:
+    a, b, c = done.entries[:3]
+    fids = {a: [1.0, 1.5, 1.6, 1.4], b: [1.1, 1.2, 1.3, 1.1], c: [2.0]}
+    known = {
+        entry.at(block): made_up(bench, entry.at(block), {"fid": fid})
+        for entry, values in fids.items()
+        for block, fid in enumerate(values)
+    }
+    found = answer(Contest(Subject.SETTING, "which", (c, b, a)), known, range(1, 4))
+    assert [each.entry for each in found.standings] == [a, b, c]
+    assert found.leader.fid == pytest.approx(1.5)  # not the 1.0 it was chosen for
+    overtaker, trailer = found.standings[1:]
+    assert overtaker.leads_now
+    assert trailer.trails
+    assert not found.settled
+    assert found.open == ()
+    assert trailer.fid == 2.0
 
 
-def test_more_time_buys_fifty_steps_then_samples_then_more_steps(
-    small_model: DiffusionModel,
-) -> None:
-    def most_steps(evaluations: float) -> int:
-        return max(s.steps for s in choose_settings(Costs(evaluations, small_model), guided=True))
-
-    assert most_steps(600 * 200) == 20
-    assert most_steps(600 * 350) == 50
-    assert most_steps(1500 * 350) == 50
-    assert most_steps(2000 * 700) == 100
-
-
-def test_an_unguided_model_gets_no_ladder(small_model: DiffusionModel) -> None:
-    settings = choose_settings(Costs(1e6, small_model), guided=False)
-    assert all(s.guidance == 0 for s in settings)
+def test_only_those_not_separated_contend_for_another_block(bench: Bench, done: Run) -> None:
+    a, b, c = done.entries[:3]
+    known = {
+        entry.at(0): made_up(bench, entry.at(0), {"fid": fid})
+        for entry, fid in ((a, 1.00), (b, 1.02), (c, 1.5))
+    }
+    contest = Contest(Subject.SETTING, "which", (a, b, c))
+    assert contest.contenders(known, [0], most=4) == [a, b]
+    assert contest.contenders(known, [0], most=1) == [a]
+    assert contest.contenders({}, [0], most=4) == []
 
 
-def test_cells_run_cheapest_first_on_the_same_seeds(finished_guide: Guide) -> None:
-    cells, model = finished_guide.cells, finished_guide.bench.model
-    costs = [cell.cost(model) for cell in cells]
-    assert costs == sorted(costs)
-    assert len({cell.draw for cell in cells}) == 1
-    assert len({cell.identity(finished_guide.bench) for cell in cells}) == len(cells)
+def test_settings_compete_only_at_one_number_of_samples_and_with_labels(done: Run) -> None:
+    entries = done.entries
+    other = [replace(entry, draw=replace(entry.draw, count=40)) for entry in entries]
+    for contest in contests([*entries, *other]):
+        assert len({entry.draw.count for entry in contest.entries}) == 1
+        assert all(entry.candidate.setting.guidance != -1 for entry in contest.entries)
+    questions = {contest.question for contest in contests(entries)}
+    assert questions == {
+        "which setting",
+        "which sampler at 2 steps",
+        "which sampler at 3 steps",
+        "which w for ddim, 2 steps",
+    }
 
 
-def test_results_carry_protocol_floor_and_counted_evaluations(finished_guide: Guide) -> None:
-    results = finished_guide.results()
-    assert len(results) == len(finished_guide.cells) >= 11
-    for result in results:
-        branches = 1 if result.setting.guidance in (0, -1) else 2
-        assert result.evaluations == branches * result.setting.steps
-        assert result.measurement.protocol.count == 20
-        policy = "none" if result.setting.guidance == -1 else "balanced"
-        assert result.measurement.protocol.labels == policy
-        assert result.measurement.rank_deficient
-        assert 0 < result.floor.fid < result.measurement.fid < 1000
-        assert result.measurement.subject["sampler"] == result.setting.sampler
+# Running.
 
 
-def test_a_rerun_does_only_what_is_missing(finished_guide: Guide, bench: Bench) -> None:
-    again, continued = open_guide(finished_guide.folder, bench, minutes=99.0, seed=7)
+def test_a_study_runs_its_cells_and_then_its_contenders(done: Run, bench: Bench) -> None:
+    base = planned_cells(done.plan)
+    assert set(base) <= set(done.known)
+    assert done.due() == []
+    extra = [cell for cell in done.known if cell not in set(base)]
+    assert extra
+    assert {cell.draw.first for cell in extra} == {20, 40}
+    for cell, found in done.known.items():
+        branches = 1 if cell.setting.guidance in (0, -1) else 2
+        assert found.evaluations == {"model": branches * cell.setting.steps}
+        assert found.measurement.protocol.count == 20
+        assert {"fid", "precision", "recall"} <= set(found.measurement.figures)
+        assert 0 < found.floor.fid < found.fid
+        assert done.folder.picture_path(found.id).exists()
+    assert len(standings(done)) == 6
+    assert len(answers(done)) == 4
+
+
+def test_screening_finds_the_finalists(folder_of_model: Path, bench: Bench, tmp_path: Path) -> None:
+    slices = [{**SLICES[0], "screened": 10, "finalists": 2}]
+    run, _ = open_run(tmp_path / "s", small_study(folder_of_model, slices=slices), bench)
+    assert {cell.draw.count for cell in run.due()} == {10}
+    for _ in run.advance(LocalEngine(bench, 1), lambda cell, images: None):
+        pass
+    screened = sorted(
+        (found for found in run.known.values() if found.draw.count == 10), key=lambda r: r.fid
+    )
+    drawn = [found for found in run.known.values() if found.draw.count == 20]
+    assert len(screened) == 4
+    assert {found.setting for found in drawn} == {found.setting for found in screened[:2]}
+    # Of other seeds than they were screened on.
+    assert {found.draw.first for found in drawn} == {0}
+    assert min(found.draw.first for found in screened) >= 2**32
+
+
+def test_a_rerun_does_only_what_is_missing(done: Run, bench: Bench) -> None:
+    again, continued = open_run(done.folder.path, done.plan.study, bench, minutes=99)
     assert continued
-    assert again.plan == finished_guide.plan
-    assert again.missing() == []
-    lost = finished_guide.results()[3]
-    result_path(finished_guide.folder, lost.id).unlink()
-    (missing,) = again.missing()
-    assert missing.setting == lost.setting
-    redone = again.run(missing, lambda images: None)
-    assert redone.measurement.fid == lost.measurement.fid
-
-
-def test_a_folder_of_another_model_is_refused(
-    finished_guide: Guide, bench: Bench, small_model: DiffusionModel
-) -> None:
-    other = Bench(small_model, bench.extractor, bench.reference)
-    with pytest.raises(UserError, match="another model"):
-        open_guide(finished_guide.folder, other, 1.0, 0)
-
-
-def test_a_damaged_result_is_named(finished_guide: Guide) -> None:
-    path = result_path(finished_guide.folder, finished_guide.results()[0].id)
+    assert again.plan == done.plan
+    assert again.known == done.known
+    lost = list(done.known.values())[3]
+    path = done.folder.result_path(lost.id)
     whole = path.read_text()
-    path.write_text(whole[:50])
+    path.unlink()
+    again, _ = open_run(done.folder.path, done.plan.study, bench)
+    assert again.due() == [lost.cell]
+    (redone,) = again.advance(LocalEngine(bench, 1), lambda cell, images: None)
+    assert timeless(json.loads(path.read_text())) == timeless(json.loads(whole))
+    assert redone.cell == lost.cell
+
+
+def timeless(document: dict[str, object]) -> dict[str, object]:
+    return {key: value for key, value in document.items() if key != "seconds"}
+
+
+def test_foreign_and_damaged_files_are_named_and_nothing_is_overwritten(
+    done: Run, bench: Bench, study: Study, tmp_path: Path, model_folder: ModelFolder
+) -> None:
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(UserError, match="not empty"):
+        open_run(tmp_path, study, bench)
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+    with pytest.raises(UserError, match="differ in most_blocks"):
+        open_run(done.folder.path, study, bench)
+    other = open_bench(small_study(model_folder("ten-others", steps=10, label_dropout=0.2)))
+    with pytest.raises(UserError, match="other models"):
+        open_run(done.folder.path, done.plan.study, other)
+    path = done.folder.result_path(next(iter(done.known.values())).id)
+    whole = path.read_text()
+    for damaged, told in ((whole[: len(whole) // 2], "JSON"), ("{}", "id"), ("", "JSON")):
+        path.write_text(damaged)
+        try:
+            with pytest.raises(UserError, match=path.name) as refused:
+                open_run(done.folder.path, done.plan.study, bench)
+            assert told in str(refused.value)
+        finally:
+            path.write_text(whole)
+    foreign = done.folder.cells_path / "0123456789abcdef.json"
+    foreign.write_text(whole)
     try:
-        with pytest.raises(UserError, match=path.name):
-            finished_guide.results()
+        with pytest.raises(UserError, match="no cell of this study"):
+            open_run(done.folder.path, done.plan.study, bench)
     finally:
-        path.write_text(whole)
+        foreign.unlink()
 
 
-def test_the_report_holds_everything_and_needs_no_network(finished_guide: Guide) -> None:
-    page = (finished_guide.folder / "report.html").read_text(encoding="utf-8")
-    results = finished_guide.results()
-    for result in results:
-        assert f"{result.measurement.fid:.3f}" in page
-    assert page.count("data:image/png;base64,") == len(results)
-    assert page.count("<svg") == 2
-    for weight in GUIDANCE_WEIGHTS:
-        assert f">{weight:g}</text>".replace("-", "\u2212") in page.split("<svg")[2]
-    loads = re.findall(r"""(?:src|href)\s*=\s*["']?([^"'>\s]+)|url\(([^)]+)\)""", page)
-    assert all((a or b).startswith(("data:", "#", "'#", '"#')) for a, b in loads)
-    document = json.loads((finished_guide.folder / "results.json").read_text())
-    assert len(document["cells"]) == len(results)
-
-
-@pytest.mark.skipif(shutil.which("chromium") is None, reason="no chromium")
-def test_a_browser_shows_the_report_offline(finished_guide: Guide, tmp_path: Path) -> None:
-    page = finished_guide.folder / "report.html"
-    dumped = subprocess.run(
-        [
-            "chromium",
-            "--headless",
-            "--no-sandbox",
-            "--disable-gpu",
-            "--disable-background-networking",
-            f"--user-data-dir={tmp_path}",
-            "--dump-dom",
-            page.as_uri(),
-        ],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=True,
-    ).stdout
-    assert "Guidance weights" in dumped
-    assert dumped.count("<svg") == 2
+@pytest.mark.parametrize("kills", [4, pytest.param(20, marks=pytest.mark.slow)])
+def test_killed_at_any_moment_it_ends_as_if_undisturbed(
+    kills: int, done: Run, tmp_path: Path, folder_of_model: Path
+) -> None:
+    """kill -9 at random moments, each followed by a rerun; nothing complete is run again."""
+    toml = tmp_path / "study.toml"
+    lines = [
+        f"model = {json.dumps(str(folder_of_model))}",
+        "samples = 20",
+        'metrics = ["fid", "manifold"]',
+        "most_blocks = 3",
+        *(
+            "[[slices]]\n"
+            + "\n".join(f"{key} = {json.dumps(value)}" for key, value in each.items())
+            for each in SLICES
+        ),
+    ]
+    toml.write_text("\n".join(lines))
+    folder = Folder(tmp_path / "killed")
+    moments = random.Random(0)
+    seen: dict[str, int] = {}
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "underone", "study", str(toml), "--out", str(folder.path)]
+    for attempt in range(kills + 1):
+        with subprocess.Popen(
+            command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+        ) as process:
+            deadline = time.monotonic() + (600 if attempt == kills else moments.uniform(2.0, 8.0))
+            while process.poll() is None and time.monotonic() < deadline:
+                time.sleep(0.02)
+            if process.poll() is None:
+                process.send_signal(signal.SIGKILL)
+        for path in folder.cells_path.glob("[0-9a-f]*.json"):
+            written = seen.setdefault(path.name, path.stat().st_mtime_ns)
+            assert written == path.stat().st_mtime_ns, "a complete cell was run again"
+            json.loads(path.read_text())
+        if process.returncode == 0:
+            break
+        assert process.returncode == -signal.SIGKILL
+    assert process.returncode == 0
+    mine = {
+        path.name: timeless(json.loads(path.read_text()))
+        for path in folder.cells_path.glob("*.json")
+    }
+    theirs = {
+        path.name: timeless(json.loads(path.read_text()))
+        for path in done.folder.cells_path.glob("*.json")
+    }
+    assert mine == theirs
+    for path in done.folder.cells_path.glob("*.png"):
+        assert (folder.cells_path / path.name).read_bytes() == path.read_bytes()

@@ -36,6 +36,10 @@ def parse(model: type[AnyModel], document: object, where: str) -> AnyModel:
 
 
 def _refuse_unknown_keys(document: object, value: object, where: str) -> None:
+    if isinstance(document, list) and isinstance(value, tuple) and len(document) == len(value):
+        for each, part in zip(document, value, strict=True):
+            _refuse_unknown_keys(each, part, where)
+        return
     known = _fields(value)
     if known is None or not isinstance(document, Mapping):
         return

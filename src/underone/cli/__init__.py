@@ -10,14 +10,15 @@ from underone.cli.compare import compare
 from underone.cli.conformance import conformance
 from underone.cli.data import data
 from underone.cli.evaluate import evaluate
-from underone.cli.guide import guide
 from underone.cli.interpolate import interpolate
 from underone.cli.invert import decode, invert
 from underone.cli.likelihood import likelihood
 from underone.cli.models import models
+from underone.cli.recommend import recommend_setting, report
 from underone.cli.redraw import inpaint, vary
 from underone.cli.reference import reference
 from underone.cli.sample import sample
+from underone.cli.study import guide, study
 from underone.cli.train import train
 from underone.cli.trajectory import trajectory
 from underone.cli.tune import tune
@@ -38,6 +39,9 @@ def underone_command() -> None:
 
 for command in (
     guide,
+    study,
+    report,
+    recommend_setting,
     train,
     tune,
     sample,

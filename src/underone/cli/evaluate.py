@@ -42,7 +42,7 @@ from underone.metrics import (
     metric_names,
 )
 from underone.metrics.cost import distance_seconds
-from underone.study.plan import seconds_per_evaluation
+from underone.study.costs import seconds_per_evaluation
 from underone.zoo import (
     find_judge,
     find_reference,

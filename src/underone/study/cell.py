@@ -1,111 +1,126 @@
-"""A cell of a study: one setting, drawn and measured, kept as one JSON file and one picture."""
+"""A cell of a study: one setting of one model on one block of seeds, drawn and measured."""
 
 import hashlib
 import json
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
-from underone.checkpoint import DiffusionModel
-from underone.config import Config, parse
-from underone.data import save_picture, tile
-from underone.files import read_json, write_json
+from underone.config import Config
+from underone.data import SampleSet, tile
+from underone.data.picture import png_bytes
 from underone.generation import Draw, Setting, generate
-from underone.metrics import Extractor, Measurement, Reference, Yardstick, measure
+from underone.metrics import Measurement
 from underone.metrics.measurement import PROTOCOL_VERSION, FloorRecord
+from underone.study.bench import Bench
 
 PICTURE_COLUMNS = 10
 PICTURE_IMAGES = 2 * PICTURE_COLUMNS
 
 
 @dataclass(frozen=True)
-class Bench:
-    """What all cells of a study share: the model, and what it is measured with and against."""
-
-    model: DiffusionModel
-    extractor: Extractor
-    reference: Reference
-
-    @property
-    def yardstick(self) -> Yardstick:
-        """What samples are measured with and against."""
-        return Yardstick(self.extractor, self.reference)
-
-
-@dataclass(frozen=True)
 class Cell:
-    """One setting and the samples it is to draw."""
+    """A setting of the model of a name, and the samples it is to draw."""
 
+    model: str
     setting: Setting
     draw: Draw
 
     def identity(self, bench: Bench) -> str:
-        """A hash of all that decides the result: setting, draw, model, extractor, reference."""
+        """A hash of all that decides the result."""
         resolved = {
             "setting": asdict(self.setting),
             "draw": asdict(self.draw),
-            "model": bench.model.sha256,
-            "extractor": bench.extractor.sha256,
-            "reference": bench.reference.sha256,
+            "model": bench.models[self.model].sha256,
+            "extractors": [by.extractor.sha256 for by in bench.yardsticks],
+            "references": [by.reference.sha256 for by in bench.yardsticks],
+            "judges": [by.judge and by.judge.classifier.sha256 for by in bench.yardsticks],
+            "metrics": bench.metrics,
+            "precision": bench.precision,
             "protocol": PROTOCOL_VERSION,
         }
         return hashlib.sha256(json.dumps(resolved, sort_keys=True).encode()).hexdigest()[:16]
 
-    def cost(self, model: DiffusionModel) -> int:
-        """Network evaluations the whole cell takes."""
-        return self.draw.count * self.setting.evaluations(model)
+    def evaluations(self, bench: Bench) -> int:
+        """Network evaluations the whole cell takes, as planned with."""
+        return self.draw.count * self.setting.evaluations(bench.models[self.model])
 
 
 class CellResult(Config):
-    """A measured cell: `seconds` is the time sampling took, `evaluations` what an image cost."""
+    """A measured cell, by each of the study's yardsticks.
+
+    `evaluations` are what an image cost of each network, `seconds` the time sampling took.
+    """
 
     id: str
+    model: str
     setting: Setting
-    measurement: Measurement
-    evaluations: float
+    draw: Draw
+    measurements: tuple[Measurement, ...]
+    evaluations: dict[str, float]
     seconds: float
 
     @property
+    def cell(self) -> Cell:
+        """What was measured."""
+        return Cell(self.model, self.setting, self.draw)
+
+    @property
+    def measurement(self) -> Measurement:
+        """By the yardstick that settings are ranked by."""
+        return self.measurements[0]
+
+    @property
+    def fid(self) -> float:
+        """The FID that settings are ranked by."""
+        return self.measurement.fid
+
+    @property
+    def nfe(self) -> float:
+        """Network evaluations an image, of all networks together."""
+        return sum(self.evaluations.values())
+
+    @property
     def floor(self) -> FloorRecord:
-        """What real images score; a study's reference always holds some out."""
+        """What real images score; a study's references always hold some out."""
         if self.measurement.floor is None:
             raise ValueError(f"cell {self.id} was measured against a reference without a floor")
         return self.measurement.floor
 
 
-def result_path(folder: Path, identity: str) -> Path:
-    """Where a cell's result is kept."""
-    return folder / "cells" / f"{identity}.json"
+@dataclass(frozen=True)
+class Outcome:
+    """A cell's result, and its first samples as a PNG file's bytes."""
 
-
-def picture_path(folder: Path, identity: str) -> Path:
-    """Where the picture of a cell's first samples is kept."""
-    return folder / "cells" / f"{identity}.png"
-
-
-def finished(folder: Path, identity: str) -> CellResult | None:
-    """A cell's result, or None where it has not been measured yet."""
-    path = result_path(folder, identity)
-    return parse(CellResult, read_json(path), str(path)) if path.exists() else None
+    result: CellResult
+    picture: bytes
 
 
 def run_cell(
-    cell: Cell, bench: Bench, folder: Path, on_images: Callable[[int], object]
-) -> CellResult:
-    """Draw and measure a cell, and write its picture and then its result."""
-    identity = cell.identity(bench)
+    cell: Cell, bench: Bench, on_images: Callable[[int], object] = lambda images: None
+) -> Outcome:
+    """Draw and measure a cell; its samples' features serve all its metrics."""
     started = time.perf_counter()
-    samples = generate(bench.model, cell.setting, cell.draw, on_images=on_images)
-    seconds = time.perf_counter() - started
+    samples = generate(
+        bench.models[cell.model],
+        cell.setting,
+        cell.draw,
+        precision=bench.precision,
+        on_images=on_images,
+    )
+    return measured(cell, bench, samples, time.perf_counter() - started)
+
+
+def measured(cell: Cell, bench: Bench, samples: SampleSet, seconds: float) -> Outcome:
+    """The outcome of a cell whose samples took so many `seconds` to draw."""
     result = CellResult(
-        id=identity,
+        id=cell.identity(bench),
+        model=cell.model,
         setting=cell.setting,
-        measurement=measure(samples, bench.yardstick),
-        evaluations=sum(samples.protocol["evaluations"].values()),
+        draw=cell.draw,
+        measurements=bench.measured(samples),
+        evaluations=samples.protocol["evaluations"],
         seconds=seconds,
     )
     shown = samples.images[:PICTURE_IMAGES]
-    save_picture(tile(shown, columns=PICTURE_COLUMNS), picture_path(folder, identity))
-    write_json(result_path(folder, identity), result.model_dump(mode="json"))
-    return result
+    return Outcome(result, png_bytes(tile(shown, columns=PICTURE_COLUMNS)))

@@ -1,127 +1,134 @@
-"""What the guide measures within a time budget."""
+"""What a study measures: decided before its first cell, and followed by every rerun.
 
-import statistics
-import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+The plan and the results so far decide which cells are due, and nothing else does: however often a
+study is stopped, it ends with the same cells.
+"""
 
-from underone.checkpoint import DiffusionModel
+from collections.abc import Iterator, Sequence
+from itertools import chain
+
+from pydantic import Field
+
 from underone.config import Config
-from underone.generation import DEFAULT_BATCH_SIZE, Draw, Setting, generate_batches
+from underone.generation import Draw
+from underone.study.bench import Bench
+from underone.study.cell import Cell
+from underone.study.contest import Candidate, Entry, Known, contests
+from underone.study.costs import Costs
+from underone.study.definition import Study
 
-# One of each kind: the two posterior variances, the deterministic classic, a modern solver.
-GUIDE_SAMPLERS = ("ddpm-large", "ddpm-small", "ddim", "unipc")
-STEPS = (5, 10, 20)
-# Guidance doubles an evaluation, so on a slow machine it is measured at fewer steps.
-GUIDANCE_SAMPLER, GUIDANCE_STEPS = "ddim", (10, 5)
-GUIDANCE_WEIGHTS = (-1.0, 0.0, 0.5, 1.0, 2.0, 4.0)
-LEAST_SAMPLES, MOST_SAMPLES = 600, 10_000
-# (steps, samples a cell): every sampler is also run at so many steps once each cell has so many
-# samples; before that, samples are worth more.
-MORE_STEPS = ((50, 600), (100, 2000), (250, 5000), (1000, 10_000))
-# What a budget leaves for features, distances, pictures and the page.
-_OVERHEAD_SHARE, _OVERHEAD_SECONDS = 0.08, 10.0
-_TIMINGS = 9
+# Where the indices of screening begin: no block's of any sensible number of samples.
+_SCREENING_FIRST = 2**40
+# Of a contest so many get another block.
+_CONTENDERS = 4
+
+
+class PlannedSlice(Config):
+    """A slice of a study, resolved: its candidates, and how they are drawn."""
+
+    name: str
+    candidates: tuple[Candidate, ...]
+    samples: int
+    blocks: int
+    screened: int | None
+    finalists: int
 
 
 class Plan(Config):
-    """The cells of a guide, decided before the first of them runs, and followed by every rerun."""
+    """All that decides a study's cells, but for their results.
 
-    minutes: float
-    seconds_per_evaluation: float
-    model_sha256: str
-    count: int
-    seed: int
-    settings: tuple[Setting, ...]
-
-
-@dataclass(frozen=True)
-class Costs:
-    """What a budget buys: network evaluations in all, and what an image costs at a setting."""
-
-    evaluations: float
-    model: DiffusionModel
-
-    def afford(self, settings: Sequence[Setting], samples: int) -> bool:
-        """Whether every setting can be drawn `samples` times."""
-        return samples * self.per_sample(settings) <= self.evaluations
-
-    def per_sample(self, settings: Sequence[Setting]) -> int:
-        """The evaluations of one image at each setting."""
-        return sum(setting.evaluations(self.model) for setting in settings)
-
-
-def make_plan(model: DiffusionModel, minutes: float, seed: int) -> Plan:
-    """The settings, and samples for each, that fit `minutes` at this machine's measured speed.
-
-    Fewer settings before fewer than `LEAST_SAMPLES` samples each; then more steps, then more
-    samples, as `MORE_STEPS` says.
+    `models`, `references` and `extractors` are hashes by name. `left_out` are the candidates that
+    no budget was left for. `seconds` and `evaluations` are the budgets, 0 if there is none.
     """
-    speed = seconds_per_evaluation(model)
-    budget = max(0.0, 60 * minutes * (1 - _OVERHEAD_SHARE) - _OVERHEAD_SECONDS)
-    costs = Costs(budget / speed, model)
-    settings = choose_settings(costs, guided=model.config.training.label_dropout > 0)
-    classes = model.num_classes or 1
-    affordable = int(costs.evaluations / costs.per_sample(settings))
-    count = min(max(affordable, LEAST_SAMPLES), MOST_SAMPLES) // classes * classes
-    return Plan(
-        minutes=minutes,
-        seconds_per_evaluation=speed,
-        model_sha256=model.sha256,
-        count=count,
-        seed=seed,
-        settings=tuple(settings),
-    )
 
+    study: Study
+    models: dict[str, str]
+    references: dict[str, str]
+    extractors: dict[str, str]
+    slices: tuple[PlannedSlice, ...]
+    left_out: tuple[Candidate, ...] = ()
+    costs: Costs
+    threads: int = Field(ge=1)
+    seconds: float = 0.0
+    evaluations: int = 0
 
-def choose_settings(costs: Costs, guided: bool) -> list[Setting]:
-    """The settings to measure, most telling first."""
-    most = costs.model.config.schedule.steps
-    plain = [
-        Setting(sampler, steps) for steps in STEPS if steps <= most for sampler in GUIDE_SAMPLERS
-    ]
-    ladders = [
-        [
-            Setting(GUIDANCE_SAMPLER, min(steps, most), guidance=weight)
-            for weight in GUIDANCE_WEIGHTS
-            if guided and weight != 0
+    @property
+    def fresh(self) -> range:
+        """The blocks that no setting is chosen on."""
+        return range(1, max(self.study.most_blocks, *(each.blocks for each in self.slices)))
+
+    def draw(self, samples: int, first: int = 0) -> Draw:
+        """The first block of seeds of so many samples."""
+        return Draw(samples, self.study.seed, first, self.study.labels)
+
+    def entries(self, known: Known) -> list[Entry]:
+        """All candidates with the blocks of their slice, finalists as far as they are known."""
+        found = chain.from_iterable(
+            (Entry(candidate, self.draw(each.samples)) for candidate in self.drawn(each, known))
+            for each in self.slices
+        )
+        return list(dict.fromkeys(found))
+
+    def screening(self, each: PlannedSlice) -> list[Cell]:
+        """The cells in which a slice's finalists are found."""
+        if each.screened is None:
+            return []
+        draw = self.draw(each.screened, _SCREENING_FIRST)
+        return [candidate.cell(draw) for candidate in each.candidates]
+
+    def drawn(self, each: PlannedSlice, known: Known) -> Sequence[Candidate]:
+        """The candidates of a slice that are drawn in full: all, or its finalists once known."""
+        cells = self.screening(each)
+        if not cells:
+            return each.candidates
+        if not all(cell in known for cell in cells):
+            return ()
+        order = sorted(cells, key=lambda cell: known[cell].fid)
+        return [
+            Candidate(model=cell.model, setting=cell.setting) for cell in order[: each.finalists]
         ]
-        for steps in GUIDANCE_STEPS
-    ]
-    settings = max((_affordable([*plain, *ladder], costs) for ladder in ladders), key=len)
-    for steps, samples in MORE_STEPS:
-        if steps > most:
-            break
-        for sampler in reversed(GUIDE_SAMPLERS):
-            extra = Setting(sampler, steps)
-            if costs.afford([*settings, extra], samples):
-                settings.append(extra)
-    return settings
 
+    def due(self, known: Known, bench: Bench) -> list[Cell]:
+        """The cells to run now, cheapest first; more may follow from their results."""
+        base = list(self._base(known))
+        missing = [cell for cell in base if cell not in known]
+        if not missing:
+            missing = self._next_block(base, known, bench)
+        return sorted(missing, key=lambda cell: cell.evaluations(bench))
 
-def _affordable(settings: list[Setting], costs: Costs) -> list[Setting]:
-    """`settings` without the most expensive, so many of them that the rest fits."""
-    kept = list(settings)
-    while len(kept) > 1 and not costs.afford(kept, LEAST_SAMPLES):
-        kept.remove(max(kept, key=lambda setting: setting.evaluations(costs.model)))
-    return kept
+    def _base(self, known: Known) -> Iterator[Cell]:
+        found: dict[Cell, None] = {}
+        for each in self.slices:
+            found |= dict.fromkeys(self.screening(each))
+            for candidate in self.drawn(each, known):
+                entry = Entry(candidate, self.draw(each.samples))
+                found |= dict.fromkeys(entry.at(block) for block in range(each.blocks))
+        yield from found
 
+    def _next_block(self, base: list[Cell], known: Known, bench: Bench) -> list[Cell]:
+        """What contenders lack of the first block that is not complete, as budgets allow.
 
-def cells_draw(plan: Plan) -> Draw:
-    """The draw of every cell: the same seeds and labels, so that differences are paired."""
-    return Draw(plan.count, seed=plan.seed)
+        Who contends for block b is decided by the blocks before b alone, so that it does not matter
+        when a study was stopped.
+        """
+        planned = list(base)
+        entries = self.entries(known)
+        for block in range(self.study.blocks, self.study.most_blocks):
+            due: dict[Cell, None] = {}
+            for contest in contests(entries):
+                for entry in contest.contenders(known, range(block), _CONTENDERS):
+                    cell = entry.at(block)
+                    if cell not in due and self.affords([*planned, *due, cell], bench):
+                        due[cell] = None
+            missing = [cell for cell in due if cell not in known]
+            if missing:
+                return missing
+            planned += due
+        return []
 
-
-def seconds_per_evaluation(model: DiffusionModel) -> float:
-    """The time an image takes in one pass of the network: the median over a few batches.
-
-    A single timing, or the first, is often far off: the machine has just been busy otherwise.
-    """
-
-    def seconds() -> float:
-        started = time.perf_counter()
-        list(generate_batches(model, Setting("ddim", 1), Draw(DEFAULT_BATCH_SIZE)))
-        return time.perf_counter() - started
-
-    seconds()
-    return statistics.median(seconds() for _ in range(_TIMINGS)) / DEFAULT_BATCH_SIZE
+    def affords(self, cells: Sequence[Cell], bench: Bench) -> bool:
+        """Whether all these cells together are within the budgets."""
+        if self.seconds and sum(self.costs.seconds(c, bench) for c in cells) > self.seconds:
+            return False
+        evaluations = sum(cell.evaluations(bench) for cell in cells)
+        return not self.evaluations or evaluations <= self.evaluations

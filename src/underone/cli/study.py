@@ -1,0 +1,227 @@
+"""`underone study` and `underone guide`: a study run, shown as it fills, and reported."""
+
+import sys
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+
+import click
+from rich.console import Group
+from rich.live import Live
+from rich.table import Table
+
+from underone.cli.console import (
+    announce,
+    announce_revision,
+    err,
+    learn_variance,
+    note,
+    out,
+    print_json,
+    progress_bar,
+    table,
+)
+from underone.errors import UserError
+from underone.generation import Draw
+from underone.study.answers import standings
+from underone.study.bench import Bench, open_bench
+from underone.study.cell import Cell
+from underone.study.definition import Study, for_model, load_study, shipped_studies
+from underone.study.engine import Commission, Engine, LocalEngine
+from underone.study.fit import planned_cells
+from underone.study.plan import Plan
+from underone.study.ranks import led_by_first_rank, many_ranks, open_ranks
+from underone.study.report import write_report
+from underone.study.run import Run, new_plan, open_run
+from underone.study.words import setting_title
+from underone.zoo import load_model
+
+# Of the settings that are done, as many as a screen holds beside the bar.
+_ROWS = 16
+_COLUMNS = ("setting", "evaluations", "samples", "FID", "real images")
+_FOLDER = click.Path(path_type=Path, file_okay=False)
+Opener = Callable[[Run], AbstractContextManager[Engine]]
+
+
+@click.command(epilog=f"Shipped studies: {', '.join(shipped_studies())}.")
+@click.argument("study")
+@click.option("--out", "folder", type=_FOLDER, help="The folder. [default: the study's name]")
+@click.option("--minutes", type=float, help="Fit samples and settings to so many minutes.")
+@click.option("--dry-run", is_flag=True, help="Check all cells, print them with their cost, stop.")
+@click.option(
+    "--engine",
+    type=click.Choice(["local", "ray"]),
+    default="local",
+    help="Where cells run: here, or on a Ray cluster.",
+)
+@click.option("--workers", type=click.IntRange(min=1), help="Of Ray. [default: as many as fit]")
+@click.option("--json", "as_json", is_flag=True, help="Print all results as JSON.")
+@led_by_first_rank
+def study(
+    study: str,
+    folder: Path | None,
+    minutes: float | None,
+    dry_run: bool,
+    engine: str,
+    workers: int | None,
+    as_json: bool,
+) -> None:
+    """Run or go on with STUDY, a .toml file or a shipped study's name, and report it.
+
+    All settings are checked before the first is drawn. Stop at any moment: the same command
+    goes on.
+    """
+    opener = _engine(engine, workers)
+    asked = load_study(study)
+    bench = open_bench(asked)
+    if dry_run:
+        _show_cells(new_plan(asked, bench, minutes), bench, as_json)
+        return
+    _run_study(asked, bench, folder or Path(Path(study).stem), minutes, opener, as_json)
+
+
+@click.command()
+@click.argument("model", default="fashion-mnist")
+@click.option("--minutes", default=5.0, help="The time budget of a new guide.")
+@click.option(
+    "--out",
+    "folder",
+    type=_FOLDER,
+    default=Path("guide"),
+    help="The folder; an unfinished guide in it goes on.",
+)
+@click.option("--reference", help="What to measure against. [default: the model's data set]")
+@click.option("--seed", default=0, help="That all settings share.")
+@click.option("--json", "as_json", is_flag=True, help="Print all results as JSON.")
+@led_by_first_rank
+def guide(
+    model: str, minutes: float, folder: Path, reference: str | None, seed: int, as_json: bool
+) -> None:
+    """Compare samplers, step counts and guidance weights on MODEL, and write a report."""
+    Draw(1, seed=seed)  # which refuses impossible seeds
+    whole = load_study("guide").model_copy(update={"seed": seed})
+    asked = for_model(whole, model, load_model(model), () if reference is None else (reference,))
+    _run_study(asked, open_bench(asked), folder, minutes, _engine("local"), as_json)
+
+
+def _engine(name: str, workers: int | None = None) -> Opener:
+    """What opens the engine of a name, or that of torchrun's ranks; a mistake is told at once."""
+    if workers is not None and name != "ray":
+        raise UserError("--workers are those of Ray: add --engine ray")
+    if many_ranks():
+        if name != "local":
+            raise UserError("torchrun's processes are the engine here: leave out --engine")
+        return lambda run: nullcontext(open_ranks(_commission(run), run.bench))
+    if name == "local":
+        return lambda run: nullcontext(LocalEngine(run.bench, run.plan.threads))
+    try:
+        from underone.study.ray_engine import open_ray
+    except ImportError:
+        raise UserError("--engine ray needs Ray: pip install underone[ray]") from None
+    return lambda run: open_ray(_commission(run), workers)
+
+
+def _commission(run: Run) -> Commission:
+    return Commission.of(run.plan.study, run.bench, run.plan.threads)
+
+
+def _run_study(
+    study: Study,
+    bench: Bench,
+    folder: Path,
+    minutes: float | None,
+    opener: Opener,
+    as_json: bool,
+) -> None:
+    for model in bench.models.values():
+        announce_revision(model)
+    for by in bench.yardsticks:
+        announce(by.extractor)
+    run, continued = open_run(folder, study, bench, minutes)
+    _introduce(run, continued)
+    for cell in run.due():
+        learn_variance(bench.models[cell.model], cell.setting)
+    try:
+        if run.due():
+            with opener(run) as engine:
+                _advance(run, engine)
+    except KeyboardInterrupt:
+        if run.known:
+            write_report(run)
+        note(f"stopped with {len(run.known)} cells done; the same command goes on")
+        sys.exit(130)
+    page = write_report(run)
+    if as_json:
+        print_json([run.known[cell].model_dump(mode="json") for cell in run.in_order])
+        return
+    out.print(_table(run))
+    out.print(f"{page}: open it in a browser", soft_wrap=True)
+
+
+def _introduce(run: Run, continued: bool) -> None:
+    begun = "going on with the plan of this folder: " if continued else ""
+    cells, plan = planned_cells(run.plan), run.plan
+    counts = sorted({cell.draw.count for cell in cells})
+    samples = f"{counts[0]:,}" if len(counts) == 1 else f"{counts[0]:,} to {counts[-1]:,}"
+    left_out = f"; left out by the budget: {len(plan.left_out)}" if plan.left_out else ""
+    note(
+        f"{begun}{len(cells)} cells of {samples} samples, {len(run.due())} to run now, about "
+        f"{run.seconds_left / 60:.1f} minutes, before best settings are drawn again{left_out}"
+    )
+
+
+def _show_cells(plan: Plan, bench: Bench, as_json: bool) -> None:
+    cells = planned_cells(plan)
+    seconds = [plan.costs.seconds(cell, bench) for cell in cells]
+    if as_json:
+        print_json(plan.model_dump(mode="json"))
+        return
+    grid = table("cells", "model, setting", "samples", "evaluations", "seconds")
+    for cell, cost in zip(cells, seconds, strict=True):
+        title = f"{cell.model}: {setting_title(cell.setting)}"
+        grid.add_row(title, f"{cell.draw.count:,}", f"{cell.evaluations(bench):,}", f"{cost:.1f}")
+    out.print(grid)
+    total = sum(cell.evaluations(bench) for cell in cells)
+    out.print(f"{len(cells)} cells, {total:,} evaluations, about {sum(seconds) / 60:.1f} minutes")
+    for candidate in plan.left_out:
+        out.print(f"left out by the budget: {setting_title(candidate.setting)}")
+
+
+def _advance(run: Run, engine: Engine) -> None:
+    """Run what is due, showing the results as they come."""
+    bar = progress_bar()
+    # In evaluations, which time goes with; more become due as contests narrow.
+    done = sum(result.cell.evaluations(run.bench) for result in run.known.values())
+    task = bar.add_task("", completed=done)
+
+    def on_images(cell: Cell, images: int) -> None:
+        each = cell.setting.evaluations(run.bench.models[cell.model])
+        bar.update(task, advance=images * each, description=setting_title(cell.setting))
+
+    def due() -> int:
+        return sum(cell.evaluations(run.bench) for cell in run.due())
+
+    with Live(Group(_table(run), bar), console=err, refresh_per_second=2) as live:
+        bar.update(task, total=done + due())
+        for result in run.advance(engine, on_images):
+            done += result.cell.evaluations(run.bench)
+            bar.update(task, completed=done, total=done + due())
+            live.update(Group(_table(run), bar))
+            if not err.is_terminal:
+                note(f"{setting_title(result.setting)}: FID {result.fid:.3f}")
+
+
+def _table(run: Run) -> Table:
+    """The best settings so far."""
+    found = sorted(standings(run), key=lambda each: (-each.first.draw.count, each.fid))
+    grid = table(f"FID@{run.bench.yardsticks[0].extractor.name}, lowest first", *_COLUMNS)
+    for each in found[:_ROWS]:
+        blocks = len(each.fresh)
+        grid.add_row(
+            setting_title(each.first.setting),
+            f"{each.nfe:g}",
+            f"{blocks} x {each.first.draw.count:,}" if blocks else f"{each.first.draw.count:,}",
+            f"{each.fid:.3f}",
+            f"{each.first.floor.fid:.3f}",
+        )
+    return grid

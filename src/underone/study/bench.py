@@ -1,0 +1,104 @@
+"""What all cells of a study share: the models, and what they are measured with and against."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+
+from torch import Tensor
+
+from underone.adapters import find_extractor
+from underone.checkpoint import DiffusionModel
+from underone.data import SampleSet
+from underone.errors import UserError
+from underone.generation import Precision
+from underone.metrics import Measurement, Yardstick, measure, metric_names
+from underone.metrics.measurement import FloorRecord
+from underone.study.definition import Study
+from underone.zoo import find_judge, find_reference, load_judge, load_model
+
+# The reference that is measured in full is the first; of the others this alone is taken.
+FURTHER_METRICS = ("fid",)
+
+
+@dataclass(frozen=True, eq=False)
+class Bench:
+    """Models by name, and yardsticks: settings are ranked by the first.
+
+    `metrics` are taken by the first yardstick, FID alone by the others.
+    """
+
+    models: Mapping[str, DiffusionModel]
+    yardsticks: tuple[Yardstick, ...]
+    metrics: tuple[str, ...] = ("fid",)
+    precision: Precision = "auto"
+    # What real images score is the same for all cells of as many samples of the same classes.
+    _floors: dict[tuple[int, int, tuple[int, ...]], FloorRecord | None] = field(
+        default_factory=dict
+    )
+
+    @property
+    def model_hashes(self) -> dict[str, str]:
+        """What each model is."""
+        return {name: model.sha256 for name, model in self.models.items()}
+
+    @property
+    def reference_hashes(self) -> dict[str, str]:
+        """What each reference is."""
+        return {by.reference.name: by.reference.sha256 for by in self.yardsticks}
+
+    @property
+    def extractor_hashes(self) -> dict[str, str]:
+        """What each extractor is."""
+        return {by.extractor.name: by.extractor.sha256 for by in self.yardsticks}
+
+    def measured(self, samples: SampleSet) -> tuple[Measurement, ...]:
+        """A sample set by each yardstick."""
+        return tuple(
+            self._by(index, samples, FURTHER_METRICS if index else self.metrics)
+            for index in range(len(self.yardsticks))
+        )
+
+    def _by(self, index: int, samples: SampleSet, metrics: tuple[str, ...]) -> Measurement:
+        key = (index, len(samples), _counts(samples.labels))
+        found = measure(samples, self.yardsticks[index], metrics, self._floors.get(key))
+        self._floors[key] = found.floor
+        return found
+
+
+def _counts(labels: Tensor | None) -> tuple[int, ...]:
+    return () if labels is None else tuple(labels.bincount().tolist())
+
+
+def open_bench(study: Study, announce: Callable[[str], object] = lambda name: None) -> Bench:
+    """Load all that a study names, and refuse what does not belong together, before any work.
+
+    `announce` hears of each thing that is loaded.
+    """
+    models = {}
+    for name in study.models:
+        announce(f"model {name}")
+        models[name] = load_model(name)
+    first = next(iter(models.values()))
+    names = study.references or (first.config.data.name,)
+    metrics = metric_names(study.metrics)
+    yardsticks = []
+    for index, name in enumerate(names):
+        announce(f"reference {name}")
+        reference = find_reference(name)
+        if reference.held_out is None:
+            raise UserError(
+                f"reference {reference.name} holds no held-out images, which the floor needs: "
+                "build one with underone reference build"
+            )
+        yardstick = Yardstick(find_extractor(reference.origin.extractor), reference)
+        if index == 0 and "consistency" in metrics:
+            judge = find_judge(reference) if study.judge is None else load_judge(study.judge)
+            yardstick = replace(yardstick, judge=judge)
+        yardsticks.append(yardstick)
+    data = [by.reference.origin.data for by in yardsticks]
+    for name, model in models.items():
+        if model.config.data.name != data[0]:
+            raise UserError(
+                f"{name} makes images of {model.config.data.name}, but reference {names[0]} is of "
+                f"{data[0]}: name another reference, or another model"
+            )
+    return Bench(models, tuple(yardsticks), metrics, study.precision)

@@ -1,0 +1,142 @@
+"""Which settings compete with each other, and which of them the samples so far tell apart."""
+
+import math
+import statistics
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from enum import Enum
+
+from underone.config import Config
+from underone.generation import Draw, Setting
+from underone.metrics.uncertainty import Blocks, Comparison, Interval, Verdict, compare
+from underone.study.cell import Cell, CellResult
+from underone.study.words import setting_title
+
+CONFIDENCE = 0.95
+Known = Mapping[Cell, CellResult]
+
+
+class Candidate(Config):
+    """A setting of the model of a name."""
+
+    model: str
+    setting: Setting
+
+    def cell(self, draw: Draw) -> Cell:
+        """The candidate on the seeds of a draw."""
+        return Cell(self.model, self.setting, draw)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A candidate and the first block of seeds it is drawn on; others follow it."""
+
+    candidate: Candidate
+    draw: Draw
+
+    def at(self, block: int) -> Cell:
+        """Its cell in a block: block b has the indices that follow those of block b - 1."""
+        first = self.draw.first + block * self.draw.count
+        return self.candidate.cell(replace(self.draw, first=first))
+
+    def results(self, known: Known, blocks: Iterable[int]) -> dict[int, CellResult]:
+        """What is known of it in `blocks`."""
+        cells = {block: self.at(block) for block in blocks}
+        return {block: known[cell] for block, cell in cells.items() if cell in known}
+
+
+class Subject(Enum):
+    """What differs between the entries of a contest: anything, the sampler, the weight w."""
+
+    SETTING = "setting"
+    SAMPLER = "sampler"
+    WEIGHT = "weight"
+
+
+@dataclass(frozen=True)
+class Contest:
+    """Entries that answer one question, of which the lowest FID is the answer."""
+
+    subject: Subject
+    question: str
+    entries: tuple[Entry, ...]
+
+    def ranked(self, known: Known) -> list[Entry]:
+        """The entries that are known in their first block, the lowest FID there first."""
+        found = {entry: known[entry.at(0)] for entry in self.entries if entry.at(0) in known}
+        return sorted(found, key=lambda entry: found[entry].fid)
+
+    def contenders(self, known: Known, blocks: Sequence[int], most: int) -> list[Entry]:
+        """The best of the first block and those `blocks` do not separate from it, `most` in all."""
+        ranked = self.ranked(known)
+        if not ranked:
+            return []
+        best, *others = ranked
+        close = (other for other in others if not separated(other, best, known, blocks))
+        return [best, *close][:most]
+
+
+def contests(entries: Sequence[Entry]) -> list[Contest]:
+    """The questions that `entries` answer, each with at least two of them.
+
+    Of each model, at one number of samples, with labels: which setting is best of all; which
+    sampler at each number of steps, at w = 0; which guidance weight at each setting otherwise.
+    """
+    asked = [entry for entry in entries if entry.candidate.setting.uses_labels]
+    plain = [entry for entry in asked if entry.candidate.setting.guidance == 0]
+    every = (
+        *_grouped(Subject.SETTING, asked, lambda s: "which setting"),
+        *_grouped(Subject.SAMPLER, plain, lambda s: f"which sampler at {s.steps} steps"),
+        *_grouped(Subject.WEIGHT, asked, lambda s: f"which w for {setting_title(unguided(s))}"),
+    )
+    return [contest for contest in every if len(contest.entries) > 1]
+
+
+def unguided(setting: Setting) -> Setting:
+    """The same at w = 0, where forms and intervals mean nothing."""
+    return replace(setting, guidance=0.0, form=Setting.form, interval=None)
+
+
+def _grouped(
+    subject: Subject, entries: Sequence[Entry], question: Callable[[Setting], str]
+) -> list[Contest]:
+    groups: dict[tuple[str, int, str], list[Entry]] = {}
+    for entry in dict.fromkeys(entries):
+        asked = question(entry.candidate.setting)
+        groups.setdefault((entry.candidate.model, entry.draw.count, asked), []).append(entry)
+    return [Contest(subject, asked, tuple(members)) for (_, _, asked), members in groups.items()]
+
+
+def separated(a: Entry, b: Entry, known: Known, blocks: Sequence[int]) -> bool:
+    """Whether `blocks` tell the two apart."""
+    found = difference(a, b, known, blocks)
+    return found is not None and found.verdict is not Verdict.NOT_SEPARATED
+
+
+def difference(a: Entry, b: Entry, known: Known, blocks: Sequence[int]) -> Comparison | None:
+    """FID of A minus that of B over those `blocks` that are known of both; None where none is.
+
+    Over two and more by the spread of the paired differences (`compare`). Over one by the standard
+    errors of both within it, as if they were drawn independently: common seeds can only narrow
+    that. None also where these are not known, of too few samples for their dimensions.
+    """
+    mine, theirs = a.results(known, blocks), b.results(known, blocks)
+    common = [block for block in blocks if block in mine and block in theirs]
+    if len(common) > 1:
+        of_a, of_b = (
+            Blocks(tuple(found[block].fid for block in common)) for found in (mine, theirs)
+        )
+        return compare(of_a, of_b, CONFIDENCE)
+    if not common:
+        return None
+    return _within_one(mine[common[0]], theirs[common[0]])
+
+
+def _within_one(a: CellResult, b: CellResult) -> Comparison | None:
+    errors = [result.measurement.figures["fid"].error for result in (a, b)]
+    if any(error is None for error in errors):
+        return None
+    apart = a.fid - b.fid
+    factor = statistics.NormalDist().inv_cdf((1 + CONFIDENCE) / 2)
+    half = factor * math.hypot(*(error for error in errors if error is not None))
+    return Comparison(apart, Interval(apart - half, apart + half), CONFIDENCE, 1)

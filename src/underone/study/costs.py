@@ -1,0 +1,68 @@
+"""What cells cost on this machine, measured before a study begins."""
+
+import statistics
+import time
+from collections.abc import Callable
+
+import torch
+
+from underone.checkpoint import DiffusionModel
+from underone.config import Config
+from underone.data import SampleSet
+from underone.generation import DEFAULT_BATCH_SIZE, Draw, Setting, generate_batches
+from underone.study.bench import Bench
+from underone.study.cell import Cell
+
+_TIMINGS = 9
+_MEASURED_IMAGES = 600
+
+
+class Costs(Config):
+    """Seconds: of an evaluation of each model, and of measuring an image by all yardsticks."""
+
+    evaluation: dict[str, float]
+    image: float
+
+    def seconds(self, cell: Cell, bench: Bench) -> float:
+        """About how long a cell takes."""
+        return self.evaluation[cell.model] * cell.evaluations(bench) + self.image * cell.draw.count
+
+
+def measured_costs(bench: Bench) -> Costs:
+    """The costs on this machine now.
+
+    Measuring is taken to grow with the number of images: nearly all of it is features, and
+    distances to the reference's.
+    """
+    first = next(iter(bench.models.values()))
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, (_MEASURED_IMAGES, *first.shape), generator=generator)
+    some = SampleSet(images.to(torch.uint8), torch.arange(len(images)) % (first.num_classes or 1))
+    return Costs(
+        evaluation={name: seconds_per_evaluation(model) for name, model in bench.models.items()},
+        image=_seconds(lambda: bench.measured(some), 1) / len(some),
+    )
+
+
+def seconds_per_evaluation(model: DiffusionModel) -> float:
+    """The time an image takes in one pass of the network: the median over a few batches.
+
+    A single timing, or the first, is often far off: the machine has just been busy otherwise.
+    """
+
+    def batch() -> None:
+        list(generate_batches(model, Setting("ddim", 1), Draw(DEFAULT_BATCH_SIZE)))
+
+    return _seconds(batch, _TIMINGS) / DEFAULT_BATCH_SIZE
+
+
+def _seconds(work: Callable[[], object], times: int) -> float:
+    """The median time of `work`, not counting the first, which makes what is kept."""
+
+    def once() -> float:
+        started = time.perf_counter()
+        work()
+        return time.perf_counter() - started
+
+    once()
+    return statistics.median(once() for _ in range(times))

@@ -1,0 +1,192 @@
+"""From a study to its plan: every cell resolved and checked, and all of them fitted to a budget."""
+
+import math
+from collections.abc import Iterable
+
+from underone.checkpoint import DiffusionModel
+from underone.errors import UserError
+from underone.generation import Draw, check
+from underone.study.bench import Bench
+from underone.study.cell import Cell
+from underone.study.contest import Candidate, Entry
+from underone.study.costs import Costs
+from underone.study.definition import Slice, Study
+from underone.study.plan import Plan, PlannedSlice
+
+# Within a time budget a cell has at least so many samples, and settings are left out instead.
+LEAST_SAMPLES = 600
+# What of a time budget is kept for the blocks of contenders, and for loading and the report.
+_CONTEST_SHARE, _OVERHEAD_SHARE, _OVERHEAD_SECONDS = 0.2, 0.04, 10.0
+
+
+def make_plan(
+    study: Study, bench: Bench, costs: Costs, threads: int, minutes: float | None = None
+) -> Plan:
+    """Resolve a study, check every cell of it, and fit it to its budgets.
+
+    Of what is beyond its `evaluations` the costliest candidates are left out. Within `minutes` they
+    are left out until each cell can have `LEAST_SAMPLES`; then slices join as they say; then all
+    have as many samples as fit, up to what they ask for.
+    """
+    check_minutes(minutes)
+    plan = Plan(
+        study=study,
+        models=bench.model_hashes,
+        references=bench.reference_hashes,
+        extractors=bench.extractor_hashes,
+        slices=tuple(_resolved(each, study, bench) for each in study.slices),
+        costs=costs,
+        threads=threads,
+        evaluations=study.evaluations,
+    )
+    if minutes is not None:
+        return _within(minutes, plan, bench)
+    plan = _trimmed(plan, bench)
+    if not _fits(plan, bench):
+        raise UserError(
+            f"not one cell fits in {study.evaluations:,} evaluations: allow more, or ask for fewer "
+            "samples"
+        )
+    return plan
+
+
+def check_minutes(minutes: float | None) -> None:
+    """A `UserError` where `minutes` are no budget."""
+    if minutes is not None and not 0 < minutes < float("inf"):
+        raise UserError(f"--minutes must be a finite number above 0, got {minutes:g}")
+
+
+def planned_cells(plan: Plan) -> list[Cell]:
+    """What runs before any contest; of finalists, who are not known yet, as many of the last."""
+    cells: dict[Cell, None] = {}
+    for each in plan.slices:
+        cells |= dict.fromkeys(plan.screening(each))
+        drawn = each.candidates if each.screened is None else each.candidates[-each.finalists :]
+        for candidate in drawn:
+            entry = Entry(candidate, plan.draw(each.samples))
+            cells |= dict.fromkeys(entry.at(block) for block in range(each.blocks))
+    return list(cells)
+
+
+def _resolved(each: Slice, study: Study, bench: Bench) -> PlannedSlice:
+    samples = each.samples or study.samples
+    candidates = []
+    for name in each.model or (study.model,):
+        for setting in each.settings():
+            try:
+                draw = Draw(samples, study.seed, labels=study.labels)
+                check(bench.models[name], setting, draw)
+            except UserError as error:
+                raise UserError(f'slice "{each.name}": {error}') from None
+            candidates.append(Candidate(model=name, setting=setting))
+    return PlannedSlice(
+        name=each.name,
+        candidates=tuple(dict.fromkeys(candidates)),
+        samples=samples,
+        blocks=each.blocks or study.blocks,
+        screened=each.screened,
+        finalists=each.finalists,
+    )
+
+
+def _fits(plan: Plan, bench: Bench) -> bool:
+    return plan.affords(planned_cells(plan), bench)
+
+
+def _trimmed(plan: Plan, bench: Bench) -> Plan:
+    """Without the costliest candidates, as far as the budgets demand; one is always left."""
+    while not _fits(plan, bench):
+        every = {candidate for each in plan.slices for candidate in each.candidates}
+        if len(every) == 1:
+            break
+        plan = _without(plan, max(every, key=lambda one: _cost(one, bench)))
+    return plan
+
+
+def _cost(candidate: Candidate, bench: Bench) -> tuple[int, str]:
+    """Evaluations an image; the rest decides between equals, the same every time."""
+    model = bench.models[candidate.model]
+    return candidate.setting.evaluations(model), candidate.model_dump_json()
+
+
+def _without(plan: Plan, left_out: Candidate) -> Plan:
+    slices = (
+        each.model_copy(
+            update={"candidates": tuple(one for one in each.candidates if one != left_out)}
+        )
+        for each in plan.slices
+    )
+    return plan.model_copy(
+        update={
+            "slices": tuple(each for each in slices if each.candidates),
+            "left_out": (*plan.left_out, left_out),
+        }
+    )
+
+
+def _within(minutes: float, plan: Plan, bench: Bench) -> Plan:
+    seconds = max(1.0, 60 * minutes * (1 - _OVERHEAD_SHARE) - _OVERHEAD_SECONDS)
+    contests = plan.study.most_blocks > plan.study.blocks
+    first = seconds * (1 - _CONTEST_SHARE) if contests else seconds
+    joins_at = {each.name: each.joins_at for each in plan.study.slices}
+    waiting = sorted(
+        (each for each in plan.slices if joins_at[each.name]), key=lambda e: joins_at[e.name]
+    )
+    begun = tuple(each for each in plan.slices if not joins_at[each.name])
+    plan = plan.model_copy(update={"slices": begun, "seconds": first})
+    plan = _trimmed(_with_samples(plan, LEAST_SAMPLES, bench), bench)
+    for each in waiting:
+        plan = _joined(plan, each, joins_at[each.name], bench)
+    return _with_most_samples(plan, bench).model_copy(update={"seconds": seconds})
+
+
+def _joined(plan: Plan, each: PlannedSlice, samples: int, bench: Bench) -> Plan:
+    """With those of a slice's candidates that can join while every cell has so many `samples`."""
+    for candidate in each.candidates:
+        joined = _and(plan, each.model_copy(update={"candidates": (candidate,)}))
+        if _fits(_with_samples(joined, samples, bench), bench):
+            plan = joined
+        else:
+            plan = plan.model_copy(update={"left_out": (*plan.left_out, candidate)})
+    return plan
+
+
+def _and(plan: Plan, more: PlannedSlice) -> Plan:
+    """The plan with the candidates of `more` in the slice of that name."""
+    same = next((each for each in plan.slices if each.name == more.name), None)
+    if same is None:
+        return plan.model_copy(update={"slices": (*plan.slices, more)})
+    whole = same.model_copy(update={"candidates": (*same.candidates, *more.candidates)})
+    return plan.model_copy(
+        update={"slices": tuple(whole if each is same else each for each in plan.slices)}
+    )
+
+
+def _with_samples(plan: Plan, samples: int, bench: Bench) -> Plan:
+    """With so many samples a cell, or as many as a slice asks for if that is less."""
+    asked = {each.name: each.samples or plan.study.samples for each in plan.study.slices}
+    whole = _classes(bench.models.values())
+    slices = (
+        each.model_copy(update={"samples": _multiple(min(samples, asked[each.name]), whole)})
+        for each in plan.slices
+    )
+    return plan.model_copy(update={"slices": tuple(slices)})
+
+
+def _with_most_samples(plan: Plan, bench: Bench) -> Plan:
+    low = LEAST_SAMPLES
+    high = 1 + max(each.samples or plan.study.samples for each in plan.study.slices)
+    while high - low > 1:
+        middle = (low + high) // 2
+        fits = _fits(_with_samples(plan, middle, bench), bench)
+        low, high = (middle, high) if fits else (low, middle)
+    return _with_samples(plan, low, bench)
+
+
+def _classes(models: Iterable[DiffusionModel]) -> int:
+    return math.lcm(*(model.num_classes or 1 for model in models))
+
+
+def _multiple(samples: int, of: int) -> int:
+    """`samples` made a whole number of each class, but never fewer than 2."""
+    return max(2, samples // of * of) if samples >= of else max(2, samples)

@@ -1,0 +1,99 @@
+"""The folder of a study: its plan, and a file and a picture for each cell that is done."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from underone.config import parse
+from underone.errors import UserError
+from underone.files import read_json, write_atomically, write_json
+from underone.study.bench import Bench
+from underone.study.cell import Cell, CellResult, Outcome
+from underone.study.definition import Study
+from underone.study.plan import Plan
+
+
+@dataclass(frozen=True)
+class Folder:
+    """Where a study is kept; a kill at any moment leaves each file whole or not there."""
+
+    path: Path
+
+    @property
+    def plan_path(self) -> Path:
+        """The plan's file."""
+        return self.path / "plan.json"
+
+    @property
+    def cells_path(self) -> Path:
+        """Where the cells are."""
+        return self.path / "cells"
+
+    def result_path(self, identity: str) -> Path:
+        """Where a cell's result is kept."""
+        return self.cells_path / f"{identity}.json"
+
+    def picture_path(self, identity: str) -> Path:
+        """Where the picture of a cell's first samples is kept."""
+        return self.cells_path / f"{identity}.png"
+
+    def plan(self) -> Plan | None:
+        """The plan that was begun here, or None; a folder of something else is a `UserError`."""
+        if self.plan_path.exists():
+            return parse(Plan, read_json(self.plan_path), str(self.plan_path))
+        if self.path.is_dir() and any(self.path.iterdir()):
+            raise UserError(
+                f"{self.path} is not empty and holds no study: choose another --out, so that "
+                "nothing in it is overwritten"
+            )
+        return None
+
+    def begin(self, plan: Plan) -> None:
+        """Keep the plan, before the first cell."""
+        write_json(self.plan_path, plan.model_dump(mode="json"))
+
+    def keep(self, outcome: Outcome) -> None:
+        """Keep a cell: its picture, and then its result, which says that it is done."""
+        path = self.picture_path(outcome.result.id)
+        write_atomically(path, lambda temporary: temporary.write_bytes(outcome.picture))
+        result = outcome.result.model_dump(mode="json")
+        write_json(self.result_path(outcome.result.id), result)
+
+    def known(self, bench: Bench) -> dict[Cell, CellResult]:
+        """Every cell that is done; a damaged or foreign file is a `UserError` that names it."""
+        return {result.cell: result for result in self._results(bench)}
+
+    def _results(self, bench: Bench) -> Iterator[CellResult]:
+        for path in sorted(self.cells_path.glob("*.json")):
+            result = parse(CellResult, read_json(path), str(path))
+            if result.model not in bench.models or result.cell.identity(bench) != path.stem:
+                raise UserError(
+                    f"{path} is no cell of this study (another model, extractor, reference or "
+                    "version made it): remove it, or choose another --out"
+                )
+            if not self.picture_path(path.stem).exists():
+                raise UserError(f"{path} has lost its picture: remove it to draw it again")
+            yield result
+
+
+def check_same(plan: Plan, study: Study, bench: Bench, folder: Path) -> None:
+    """A `UserError` where a folder's plan is not of this study, these models, these yardsticks."""
+    for what, mine, theirs in (
+        ("models", bench.model_hashes, plan.models),
+        ("references", bench.reference_hashes, plan.references),
+        ("extractors", bench.extractor_hashes, plan.extractors),
+    ):
+        if mine != theirs:
+            changed = sorted(set(mine.items()) ^ set(theirs.items()))[0][0]
+            raise UserError(
+                f"{folder} holds a study of other {what} ({changed} is not the same): choose "
+                "another --out"
+            )
+    if plan.study != study:
+        field = next(
+            name for name in Study.model_fields if getattr(plan.study, name) != getattr(study, name)
+        )
+        raise UserError(
+            f"{folder} holds another study than this one (they differ in {field}): choose another "
+            "--out, so that the two do not mix"
+        )

@@ -1,0 +1,90 @@
+"""A study from start to finish: begun or found again, run until nothing is due."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+
+from underone.errors import UserError
+from underone.study.bench import Bench, open_bench
+from underone.study.cell import Cell, CellResult
+from underone.study.contest import Entry
+from underone.study.costs import measured_costs
+from underone.study.definition import Study
+from underone.study.engine import Engine, OnImages
+from underone.study.fit import check_minutes, make_plan
+from underone.study.folder import Folder, check_same
+from underone.study.plan import Plan
+
+
+@dataclass(frozen=True)
+class Run:
+    """A study that is under way: its plan, and what is known so far."""
+
+    folder: Folder
+    bench: Bench
+    plan: Plan
+    known: dict[Cell, CellResult] = field(default_factory=dict)
+
+    def due(self) -> list[Cell]:
+        """The cells to run now."""
+        return self.plan.due(self.known, self.bench)
+
+    @property
+    def in_order(self) -> list[Cell]:
+        """The cells that are done, in an order that does not depend on when each was."""
+        return sorted(self.known, key=lambda cell: self.known[cell].id)
+
+    @property
+    def entries(self) -> list[Entry]:
+        """Every setting and the seeds it is drawn on."""
+        return self.plan.entries(self.known)
+
+    def advance(self, engine: Engine, on_images: OnImages) -> Iterator[CellResult]:
+        """Run what is due until nothing is, keeping each cell as soon as it is done."""
+        while cells := self.due():
+            for outcome in engine.run(cells, on_images):
+                self.folder.keep(outcome)
+                self.known[outcome.result.cell] = outcome.result
+                yield outcome.result
+
+    @property
+    def seconds_left(self) -> float:
+        """About how long what is due now takes."""
+        return sum(self.plan.costs.seconds(cell, self.bench) for cell in self.due())
+
+
+def open_run(
+    path: Path, study: Study, bench: Bench, minutes: float | None = None
+) -> tuple[Run, bool]:
+    """The study in the folder `path`, planned now or going on as planned; and whether it goes on.
+
+    The plan is kept before the first cell runs. A rerun follows it, whatever `minutes` are then.
+    """
+    folder = Folder(path)
+    kept = folder.plan()
+    if kept is not None:
+        check_same(kept, study, bench, path)
+        return Run(folder, bench, kept, folder.known(bench)), True
+    plan = new_plan(study, bench, minutes)
+    folder.begin(plan)
+    return Run(folder, bench, plan), False
+
+
+def open_folder(path: Path) -> Run:
+    """A study that was begun in the folder `path`, as far as it is; a `UserError` without one."""
+    folder = Folder(path)
+    plan = folder.plan() if path.is_dir() else None
+    if plan is None:
+        raise UserError(f"{path} holds no study: run underone study or underone guide first")
+    bench = open_bench(plan.study)
+    check_same(plan, plan.study, bench, path)
+    return Run(folder, bench, plan, folder.known(bench))
+
+
+def new_plan(study: Study, bench: Bench, minutes: float | None = None) -> Plan:
+    """The plan of a study on this machine as it is now; nothing is kept."""
+    check_minutes(minutes)
+    costs = measured_costs(bench)
+    return make_plan(study, bench, costs, torch.get_num_threads(), minutes)

@@ -1,0 +1,52 @@
+"""Settings in words."""
+
+from collections.abc import Iterator, Sequence
+
+from underone.generation import LEARNED, Setting
+
+_USUAL = Setting()
+
+
+def setting_title(setting: Setting) -> str:
+    """A setting in words: what differs from the usual is said."""
+    return ", ".join((setting.sampler, steps_title(setting.steps), *_rest(setting)))
+
+
+def sampler_title(setting: Setting) -> str:
+    """The same without the number of steps."""
+    return ", ".join((setting.sampler, *_rest(setting)))
+
+
+def steps_title(steps: int) -> str:
+    """A number of steps."""
+    return "1 step" if steps == 1 else f"{steps} steps"
+
+
+def weight_title(setting: Setting) -> str:
+    """The guidance weight, and how it acts where that is not the usual."""
+    return ", ".join((f"w = {setting.guidance:g}", *form_titles(setting)))
+
+
+def form_titles(setting: Setting) -> Iterator[str]:
+    """How a weight acts, where that is not the usual."""
+    if setting.guidance == 0:
+        return
+    if setting.form != _USUAL.form:
+        yield f"{setting.form} guidance"
+    if setting.interval is not None:
+        low, high = setting.interval
+        yield f"within ({low:g}, {high:g}]"
+
+
+def listed(parts: Sequence[str]) -> str:
+    """One, two and three."""
+    return " and ".join((", ".join(parts[:-1]), parts[-1])) if len(parts) > 1 else "".join(parts)
+
+
+def _rest(setting: Setting) -> Iterator[str]:
+    if setting.grid not in (_USUAL.grid, LEARNED):
+        yield f"{setting.grid} grid"
+    if setting.guidance != 0:
+        yield weight_title(setting)
+    if setting.threshold != _USUAL.threshold:
+        yield f"{setting.threshold} threshold"
