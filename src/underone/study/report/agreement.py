@@ -1,0 +1,106 @@
+"""Whether the features of different extractors put the settings in the same order."""
+
+import statistics
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+
+from underone.study.answers import Standing
+from underone.study.report.measures import FID, Field, Measure, fields, yardstick_fids
+from underone.study.report.sentences import Part, field_place
+from underone.study.run import Run
+from underone.study.words import listed, setting_title
+
+_LEAST_SETTINGS = 3
+
+
+def average_ranks(values: Sequence[float]) -> list[float]:
+    """The rank of each value from 1, equal values sharing the mean of theirs."""
+    below = [sum(other < value for other in values) for value in values]
+    equal = [sum(other == value for other in values) for value in values]
+    return [less + (same + 1) / 2 for less, same in zip(below, equal, strict=True)]
+
+
+def rank_correlation(a: Sequence[float], b: Sequence[float]) -> float | None:
+    """Spearman's: the correlation of the average ranks; None where one side is all equal.
+
+    Without ties 1 - 6 sum d_i^2 / (n (n^2 - 1)), d_i the differences of ranks.
+    """
+    ranks = average_ranks(a), average_ranks(b)
+    if any(min(each) == max(each) for each in ranks):
+        return None
+    return statistics.correlation(*ranks)
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two extractors' FIDs of the same settings, on the first block of seeds.
+
+    `apart` is the setting on whose place in the order they differ most, and its two places.
+    """
+
+    a: Measure
+    b: Measure
+    standings: tuple[Standing, ...]
+    correlation: float | None
+    apart: Standing
+    places: tuple[float, float]
+
+    @property
+    def same_order(self) -> bool:
+        """Whether no setting's place differs."""
+        return self.places[0] == self.places[1]
+
+
+def agreement(field: Field, run: Run) -> list[Pair]:
+    """Every two yardsticks over the settings of a field; none where it has too few of either.
+
+    Settings with and without labels are measured under other protocols: the former alone count.
+    """
+    names = [by.extractor.name for by in run.bench.yardsticks]
+    if len(field.asked) < _LEAST_SETTINGS:
+        return []
+    return [_pair(a, b, field.asked) for a, b in combinations(yardstick_fids(names), 2)]
+
+
+def _pair(a: Measure, b: Measure, among: tuple[Standing, ...]) -> Pair:
+    columns = [[by.value(each.first) for each in among] for by in (a, b)]
+    places = list(zip(*(average_ranks(column) for column in columns), strict=True))
+    most = max(range(len(among)), key=lambda index: abs(places[index][0] - places[index][1]))
+    return Pair(a, b, among, rank_correlation(*columns), among[most], places[most])
+
+
+def leaders(pairs: Sequence[Pair]) -> Iterator[tuple[Measure, Standing]]:
+    """The setting that each extractor puts first."""
+    for by in dict.fromkeys(by for pair in pairs for by in (pair.a, pair.b)):
+        yield by, by.best(pairs[0].standings)
+
+
+def extractor_findings(run: Run) -> list[Part]:
+    """Where the features of the study's extractors agree on the order of settings."""
+    found = ((field_place(run, field), agreement(field, run)) for field in fields(run))
+    return [Part(where, tuple(_extractors(pairs))) for where, pairs in found if pairs]
+
+
+def _extractors(pairs: Sequence[Pair]) -> Iterator[str]:
+    first = {by.title: setting_title(one.first.setting) for by, one in leaders(pairs)}
+    if len(set(first.values())) == 1:
+        yield f"All extractors put {next(iter(first.values()))} first."
+    else:
+        said = [f"{by} puts {name} first" for by, name in first.items()]
+        yield f"Extractors do not agree on the best: {listed(said)}."
+    yield from map(_pair_sentence, pairs)
+
+
+def _pair_sentence(pair: Pair) -> str:
+    names = f"{pair.a.title} and {pair.b.title}"
+    count = len(pair.standings)
+    if pair.correlation is None:
+        return f"{names} do not compare: one of them gives all {count} settings the same figure."
+    if pair.same_order:
+        return f"{names} put all {count} settings in the same order."
+    return (
+        f"{names}: rank correlation {FID.text(pair.correlation)} over {count} settings. They "
+        f"differ most on {setting_title(pair.apart.first.setting)}: place {pair.places[0]:g} by "
+        f"the former, {pair.places[1]:g} by the latter."
+    )

@@ -1,0 +1,109 @@
+"""The questions of a study, answered in words that claim no more than its samples do."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from underone.study.answers import Standing, answers
+from underone.study.contest import CONFIDENCE
+from underone.study.report.measures import fields
+from underone.study.report.samplers import how_many_steps, step_answers, which_sampler
+from underone.study.report.sentences import Part, field_title
+from underone.study.report.weights import which_weight
+from underone.study.run import Run
+
+WHICH_SAMPLER = "Which sampler?"
+HOW_MANY_STEPS = "How many steps, and does that depend on the sampler?"
+WHICH_WEIGHT = "Which guidance weight, and can FID be trusted about it?"
+HARDER_DATA = "Does that change on harder data?"
+CHANCE = "How sure is this?"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A question and what the study says to it."""
+
+    question: str
+    parts: tuple[Part, ...]
+
+
+@dataclass(frozen=True)
+class Unresolved:
+    """A setting that the samples do not separate from the leader of a contest."""
+
+    where: str
+    question: str
+    leader: Standing
+    other: Standing
+
+
+def findings(run: Run) -> tuple[Finding, ...]:
+    """What a study says so far to the four questions, and how sure that is."""
+    if not fields(run):
+        return (_single(WHICH_SAMPLER, "No setting is measured yet."),)
+    return (
+        Finding(WHICH_SAMPLER, tuple(which_sampler(run))),
+        Finding(HOW_MANY_STEPS, tuple(how_many_steps(run))),
+        Finding(WHICH_WEIGHT, tuple(which_weight(run))),
+        _single(HARDER_DATA, *_harder_data(run)),
+        _single(CHANCE, *_chance(run)),
+    )
+
+
+def _single(question: str, *sentences: str) -> Finding:
+    return Finding(question, (Part("", sentences),))
+
+
+def unresolved(run: Run) -> list[Unresolved]:
+    """Every pair of a leader and a setting that is not separated from it."""
+    every = (*answers(run), *(found for _, _, found in step_answers(run)))
+    return [
+        Unresolved(_place(run, each.leader), each.question, each.leader, other)
+        for each in every
+        for other in each.open
+    ]
+
+
+def _place(run: Run, standing: Standing) -> str:
+    return field_title(run, standing.first.model, standing.first.draw.count)
+
+
+def _harder_data(run: Run) -> Iterator[str]:
+    data = run.bench.yardsticks[0].reference.origin.data
+    yield (
+        f"This study does not tell: all its models make images of {data}. The same study "
+        'on a model of other data would: set "model" and "references" in a copy of its .toml file '
+        'and run "underone study COPY.toml".'
+    )
+    yield (
+        "Compare the two pages' answers then, not their FIDs: those against different references "
+        "do not compare."
+    )
+
+
+def _chance(run: Run) -> Iterator[str]:
+    blocks = max(len(one.fresh) for field in fields(run) for one in field.standings)
+    every = [one.first for field in fields(run) for one in field.standings]
+    if blocks:
+        yield (
+            "All settings share the seeds of the first block. Leaders are chosen there, and their "
+            "figures are of blocks that they were not chosen on: the lowest of many figures is "
+            "lower than it should be."
+        )
+    else:
+        yield (
+            "There is one block of seeds. Figures are of the block that leaders were chosen on, "
+            "which flatters them; most_blocks = 4 in the study would draw them again."
+        )
+    yield (
+        f"Intervals are {100 * CONFIDENCE:.0f} % intervals, of paired differences where there are "
+        "two fresh blocks or more, else from the standard errors within the first block. One "
+        "comparison in twenty of equal settings is separated by chance."
+    )
+    if any(one.measurement.rank_deficient for one in every):
+        yield (
+            "Some cells have no more samples than the features have dimensions. Their FIDs are a "
+            "first look, and no standard error is known of them."
+        )
+    if len(fields(run)) > 1:
+        yield "Figures of different models or different numbers of samples are not ranked together."
+    yield "Training again with another seed moves FID more than any of these intervals."

@@ -1,0 +1,99 @@
+"""How everything of a report was measured: in a few sentences, and in full."""
+
+from collections.abc import Iterable, Iterator, Sequence
+
+from underone.study.cell import CellResult
+from underone.study.plan import Plan
+from underone.study.report.measures import fields
+from underone.study.report.tables import Facts
+from underone.study.run import Run
+from underone.study.words import setting_title
+
+
+def summary(run: Run) -> str:
+    """What was measured, in a sentence or two."""
+    plan, bench = run.plan, run.bench
+    found = fields(run)
+    counts = sorted({field.samples for field in found})
+    settings = sum(len(field.standings) for field in found)
+    samples = " and ".join(f"{count:,}" for count in counts) or "no"
+    first = bench.yardsticks[0]
+    others = ", ".join(by.extractor.name for by in bench.yardsticks[1:])
+    return (
+        f"{settings} {'setting' if settings == 1 else 'settings'} in {len(run.known)} cells of "
+        f"{samples} samples, labels {plan.study.labels}, all settings on the same seeds. "
+        f"FID in the features of {first.extractor.name} against {first.reference.count:,} images "
+        f"of {first.reference.origin.data} ({first.reference.origin.split})"
+        + (f"; for comparison also in those of {others}." if others else ".")
+    )
+
+
+def revision_notice(run: Run) -> str:
+    """That a model is of the legacy architecture, if one is."""
+    legacy = [n for n, model in run.bench.models.items() if model.config.network.revision == 1]
+    if not legacy:
+        return ""
+    what = "a checkpoint" if len(legacy) == 1 else "checkpoints"
+    return f"{', '.join(legacy)}: {what} of the legacy architecture revision 1."
+
+
+def protocol(run: Run) -> Facts:
+    """How everything was measured."""
+    return tuple((term, text) for term, text in _protocol(run) if text)
+
+
+def _protocol(run: Run) -> Iterator[tuple[str, str]]:
+    plan, bench = run.plan, run.bench
+    for name, model in bench.models.items():
+        revision = model.config.network.revision
+        yield "model", f"{name} {model.sha256[:16]}, architecture revision {revision}"
+    for by in bench.yardsticks:
+        of = "" if by.extractor.revision is None else f", revision {by.extractor.revision}"
+        yield "extractor", f"{by.extractor.name} {by.extractor.sha256[:16]}{of}"
+        yield (
+            "reference",
+            f"{by.reference.name} {by.reference.sha256[:16]}: {by.reference.count:,} images of "
+            f"{by.reference.origin.data}, {by.reference.origin.split}",
+        )
+        if by.judge is not None:
+            judge = by.judge.classifier
+            yield "judge of classes", f"{judge.name} {judge.sha256[:16]}"
+    yield "metrics", ", ".join(bench.metrics)
+    yield "labels", plan.study.labels
+    yield "seed", f"{plan.study.seed}: block b has the samples (seed, b N) to (seed, (b + 1) N − 1)"
+    yield "blocks", f"{plan.study.blocks}, of contenders up to {plan.study.most_blocks}"
+    yield from _of_cells(list(run.known.values()))
+    yield "budget", _budget(plan)
+    yield (
+        "left out by the budget",
+        "; ".join(f"{each.model}: {setting_title(each.setting)}" for each in plan.left_out),
+    )
+    costs = ", ".join(
+        f"{1e3 * cost:.2f} ms ({name})" for name, cost in plan.costs.evaluation.items()
+    )
+    yield "an evaluation of an image takes", costs
+    yield "measuring an image takes", f"{1e3 * plan.costs.image:.2f} ms"
+
+
+def _of_cells(known: Sequence[CellResult]) -> Iterator[tuple[str, str]]:
+    """What cells say themselves: how images were made and kept, and on what."""
+    if not known:
+        return
+    protocols = [result.measurement.protocol for result in known]
+    yield "samples are kept as", _each(p.quantisation for p in protocols)
+    yield "precision of extractors", _each(p.extractor_precision for p in protocols)
+    yield "precision of models", _each(r.measurement.subject.get("precision", "") for r in known)
+    yield "metrics that could not be had", _each(m for r in known for m in r.measurement.left_out)
+    yield "seconds of sampling", f"{sum(result.seconds for result in known):,.0f}"
+    for key in known[0].measurement.environment:
+        yield key, _each(r.measurement.environment.get(key, "") for r in known)
+
+
+def _each(values: Iterable[object]) -> str:
+    return ", ".join(dict.fromkeys(str(value) for value in values))
+
+
+def _budget(plan: Plan) -> str:
+    parts = [f"{plan.seconds / 60:.1f} minutes"] if plan.seconds else []
+    parts += [f"{plan.evaluations:,} evaluations"] if plan.evaluations else []
+    return ", ".join(parts) or "none"

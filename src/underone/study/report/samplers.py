@@ -1,0 +1,171 @@
+"""Which sampler, and how many steps: what a study's contests say."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from itertools import combinations
+from operator import itemgetter
+
+from underone.generation import Setting
+from underone.study.answers import Answer, Standing, answer, answers
+from underone.study.contest import Contest, Subject
+from underone.study.report.measures import Field, fields
+from underone.study.report.sentences import Part, field_place, standing_text, within
+from underone.study.run import Run
+from underone.study.words import listed, sampler_title, setting_title, steps_title
+
+
+def which_sampler(run: Run) -> Iterator[Part]:
+    """Who leads at each number of steps, and of all settings."""
+    asked = [each for each in answers(run) if each.subject is Subject.SAMPLER]
+    every = [each for each in answers(run) if each.subject is Subject.SETTING]
+    for field in fields(run):
+        said = []
+        group = sorted(within(field, asked), key=lambda each: each.leader.first.setting.steps)
+        if group:
+            said.append(_leaders_by_steps(group))
+        for each in group:
+            steps = steps_title(each.leader.first.setting.steps)
+            said.append(f"At {steps}: {standing_text(each, sampler_title)}")
+        said += _crossings(group)
+        said += [
+            f"Of all settings: {standing_text(e, setting_title)}" for e in within(field, every)
+        ]
+        if said:
+            yield Part(field_place(run, field), tuple(said))
+    if not asked:
+        yield Part(
+            "",
+            (
+                "This study does not compare samplers: that takes two of them at the same number "
+                "of steps, the same number of samples and w = 0.",
+            ),
+        )
+
+
+def _leaders_by_steps(group: Sequence[Answer]) -> str:
+    """Who leads at which steps, in one sentence."""
+    clauses: dict[tuple[str, str], list[str]] = {}
+    for each in group:
+        setting = each.leader.first.setting
+        clauses.setdefault((sampler_title(setting), _how_firmly(each)), []).append(
+            str(setting.steps)
+        )
+    said = []
+    for (name, how), steps in clauses.items():
+        noun = "step" if steps == ["1"] else "steps"
+        said.append(f"{name} leads at {listed(steps)} {noun}, {how}")
+    return f"{'; '.join(said)}."
+
+
+def _how_firmly(each: Answer) -> str:
+    if any(one.leads_now for one in each.standings[1:]):
+        return "but is overtaken on fresh blocks"
+    if each.settled:
+        return "separated from all others"
+    if len(each.open) == len(each.standings) - 1:
+        return "not separated from any other"
+    return "not separated from all others"
+
+
+def _crossings(group: Sequence[Answer]) -> Iterator[str]:
+    """Two numbers of steps at which two samplers beat each other, separated both times."""
+    for few, many in combinations(group, 2):
+        if _beats(few, many.leader) and _beats(many, few.leader):
+            settings = few.leader.first.setting, many.leader.first.setting
+            names = [sampler_title(setting) for setting in settings]
+            at = [steps_title(setting.steps) for setting in settings]
+            yield (
+                f"Which sampler is better depends on the steps: {names[0]} is better than "
+                f"{names[1]} at {at[0]}, and worse at {at[1]}."
+            )
+            return
+
+
+def _beats(each: Answer, other: Standing) -> bool:
+    """Whether the leader of a contest is separated from the same sampler as that of `other`."""
+    name = sampler_title(other.first.setting)
+    return any(one.trails and sampler_title(one.first.setting) == name for one in each.standings)
+
+
+def how_many_steps(run: Run) -> Iterator[Part]:
+    """How each sampler's numbers of steps stand, and whether samplers differ in that."""
+    found = step_answers(run)
+    for field in fields(run):
+        mine = [(name, each) for owner, name, each in found if owner == field]
+        said = [_enough(name, each) for name, each in mine]
+        if len(mine) > 1:
+            said.insert(0, _depends(mine))
+        if said:
+            yield Part(field_place(run, field), tuple(said))
+    if not found:
+        yield Part(
+            "",
+            (
+                "This study does not tell: that takes a sampler at two numbers of steps, the same "
+                "number of samples and w = 0.",
+            ),
+        )
+
+
+def step_answers(run: Run) -> list[tuple[Field, str, Answer]]:
+    """Of each field and sampler at w = 0: how its numbers of steps stand to its best."""
+    found = []
+    for field in fields(run):
+        groups: dict[Setting, list[Standing]] = {}
+        for each in field.asked:
+            setting = each.first.setting
+            if setting.guidance == 0:
+                groups.setdefault(replace(setting, steps=1), []).append(each)
+        for setting, members in groups.items():
+            if len(members) > 1:
+                name = sampler_title(setting)
+                contest = Contest(
+                    Subject.SAMPLER,
+                    f"how many steps for {name}",
+                    tuple(each.entry for each in members),
+                )
+                found.append((field, name, answer(contest, run.known, run.plan.fresh)))
+    return found
+
+
+def _fewest(each: Answer) -> Standing:
+    """The fewest steps that are not separated from the best."""
+    near = (one for one in each.standings if not one.trails)
+    return min(near, key=lambda one: one.first.setting.steps)
+
+
+def _enough(name: str, each: Answer) -> str:
+    """How a sampler's numbers of steps stand."""
+    every = [one.first.setting.steps for one in each.standings]
+    few = _fewest(each).first.setting.steps
+    said = f"{name}: {standing_text(each, lambda setting: steps_title(setting.steps))}"
+    if few < each.leader.first.setting.steps:
+        said += f" The fewest that are not known to be worse: {few}."
+    return said + (" More were not tried." if max(every) == each.leader.first.setting.steps else "")
+
+
+def _depends(mine: Sequence[tuple[str, Answer]]) -> str:
+    """Whether one sampler is worse than its best where another no longer is.
+
+    Of a sampler with a comparison that is not known, nobody can say where it is near its best.
+    """
+    enough = {
+        name: _fewest(each).first.setting.steps
+        for name, each in mine
+        if all(one.behind is not None for one in each.standings[1:])
+    }
+    for (few_name, few), (many_name, _) in combinations(
+        sorted(enough.items(), key=itemgetter(1)), 2
+    ):
+        trailing = {
+            one.first.setting.steps for one in dict(mine)[many_name].standings if one.trails
+        }
+        if few in trailing:
+            return (
+                f"So the number of steps depends on the sampler: at {steps_title(few)} {few_name} "
+                f"is not separated from its best, while {many_name} is worse than its own."
+            )
+    return (
+        "No sampler is shown to need more steps than another. Where little is separated, that is "
+        "no sign that they need equally many."
+    )

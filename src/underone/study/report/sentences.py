@@ -1,0 +1,120 @@
+"""How a contest stands, in sentences that claim no more than its samples do."""
+
+import statistics
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+from underone.generation import Setting
+from underone.metrics.uncertainty import Blocks, Comparison
+from underone.study.answers import Answer, Standing
+from underone.study.contest import CONFIDENCE
+from underone.study.report.measures import FID, Field, Measure
+from underone.study.run import Run
+from underone.study.words import listed
+
+# A sentence names so many settings; the table of unresolved pairs names all.
+_NAMED = 4
+
+Title = Callable[[Setting], str]
+
+
+@dataclass(frozen=True)
+class Part:
+    """What a study says of one of its models, samples or settings; the first sentence is the gist.
+
+    `where` is "" where there is nothing to tell apart.
+    """
+
+    where: str
+    sentences: tuple[str, ...]
+
+
+def field_title(run: Run, model: str, samples: int) -> str:
+    """What tells a model at a number of samples from the others of a study; "" of the only one."""
+    plan, parts = run.plan, []
+    if len(run.bench.models) > 1:
+        parts.append(model)
+    counts = {
+        each.samples for each in plan.slices if any(c.model == model for c in each.candidates)
+    }
+    if len(counts) > 1:
+        parts.append(f"{samples:,} samples")
+    return ", ".join(parts)
+
+
+def field_place(run: Run, field: Field) -> str:
+    """The same of a field."""
+    return field_title(run, field.model, field.samples)
+
+
+def within(field: Field, found: Iterable[Answer]) -> list[Answer]:
+    """The contests within a field."""
+    mine = field.model, field.samples
+    leaders_of = ((each, each.leader.first) for each in found)
+    return [each for each, first in leaders_of if (first.model, first.draw.count) == mine]
+
+
+def standing_text(each: Answer, title: Title) -> str:
+    """The leader's figure, and how the others stand to it."""
+    leader = title(each.leader.first.setting)
+    parts = [f"the leader is {leader} with FID {figure(each.leader)}."]
+    better = [one for one in each.standings[1:] if one.leads_now]
+    trailing = [one for one in each.standings[1:] if one.trails]
+    if better:
+        by = _apart(better, each.leader, title)
+        parts.append(
+            f"But on fresh blocks it is overtaken by {by}: the block that it was chosen on "
+            "flattered it."
+        )
+    if each.open:
+        parts.append(f"Not separated from it: {_apart(each.open, each.leader, title)}.")
+    if trailing:
+        parts.append(f"Worse: {_apart(trailing, each.leader, title)}.")
+    return " ".join(parts)
+
+
+def _apart(others: Sequence[Standing], leader: Standing, title: Title) -> str:
+    """Settings and how far their FIDs are from the leader's, the nearest first."""
+    order = sorted(others, key=lambda one: _distance(one, leader))
+    named = [f"{title(one.first.setting)} {behind_text(one, leader)}" for one in order[:_NAMED]]
+    if len(order) > _NAMED:
+        named.append(f"{len(order) - _NAMED} more")
+    return listed(named)
+
+
+def _distance(standing: Standing, leader: Standing) -> float:
+    if standing.behind is None:
+        return standing.first.fid - leader.first.fid
+    return standing.behind.difference
+
+
+def behind_text(standing: Standing, leader: Standing) -> str:
+    """How far a setting is behind the leader, and how sure that is."""
+    if standing.behind is None:
+        apart = _signed(FID, _distance(standing, leader))
+        return f"({apart} on the first block, no error is known)"
+    return f"({difference_text(FID, standing.behind)})"
+
+
+def difference_text(measure: Measure, found: Comparison) -> str:
+    """A difference with its interval."""
+    low, high = (_signed(measure, end) for end in (found.interval.low, found.interval.high))
+    return f"{_signed(measure, found.difference)}; {low} to {high}"
+
+
+def _signed(measure: Measure, value: float) -> str:
+    return ("+" if value > 0 else "") + measure.text(value)
+
+
+def figure(standing: Standing) -> str:
+    """A setting's FID and how sure it is, in words."""
+    values = FID.values(standing)
+    shown = FID.text(statistics.fmean(values))
+    if len(values) > 1:
+        interval = Blocks(tuple(values)).interval(CONFIDENCE)
+        low, high = FID.text(max(0.0, interval.low)), FID.text(interval.high)
+        return f"{shown} ({low} to {high}, over {len(values)} fresh blocks)"
+    block = "one fresh block" if standing.fresh else "the one block it was chosen on"
+    error = (standing.fresh or (standing.first,))[0].measurement.figures["fid"].error
+    within = "" if error is None else f" ± {FID.text(error)}"
+    return f"{shown}{within} (on {block})"

@@ -1,0 +1,167 @@
+"""The tables of a report."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from underone.generation import Setting
+from underone.study.answers import Answer, Standing, answers
+from underone.study.cell import CellResult
+from underone.study.contest import Subject
+from underone.study.report.findings import Unresolved, unresolved
+from underone.study.report.measures import (
+    CONSISTENCY,
+    FID,
+    KID,
+    PRECISION,
+    RECALL,
+    Field,
+    Measure,
+    fields,
+    mean_text,
+    spread,
+)
+from underone.study.report.sentences import behind_text, field_title
+from underone.study.run import Run
+from underone.study.words import setting_title
+
+# The metrics of the table of settings; all are in the cards.
+COLUMNS = (FID, KID, PRECISION, RECALL, CONSISTENCY)
+_CLASS_COLUMNS = 4
+
+Facts = tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table: its heads, and its rows, of which those of real images stand apart."""
+
+    heads: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    floors: tuple[tuple[str, ...], ...] = ()
+
+
+def settings_table(run: Run) -> Table:
+    """All settings, by model and number of samples, the lowest FID first; real images below."""
+    several = len(run.bench.models) > 1
+    measures = [
+        m for m in COLUMNS if any(m.known_of([e]) for f in fields(run) for e in f.standings)
+    ]
+    heads = ("setting", "w (1 + w)", "NFE", "samples", *(m.title for m in measures), "seconds")
+    rows, floors = [], []
+    for field in fields(run):
+        model = (field.model,) if several else ()
+        for each in sorted(field.standings, key=lambda one: one.fid):
+            first = each.first
+            rows.append(
+                (
+                    *model,
+                    setting_title(first.setting),
+                    weight_text(first.setting),
+                    f"{each.nfe:g}",
+                    blocks_text(each),
+                    spread(FID, each),
+                    *(mean_text(measure, each) for measure in measures[1:]),
+                    f"{first.seconds:.1f}",
+                )
+            )
+        for title, first in _floors(field):
+            values = (measure.floor(first) for measure in measures)
+            shown = (
+                "–" if value is None else measure.text(value)
+                for measure, value in zip(measures, values, strict=True)
+            )
+            draws = f"{first.floor.draws} × {first.floor.count:,}"
+            floors.append((*model, title, "", "", draws, *shown, ""))
+    return Table((*(("model",) if several else ()), *heads), tuple(rows), tuple(floors))
+
+
+def _floors(field: Field) -> list[tuple[str, CellResult]]:
+    """What real images score, under each label policy of a field."""
+    by_policy = {each.first.measurement.protocol.labels: each.first for each in field.standings}
+    return [(f"real images, labels {policy}", first) for policy, first in by_policy.items()]
+
+
+def blocks_text(standing: Standing) -> str:
+    """How many samples a setting's figures are of: fresh blocks of so many, or the first."""
+    blocks, count = len(standing.fresh), f"{standing.first.draw.count:,}"
+    return f"{blocks} × {count}" if blocks else count
+
+
+def weight_text(setting: Setting) -> str:
+    """The weight, and the scale as others count it."""
+    return f"{setting.guidance:g} ({1 + setting.guidance:g})".replace("-", "−")
+
+
+def class_tables(run: Run) -> list[tuple[str, Table]]:
+    """FID within each class, of each field's leading settings beside that of real images."""
+    asked = [each for each in answers(run) if each.subject is Subject.SETTING]
+    leading = {_key(each.leader): _leading(each) for each in asked}
+    found = []
+    for field in fields(run):
+        shown = leading.get((field.model, field.samples), field.asked[:1])
+        shown = [each for each in shown if Measure("fid-0", "").known_of([each])]
+        if shown:
+            title = field_title(run, field.model, field.samples)
+            found.append((title, _class_table(run, field.model, shown)))
+    return found
+
+
+def _key(standing: Standing) -> tuple[str, int]:
+    return standing.first.model, standing.first.draw.count
+
+
+def _leading(each: Answer) -> Sequence[Standing]:
+    return each.standings[:_CLASS_COLUMNS]
+
+
+def _class_table(run: Run, model: str, shown: Sequence[Standing]) -> Table:
+    names = run.bench.models[model].config.data.class_names
+    heads = ("class", "real images", *(setting_title(each.first.setting) for each in shown))
+    rows = []
+    for label, name in enumerate(names):
+        measure = Measure(f"fid-{label}", name)
+        if measure.known_of(shown):
+            floor = measure.floor(shown[0].first)
+            real = "–" if floor is None else measure.text(floor)
+            rows.append((name, real, *(spread(measure, each) for each in shown)))
+    return Table(heads, tuple(rows))
+
+
+def correlation_table(names: Sequence[str], values: dict[tuple[str, str], str]) -> Table:
+    """Rank correlations between every two extractors."""
+    rows = tuple(
+        (a, *(("1" if a == b else values.get((a, b)) or values.get((b, a), "–")) for b in names))
+        for a in names
+    )
+    return Table(("", *names), rows)
+
+
+def unresolved_table(run: Run) -> Table | None:
+    """Every pair that the samples do not separate."""
+    found = unresolved(run)
+    rows = tuple(_unresolved_row(each) for each in found)
+    return (
+        Table(("question", "leads", "not separated from it", "difference"), rows) if rows else None
+    )
+
+
+def _unresolved_row(each: Unresolved) -> tuple[str, ...]:
+    question = f"{each.where}: {each.question}" if each.where else each.question
+    titles = (setting_title(one.first.setting) for one in (each.leader, each.other))
+    return (question, *titles, behind_text(each.other, each.leader).strip("()"))
+
+
+def screening_table(run: Run) -> Table | None:
+    """What finalists were found by: cells of seeds of their own, that no answer is taken from."""
+    cells = (cell for each in run.plan.slices for cell in run.plan.screening(each))
+    known = [run.known[cell] for cell in dict.fromkeys(cells) if cell in run.known]
+    rows = tuple(
+        (
+            result.model,
+            setting_title(result.setting),
+            f"{result.draw.count:,}",
+            FID.text(result.fid),
+        )
+        for result in sorted(known, key=lambda result: (result.draw.count, result.fid))
+    )
+    return Table(("model", "setting", "samples", "FID"), rows) if rows else None

@@ -1,0 +1,118 @@
+"""What a report's page shows of each setting: its card, and the families that pictures are of."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from underone.study.answers import Standing
+from underone.study.cell import PICTURE_COLUMNS, CellResult
+from underone.study.contest import unguided
+from underone.study.report.measures import (
+    FID,
+    MEASURES,
+    fields,
+    spread,
+    yardstick_fids,
+)
+from underone.study.report.sentences import field_title
+from underone.study.report.tables import Facts, blocks_text, weight_text
+from underone.study.run import Run
+from underone.study.words import form_titles, sampler_title, setting_title
+
+
+@dataclass(frozen=True)
+class Card:
+    """A setting with its picture: what a point of a chart stands for."""
+
+    cell: str
+    title: str
+    facts: Facts
+    caption: str
+
+
+def cards(run: Run) -> list[Card]:
+    """Every setting whose first block is known."""
+    return [
+        _card(run, each, field_title(run, field.model, field.samples))
+        for field in fields(run)
+        for each in field.standings
+    ]
+
+
+def _card(run: Run, standing: Standing, where: str) -> Card:
+    first = standing.first
+    title = setting_title(first.setting)
+    found = f"{title}: FID {spread(FID, standing)}, NFE {standing.nfe:g}"
+    return Card(
+        first.id,
+        f"{where}: {title}" if where else title,
+        tuple(_facts(run, standing)),
+        f"{found}, {where}." if where else f"{found}.",
+    )
+
+
+def _facts(run: Run, standing: Standing) -> Iterator[tuple[str, str]]:
+    first = standing.first
+    names = [by.extractor.name for by in run.bench.yardsticks]
+    yield "NFE", f"{standing.nfe:g}"
+    yield "weight w (scale)", weight_text(first.setting)
+    yield "samples", blocks_text(standing)
+    for measure in (*MEASURES, *yardstick_fids(names)[1:]):
+        if measure.known_of([standing]):
+            yield measure.title, spread(measure, standing)
+    yield "seconds", f"{first.seconds:.1f}"
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A cell of a family: what the sliders over steps and w lead to."""
+
+    cell: str
+    steps: int
+    w: float
+
+
+@dataclass(frozen=True)
+class Family:
+    """Settings that differ in steps and w alone."""
+
+    title: str
+    cells: tuple[Shown, ...]
+
+
+def families(run: Run) -> list[Family]:
+    """All settings by what the sliders do not reach, each setting once, of its most samples."""
+    found: dict[str, dict[tuple[int, float], Shown]] = {}
+    for field in fields(run):
+        for each in field.standings:
+            setting = each.first.setting
+            title = _family(run, each.first)
+            shown = Shown(each.first.id, setting.steps, setting.guidance)
+            found.setdefault(title, {}).setdefault((setting.steps, setting.guidance), shown)
+    return [
+        Family(title, tuple(sorted(cells.values(), key=lambda cell: (cell.steps, cell.w))))
+        for title, cells in found.items()
+    ]
+
+
+def _family(run: Run, result: CellResult) -> str:
+    model = f"{result.model}: " if len(run.bench.models) > 1 else ""
+    base = replace(unguided(result.setting), steps=1)
+    return model + ", ".join((sampler_title(base), *form_titles(result.setting)))
+
+
+def opening_pair(run: Run) -> tuple[str, str]:
+    """The two cells to show first: the best, and the best of another family, if there is one."""
+    every = [each.first for field in fields(run) for each in field.standings]
+    best, *others = sorted(every, key=lambda first: (-first.draw.count, first.fid))
+    mine = _family(run, best)
+    other = next((first for first in others if _family(run, first) != mine), None)
+    return best.id, (other or (others or [best])[-1]).id
+
+
+def columns_are_classes(run: Run) -> tuple[str, ...]:
+    """The names of the classes that the columns of all pictures show; none where they do not."""
+    names = {model.config.data.class_names for model in run.bench.models.values()}
+    (first, *others) = names
+    if others or len(first) != PICTURE_COLUMNS or run.plan.study.labels != "balanced":
+        return ()
+    return first

@@ -1,0 +1,131 @@
+"""Which guidance weight, and whether FID can be trusted about it."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from underone.study.answers import Standing, answers
+from underone.study.contest import Subject
+from underone.study.report.measures import (
+    CONSISTENCY,
+    FID,
+    MEASURES,
+    PRECISION,
+    Measure,
+    compared,
+    fields,
+    told_apart,
+    yardstick_fids,
+)
+from underone.study.report.sentences import (
+    Part,
+    difference_text,
+    field_place,
+    standing_text,
+    within,
+)
+from underone.study.run import Run
+from underone.study.words import listed, weight_title
+
+# What guidance is asked for, and does not show in FID alone.
+_OF_LOOKS = (PRECISION, CONSISTENCY)
+
+
+@dataclass(frozen=True)
+class Preference:
+    """The weight that a measure prefers on the first block."""
+
+    measure: Measure
+    best: Standing
+
+    def rejects(self, other: Standing) -> bool:
+        """Whether it is separated from another weight."""
+        return told_apart(compared(self.measure, other, self.best))
+
+
+def preferences(among: Sequence[Standing], measures: Sequence[Measure]) -> list[Preference]:
+    """What each of the measures that all weights have prefers; none where the best are equal."""
+    return [
+        Preference(measure, measure.best(among))
+        for measure in measures
+        if measure.known_of(among) and not measure.tied(among)
+    ]
+
+
+def which_weight(run: Run) -> Iterator[Part]:
+    """Of each contest of weights: whether the metrics agree, and who leads by FID."""
+    found = [each for each in answers(run) if each.subject is Subject.WEIGHT]
+    names = [by.extractor.name for by in run.bench.yardsticks]
+    for field in fields(run):
+        for each in within(field, found):
+            of = each.question.removeprefix("which w for ")
+            measures = preferences(each.standings, (*MEASURES, *yardstick_fids(names)[1:]))
+            gist, *rest = _trust(measures)
+            by_fid = f"By FID: {standing_text(each, weight_title)}"
+            title = ", ".join(filter(None, (field_place(run, field), of)))
+            yield Part(title, (gist, by_fid, *rest))
+    if not found:
+        yield Part(
+            "",
+            (
+                "This study does not tell: that takes a setting at two guidance weights. "
+                "guidance = [0, 0.5, 1, 2, 4] in one of its slices would, for a model that was "
+                "trained with label dropout.",
+            ),
+        )
+    if any(not one.first.setting.uses_labels for field in fields(run) for one in field.standings):
+        yield Part(
+            "",
+            (
+                "w = −1 asks for no class: its samples' classes come as they may, so that it is "
+                "shown, and compared with no other weight.",
+            ),
+        )
+
+
+def _trust(found: Sequence[Preference]) -> Iterator[str]:
+    """Whether the measures prefer the same weight, and what it costs where they do not."""
+    if len(found) < 2 or found[0].measure != FID:
+        yield "Too few metrics prefer any weight to say whether FID can be trusted here."
+        return
+    fid = found[0].best
+    by_weight: dict[str, list[str]] = {}
+    for each in sorted(found, key=lambda one: one.best.first.setting.guidance):
+        by_weight.setdefault(weight_title(each.best.first.setting), []).append(each.measure.title)
+    said = "; ".join(f"{weight} by {listed(names)}" for weight, names in by_weight.items())
+    rivals = [each for each in found if each.best is not fid]
+    if not rivals:
+        yield f"All metrics agree on the first block: the best is {said}."
+        return
+    firm = [each for each in rivals if each.rejects(fid)]
+    verdict = (
+        "The metrics do not agree"
+        if firm
+        else "The metrics differ, but no difference is shown to be more than chance"
+    )
+    yield f"{verdict}. On the first block the best is {said}."
+    chosen = min(rivals, key=lambda each: (each not in firm, each.measure not in _OF_LOOKS))
+    yield _trade(fid, chosen.best, chosen.measure)
+    if firm and chosen.measure in _OF_LOOKS:
+        yield (
+            "So FID does not say which weight gives the best-looking images: it weighs looks and "
+            "diversity together. Read it beside precision and recall, and look at the pictures."
+        )
+
+
+def _trade(fid_best: Standing, other: Standing, measure: Measure) -> str:
+    """What moving from FID's weight to another measure's does to both."""
+    names = [weight_title(one.first.setting) for one in (fid_best, other)]
+    both = " and ".join(
+        f"{each.title} goes from {each.text(each.value(fid_best.first))} to "
+        f"{each.text(each.value(other.first))} ({_change(each, other, fid_best)})"
+        for each in dict.fromkeys((FID, measure))
+    )
+    return f"From {names[0]}, which FID prefers, to {names[1]}, which {measure.title} does, {both}."
+
+
+def _change(measure: Measure, to: Standing, start: Standing) -> str:
+    found = compared(measure, to, start)
+    if found is None:
+        return "no error is known"
+    how = "separated" if told_apart(found) else "not separated"
+    return f"{difference_text(measure, found)}, {how}"

@@ -1,0 +1,169 @@
+"""The report of a study: one page that opens offline, its figures and their data, all its numbers.
+
+report.html               everything, in one file
+figures/NAME.svg, .png    each chart
+data/NAME.csv             its points
+results.json              the findings, and the result of every cell
+"""
+
+import base64
+import csv
+import io
+from collections.abc import Iterable
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from markupsafe import Markup
+
+from underone.files import write_atomically, write_json, write_text
+from underone.study.report import protocol, tables, view
+from underone.study.report.agreement import agreement, extractor_findings
+from underone.study.report.charts import (
+    agreement_charts,
+    diversity_charts,
+    nfe_charts,
+    weight_charts,
+)
+from underone.study.report.drawing import Chart
+from underone.study.report.findings import findings
+from underone.study.report.measures import FID, fields
+from underone.study.report.sentences import Part, field_title
+from underone.study.run import Run
+
+_PACKAGE = files("underone.study.report")
+# What a chart's file of data leaves out: words for the page.
+_NOT_DATA = ("link", "says", "text", "series")
+
+
+def write_report(run: Run) -> Path:
+    """Write the report into the study's folder, from what is known so far; the page's path."""
+    folder = run.folder.path
+    charts = {
+        "nfe": nfe_charts(run),
+        "diversity": diversity_charts(run),
+        "weights": weight_charts(run),
+        "agreement": agreement_charts(run),
+    }
+    for group in charts.values():
+        for chart in group:
+            _write_chart(chart, folder)
+    write_json(folder / "results.json", results(run))
+    write_text(folder / "report.html", page(run, charts))
+    return folder / "report.html"
+
+
+def page(run: Run, charts: dict[str, list[Chart]]) -> str:
+    """The page as HTML; all names in it are escaped but the charts, which are made here."""
+    environment = jinja2.Environment(
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+        loader=jinja2.FunctionLoader(lambda name: (_PACKAGE / name).read_text(encoding="utf-8")),
+    )
+    shown = view.cards(run)
+    return environment.get_template("page.html.jinja").render(
+        title=run.plan.study.title or ", ".join(run.bench.models),
+        models=list(run.bench.models),
+        summary=protocol.summary(run),
+        revision_notice=protocol.revision_notice(run),
+        due=len(run.due()),
+        findings=findings(run),
+        unresolved=tables.unresolved_table(run),
+        charts={
+            section: [(chart, _element(chart)) for chart in group]
+            for section, group in charts.items()
+        },
+        correlations=correlations(run),
+        agreement=extractor_findings(run),
+        classes=tables.class_tables(run),
+        cards=shown,
+        picture=lambda cell: data_uri(run.folder.picture_path(cell)),
+        families=[_family(each) for each in view.families(run)],
+        opening=view.opening_pair(run) if shown else ("", ""),
+        columns=view.columns_are_classes(run),
+        settings=tables.settings_table(run),
+        screening=tables.screening_table(run),
+        nearest=_nearest(run.folder.path),
+        protocol=protocol.protocol(run),
+    )
+
+
+def results(run: Run) -> dict[str, Any]:
+    """All numbers as one JSON document."""
+    plan = run.plan
+    return {
+        "title": plan.study.title,
+        "finished": not run.due(),
+        "models": plan.models,
+        "references": plan.references,
+        "extractors": plan.extractors,
+        "findings": [
+            {"question": each.question, "answers": _parts(each.parts)} for each in findings(run)
+        ],
+        "agreement_of_extractors": _parts(extractor_findings(run)),
+        "cells": [result.model_dump(mode="json") for result in run.known.values()],
+    }
+
+
+def _parts(parts: Iterable[Part]) -> list[dict[str, Any]]:
+    return [{"of": part.where, "sentences": list(part.sentences)} for part in parts]
+
+
+def correlations(run: Run) -> list[tuple[str, tables.Table]]:
+    """The rank correlations of the extractors' FIDs, of each field that has them."""
+    names = [by.extractor.name for by in run.bench.yardsticks]
+    found = []
+    for field in fields(run):
+        values = {
+            (names[pair.a.yardstick], names[pair.b.yardstick]): "–"
+            if pair.correlation is None
+            else FID.text(pair.correlation)
+            for pair in agreement(field, run)
+        }
+        if values:
+            title = field_title(run, field.model, field.samples)
+            found.append((title, tables.correlation_table(names, values)))
+    return found
+
+
+def csv_text(chart: Chart) -> str:
+    """A chart's points."""
+    columns = [key for key in chart.rows[0] if key not in _NOT_DATA]
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, extrasaction="ignore", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(chart.rows)
+    return text.getvalue()
+
+
+def data_uri(path: Path) -> str:
+    """A PNG file as what an image's source may be."""
+    return "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode()
+
+
+def _write_chart(chart: Chart, folder: Path) -> None:
+    write_text(folder / "figures" / f"{chart.name}.svg", chart.svg)
+    picture = chart.png()
+    write_atomically(
+        folder / "figures" / f"{chart.name}.png", lambda path: path.write_bytes(picture)
+    )
+    write_text(folder / "data" / f"{chart.name}.csv", csv_text(chart))
+
+
+def _element(chart: Chart) -> Markup:
+    """A chart as an element that says what it is; vl-convert has escaped all that is in it."""
+    label = Markup('<svg role="group" aria-label="{}" ').format(chart.title)
+    return label + Markup(chart.on_page().removeprefix("<svg "))  # noqa: S704
+
+
+def _family(each: view.Family) -> dict[str, Any]:
+    cells = [{"cell": one.cell, "steps": one.steps, "w": one.w} for one in each.cells]
+    return {"title": each.title, "cells": cells}
+
+
+def _nearest(folder: Path) -> str | None:
+    path = folder / "figures" / "nearest.png"
+    return data_uri(path) if path.is_file() else None
