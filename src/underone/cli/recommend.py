@@ -1,0 +1,102 @@
+"""`underone recommend` and `underone report`."""
+
+from pathlib import Path
+
+import click
+
+from underone.cli.console import counted, note, out, print_json, table
+from underone.errors import UserError
+from underone.study.answers import Standing
+from underone.study.panel import draw_panel
+from underone.study.recommend import PREFERENCES, Budget, Recommendation, recommend
+from underone.study.report import write_report
+from underone.study.run import open_folder
+from underone.study.words import setting_title
+
+_FOLDER = click.Path(path_type=Path, file_okay=False)
+
+
+@click.command()
+@click.argument("folder", type=_FOLDER)
+@click.option("--panel", is_flag=True, help="With samples beside their nearest training images.")
+@click.option("--root", type=click.Path(path_type=Path), help="Where the training images are.")
+def report(folder: Path, panel: bool, root: Path | None) -> None:
+    """Write the report of the study in FOLDER anew, as far as the study is."""
+    run = open_folder(folder)
+    if not run.known:
+        raise UserError(f"the study in {folder} has no cell done yet")
+    if panel:
+        count = run.bench.yardsticks[0].reference.count
+        with counted("features of the training images", count) as on_images:
+            draw_panel(run, on_images, root)
+    note(f"{write_report(run)}: open it in a browser")
+
+
+@click.command("recommend")
+@click.argument("folder", type=_FOLDER)
+@click.option("--nfe", type=float, help="At most so many network evaluations an image.")
+@click.option("--seconds-per-image", type=float, help="At most so long, on the study's machine.")
+@click.option("--within", metavar="PERCENT", help="The cheapest within so much of the best: 5%.")
+@click.option("--prefer", type=click.Choice(list(PREFERENCES)), default="fid", help="By what.")
+@click.option("--model", help="Of the study's models. [default: the first]")
+@click.option("--json", "as_json", is_flag=True, help="Print it as JSON.")
+def recommend_setting(
+    folder: Path,
+    nfe: float | None,
+    seconds_per_image: float | None,
+    within: str | None,
+    prefer: str,
+    model: str | None,
+    as_json: bool,
+) -> None:
+    """The best setting that the study in FOLDER has measured within a budget, and how to use it."""
+    budget = Budget(nfe, seconds_per_image, _share(within))
+    found = recommend(open_folder(folder), budget, prefer, model)
+    if as_json:
+        print_json(found.document())
+    else:
+        _show(found)
+
+
+def _share(text: str | None) -> float | None:
+    if text is None:
+        return None
+    try:
+        return float(text.removesuffix("%")) / 100
+    except ValueError:
+        raise UserError(f"--within takes a percentage, like 5%, got {text!r}") from None
+
+
+def _show(found: Recommendation) -> None:
+    out.print(f"{setting_title(found.setting)}", style="bold")
+    figures = found.chosen.first.measurement.figures
+    names = [name for name in PREFERENCES if name in figures]
+    grid = table("", "", "evaluations", *names)
+    runner_up = [] if found.runner_up is None else [("runner-up", found.runner_up)]
+    for title, each in [("chosen", found.chosen), *runner_up]:
+        grid.add_row(title, f"{each.nfe:g}", *(f"{each.mean(name):.3f}" for name in names))
+    out.print(grid)
+    out.print(_evidence(found.chosen), soft_wrap=True)
+    if found.runner_up is not None:
+        verdict = "separated from it" if found.separated else "not separated from it"
+        title = setting_title(found.runner_up.first.setting)
+        out.print(f"The runner-up, {title}, is {verdict} in FID.", soft_wrap=True)
+    front = table("Nothing measured is both cheaper and better:", "setting", "evaluations", *names)
+    for each in found.front:
+        cells = (f"{each.mean(name):.3f}" for name in names)
+        front.add_row(setting_title(each.first.setting), f"{each.nfe:g}", *cells)
+    out.print(front)
+    out.print(found.command, markup=False, soft_wrap=True)
+
+
+def _evidence(each: Standing) -> str:
+    count = each.first.draw.count
+    if each.fresh:
+        return (
+            f"Chosen on {count:,} samples, and measured on {len(each.fresh)} x {count:,} of other "
+            "seeds, whose means these are."
+        )
+    return (
+        f"Chosen and measured on the same {count:,} samples: a little better here than it is. A "
+        "larger budget draws the best settings again."
+    )

@@ -1,0 +1,113 @@
+"""Recommendations: on the measured front, within the budget, with evidence and a runner-up."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from conftest import ModelFolder
+from studies import made_up, small_study
+from underone.errors import UserError
+from underone.generation import Setting
+from underone.study.bench import open_bench
+from underone.study.recommend import Budget, Recommendation, recommend
+from underone.study.run import Run, open_folder, open_run
+
+SLICES = [
+    {"name": "samplers", "sampler": ["ddim", "ddpm-small"], "steps": [2, 4, 8]},
+    {"name": "guidance", "sampler": "ddim", "steps": 4, "guidance": [-1, 1]},
+]
+# FID in three blocks, and precision, by (sampler, steps, w).
+MEASURED: dict[tuple[str, int, float], tuple[list[float], float]] = {
+    ("ddim", 2, 0): ([3.0], 0.6),
+    ("ddim", 4, 0): ([1.05], 0.7),
+    ("ddim", 8, 0): ([1.0, 1.2, 1.3], 0.75),
+    ("ddpm-small", 2, 0): ([9.0], 0.3),
+    ("ddpm-small", 4, 0): ([2.0], 0.72),
+    ("ddpm-small", 8, 0): ([1.01, 1.21, 1.3], 0.8),
+    ("ddim", 4, -1): ([0.1], 0.9),  # of other labels: no answer, however low
+    ("ddim", 4, 1): ([1.5], 0.95),
+}
+
+
+@pytest.fixture(scope="module")
+def study(model_folder: ModelFolder, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    definition = small_study(model_folder("ten-steps", steps=10), slices=SLICES, most_blocks=3)
+    run, _ = open_run(tmp_path_factory.mktemp("studies") / "s", definition, open_bench(definition))
+    known = {}
+    for entry in run.entries:
+        setting = entry.candidate.setting
+        fids, precision = MEASURED[(setting.sampler, setting.steps, setting.guidance)]
+        for block, fid in enumerate(fids):
+            cell = entry.at(block)
+            known[cell] = made_up(run.bench, cell, {"fid": fid, "precision": precision})
+    return replace(run, known=known)
+
+
+def title(found: Recommendation) -> tuple[str, int, float]:
+    return found.setting.sampler, found.setting.steps, found.setting.guidance
+
+
+def test_the_best_within_a_budget_is_chosen(study: Run) -> None:
+    assert title(recommend(study, Budget())) == ("ddim", 8, 0)
+    assert title(recommend(study, Budget(nfe=7))) == ("ddim", 4, 0)
+    assert title(recommend(study, Budget(nfe=2))) == ("ddim", 2, 0)
+    each = study.plan.costs.evaluation[study.plan.study.model]
+    assert title(recommend(study, Budget(seconds=4.5 * each))) == ("ddim", 4, 0)
+    # Within 10 % of the best, the cheapest; within 1 %, the best itself.
+    assert title(recommend(study, Budget(within=0.1))) == ("ddim", 4, 0)
+    assert title(recommend(study, Budget(within=0.001))) == ("ddim", 8, 0)
+    assert title(recommend(study, Budget(nfe=8), "precision")) == ("ddim", 4, 1)
+    assert title(recommend(study, Budget(nfe=4), "precision")) == ("ddpm-small", 4, 0)
+
+
+def test_evidence_is_of_fresh_seeds_and_the_runner_up_is_named(study: Run) -> None:
+    found = recommend(study, Budget())
+    assert found.chosen.fid == pytest.approx(1.25)  # not the 1.0 it was chosen for
+    assert found.runner_up is not None
+    assert found.runner_up.first.setting.sampler == "ddpm-small"
+    assert not found.separated  # by 0.01 and 0
+    document = found.document()
+    assert document["chosen"]["fresh_blocks"] == 2
+    assert document["chosen"]["fid"] == pytest.approx(1.25)
+    assert not document["separated"]
+    assert recommend(study, Budget(nfe=4)).separated  # 1.05 and 1.5 in one block, errors 0.01
+
+
+def test_the_front_is_what_nothing_else_beats(study: Run) -> None:
+    front = recommend(study, Budget(nfe=2)).front
+    assert [(each.first.setting.sampler, each.nfe) for each in front] == [
+        ("ddim", 2), ("ddim", 4), ("ddim", 8),
+    ]  # fmt: skip
+    costs = [each.nfe for each in front]
+    assert costs == sorted(costs)
+
+
+def test_the_command_and_the_snippet_use_the_setting(study: Run) -> None:
+    found = recommend(study, Budget(), "precision")
+    model = study.plan.study.model
+    assert found.command == (
+        f"underone sample {model} --steps 4 --guidance 1 --count 100 --out samples.png"
+    )
+    names: dict[str, object] = {}
+    lines = found.snippet.splitlines()
+    exec("\n".join(lines[:2]), names)  # noqa: S102
+    expression = lines[-1].split("generate(model, ")[1].split(", Draw")[0]
+    assert eval(expression, names) == Setting("ddim", 4, guidance=1.0)  # noqa: S307
+
+
+def test_what_cannot_be_recommended_is_told(study: Run, tmp_path: Path) -> None:
+    for budget, prefer, told in (
+        (Budget(nfe=1), "fid", "the least is ddim, 2 steps"),
+        (Budget(), "fidd", "did you mean 'fid'"),
+        (Budget(), "consistency", "no setting measured by consistency"),
+    ):
+        with pytest.raises(UserError) as refused:
+            recommend(study, budget, prefer)
+        assert told in str(refused.value)
+    with pytest.raises(UserError, match="nfe must be above 0"):
+        Budget(nfe=0)
+    with pytest.raises(UserError, match="unknown model"):
+        recommend(study, Budget(), model="other")
+    with pytest.raises(UserError, match="holds no study"):
+        open_folder(tmp_path / "none")
