@@ -1,0 +1,220 @@
+"""A cell's samples drawn by all processes that torchrun has started, and measured by the first.
+
+Batches are dealt whole: batch i to rank i mod world. A network's kernels round as the batch's shape
+has it, so every sample is bit for bit the one that a single process draws with as many threads.
+What is gathered are the images, a byte a pixel, for these are few against the work of drawing them,
+and measuring them in one place is measuring them exactly as without ranks.
+
+The first rank leads: it alone reads the command, decides what is due, writes and prints. It tells
+the others what to draw, and they end when it says so or is gone.
+"""
+
+import datetime
+import os
+import signal
+import socket
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from functools import partial, wraps
+from typing import Any, ParamSpec
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from underone.data import SampleSet
+from underone.errors import UserError
+from underone.generation import DEFAULT_BATCH_SIZE, generate
+from underone.study.bench import Bench
+from underone.study.cell import Cell, Outcome, measured
+from underone.study.engine import Commission, OnImages
+
+# The first rank may plan or measure for long, and the others have nothing to do meanwhile; where
+# one is lost its connections break at once, whatever this is.
+_PATIENCE = datetime.timedelta(days=30)
+
+Arguments = ParamSpec("Arguments")
+Share = list[SampleSet]
+
+
+def many_ranks() -> bool:
+    """Whether torchrun has started this process as one of several."""
+    return "RANK" in os.environ and int(os.environ.get("WORLD_SIZE", "1")) > 1
+
+
+def led_by_first_rank(command: Callable[Arguments, None]) -> Callable[Arguments, None]:
+    """A command that the first rank runs while the others help it; alone, the command itself."""
+
+    @wraps(command)
+    def run(*arguments: Arguments.args, **options: Arguments.kwargs) -> None:
+        if not many_ranks():
+            command(*arguments, **options)
+        elif int(os.environ["RANK"]) == 0:
+            with _joined():
+                command(*arguments, **options)
+                _tell(None)
+        else:
+            # Ctrl-C reaches all ranks; the first decides what comes of it.
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+            with _joined():
+                _follow()
+
+    return run
+
+
+@contextmanager
+def _joined() -> Iterator[None]:
+    # What is exchanged are images in memory and few words, so gloo serves for GPUs too.
+    dist.init_process_group("gloo", timeout=_PATIENCE)
+    try:
+        yield
+    finally:
+        dist.destroy_process_group()
+
+
+@dataclass(frozen=True)
+class RankEngine:
+    """Draws each cell by all ranks and measures it here, in the first one."""
+
+    bench: Bench
+
+    def run(self, cells: Sequence[Cell], on_images: OnImages) -> Iterator[Outcome]:
+        """The outcomes in order; other ranks' images are reported once this one's are drawn."""
+        for cell in cells:
+            started = time.perf_counter()
+            _tell(cell)
+            shares = _gather(share(cell, self.bench, *_place(), partial(on_images, cell)))
+            on_images(cell, sum(len(batch) for theirs in shares[1:] for batch in theirs))
+            samples = merged(_in_turn(shares))
+            yield measured(cell, self.bench, samples, time.perf_counter() - started)
+
+
+def open_ranks(commission: Commission, bench: Bench) -> RankEngine:
+    """All ranks at work for the first, whose bench is `bench`: each must have the same."""
+    if torch.cuda.is_available():
+        commission = replace(commission, device="cuda")
+        _take_gpu()
+    _tell(commission)
+    commission.prepare(bench)
+    _gather([])
+    return RankEngine(bench)
+
+
+def _follow() -> None:
+    """Do what the first rank says until it says no more."""
+    _take_gpu()
+    bench: Bench | None = None
+    while (task := _told()) is not None:
+        answer: Share | UserError = []
+        try:
+            if isinstance(task, Commission):
+                bench = task.opened(f"rank {dist.get_rank()} on {socket.gethostname()}")
+            elif bench is not None:
+                answer = share(task, bench, *_place())
+        except UserError as error:
+            answer = error
+        _answer(answer)
+
+
+def share(
+    cell: Cell,
+    bench: Bench,
+    rank: int,
+    world: int,
+    on_images: Callable[[int], object] = lambda images: None,
+) -> Share:
+    """The batches of a cell that fall to a rank, each as one process would draw it among all."""
+    first, count = cell.draw.first, cell.draw.count
+    return [
+        generate(
+            bench.models[cell.model],
+            cell.setting,
+            replace(cell.draw, first=first + start, count=min(DEFAULT_BATCH_SIZE, count - start)),
+            precision=bench.precision,
+            on_images=on_images,
+        )
+        for start in range(rank * DEFAULT_BATCH_SIZE, count, world * DEFAULT_BATCH_SIZE)
+    ]
+
+
+def merged(batches: Sequence[SampleSet]) -> SampleSet:
+    """The consecutive batches of a draw as the one sample set that they are."""
+    count = sum(len(batch) for batch in batches)
+    totals: Counter[str] = Counter()
+    for batch in batches:
+        for name, each in batch.protocol["evaluations"].items():
+            totals[name] += round(each * len(batch))
+    return SampleSet(
+        torch.cat([batch.images for batch in batches]),
+        _joined_where_known([batch.labels for batch in batches]),
+        _joined_where_known([batch.seeds for batch in batches]),
+        batches[0].protocol
+        | {"evaluations": {name: total / count for name, total in totals.items()}},
+    )
+
+
+def _joined_where_known(parts: Sequence[Tensor | None]) -> Tensor | None:
+    known = [part for part in parts if part is not None]
+    return torch.cat(known) if known else None
+
+
+def _in_turn(shares: Sequence[Share]) -> Share:
+    """The batches in the order they were dealt in."""
+    world = len(shares)
+    return [shares[i % world][i // world] for i in range(sum(map(len, shares)))]
+
+
+def _place() -> tuple[int, int]:
+    return dist.get_rank(), dist.get_world_size()
+
+
+def _take_gpu() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+
+
+def _tell(task: Commission | Cell | None) -> None:
+    """To all other ranks; None: that there is no more."""
+    with _all_there():
+        dist.broadcast_object_list([task], src=0)
+
+
+def _told() -> Commission | Cell | None:
+    """What the first rank says; None also where it is gone, whatever it died of."""
+    said: list[Any] = [None]
+    try:
+        dist.broadcast_object_list(said, src=0)
+    except RuntimeError:
+        return None
+    task: Commission | Cell | None = said[0]
+    return task
+
+
+def _gather(mine: Share) -> list[Share]:
+    """All ranks' shares, in the first one; another's mistake is raised here."""
+    answers: list[Any] = [None] * dist.get_world_size()
+    with _all_there():
+        dist.gather_object(mine, answers, dst=0)
+    for answer in answers:
+        if isinstance(answer, UserError):
+            raise answer
+    return answers
+
+
+def _answer(answer: Share | UserError) -> None:
+    with suppress(RuntimeError):  # the first rank is gone, as the next word from it will show
+        dist.gather_object(answer, dst=0)
+
+
+@contextmanager
+def _all_there() -> Iterator[None]:
+    try:
+        yield
+    except RuntimeError:
+        raise UserError(
+            "a process that torchrun has started is gone; the same command goes on with the cells "
+            "that are left"
+        ) from None

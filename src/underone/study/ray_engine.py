@@ -1,0 +1,148 @@
+"""A study's cells on a Ray cluster: one worker process a cell at a time, as many as fit."""
+
+import logging
+import os
+import socket
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray.exceptions import RayError, RayTaskError
+from ray.util import ActorPool
+
+from underone.errors import UserError
+from underone.study.bench import Bench
+from underone.study.cell import Cell, Outcome, run_cell
+from underone.study.engine import Commission, OnImages
+
+# A cell whose worker dies is run again; one that outlives no worker is not tried for ever.
+_RETRIES = 3
+
+
+class Worker:
+    """Runs cells in a process of the cluster; what they share is loaded at the first.
+
+    `folder` is where the study was begun, for names of files that are relative.
+    """
+
+    def __init__(self, commission: Commission, folder: Path) -> None:
+        self._commission = commission
+        self._folder = folder
+
+    @cached_property
+    def _bench(self) -> Bench:
+        with suppress(OSError):
+            os.chdir(self._folder)
+        return self._commission.opened(f"the worker on {socket.gethostname()}")
+
+    def run(self, cell: Cell) -> Outcome:
+        """Draw and measure a cell."""
+        return run_cell(cell, self._bench)
+
+
+@dataclass(frozen=True)
+class RayEngine:
+    """Cells dealt to `workers`, actors of Ray, each taking the next as soon as it is done."""
+
+    workers: Sequence[Any]
+
+    def run(self, cells: Sequence[Cell], on_images: OnImages) -> Iterator[Outcome]:
+        """The outcomes as they come; the images of a cell are reported when it is done."""
+        pool = ActorPool(list(self.workers))
+        outcomes = pool.map_unordered(lambda worker, cell: worker.run.remote(cell), list(cells))
+        with _one_line():
+            for outcome in outcomes:
+                on_images(outcome.result.cell, outcome.result.draw.count)
+                yield outcome
+
+
+@contextmanager
+def open_ray(commission: Commission, workers: int | None = None) -> Iterator[RayEngine]:
+    """Workers on the cluster that RAY_ADDRESS names or runs here, or else on one of our own.
+
+    As many as fit, unless said. Each takes a CPU for every thread and, where the cluster has GPUs,
+    one of those.
+    """
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    _connect()
+    try:
+        gpus = int(ray.cluster_resources().get("GPU", 0) >= 1)
+        if gpus:
+            commission = replace(commission, device="cuda")
+        needs = {"CPU": commission.threads, "GPU": gpus}
+        actor = ray.remote(Worker).options(
+            num_cpus=needs["CPU"],
+            num_gpus=needs["GPU"],
+            max_restarts=-1,
+            max_task_retries=_RETRIES,
+        )
+        count = _count(workers, needs)
+        yield RayEngine([actor.remote(commission, Path.cwd()) for _ in range(count)])
+    finally:
+        ray.shutdown()
+
+
+def _connect() -> None:
+    address = os.environ.get("RAY_ADDRESS", "")
+    # Ray itself tries an address for ten minutes.
+    if ":" in address and not _listens(address.rpartition("/")[2]):
+        raise _no_cluster(f"nothing answers at {address}")
+    try:
+        ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+    except Exception as error:  # what Ray raises where it cannot start has no narrower type
+        raise _no_cluster(str(error).strip().partition("\n")[0]) from None
+
+
+def _listens(address: str) -> bool:
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host, int(port)), timeout=10).close()
+    except (OSError, ValueError):
+        return False
+    return True
+
+
+def _no_cluster(reason: str) -> UserError:
+    return UserError(
+        f"no Ray cluster ({reason}): start it, or set RAY_ADDRESS=local for one on this machine "
+        "alone"
+    )
+
+
+def _count(asked: int | None, needs: Mapping[str, int]) -> int:
+    """How many workers to start: as many as were asked for, or as fit; at least one must fit."""
+    room = sum(_fitting(node, needs) for node in ray.nodes() if node["Alive"])
+    count = asked or max(1, room)
+    if count > room:
+        raise UserError(
+            f"the Ray cluster has room for {room} workers of {needs['CPU']} threads each, not for "
+            f"{count}: ask for fewer --workers, or begin the study with fewer threads "
+            "(OMP_NUM_THREADS)"
+        )
+    return count
+
+
+def _fitting(node: Mapping[str, Any], needs: Mapping[str, int]) -> int:
+    """How many workers fit on a node."""
+    has = node["Resources"]
+    return min(int(has.get(name, 0)) // number for name, number in needs.items() if number)
+
+
+@contextmanager
+def _one_line() -> Iterator[None]:
+    """Tell a mistake as the worker told it, and not as Ray's report of it."""
+    try:
+        yield
+    except RayTaskError as error:
+        if isinstance(error.cause, UserError):
+            raise UserError(str(error.cause)) from None
+        raise
+    except RayError:
+        raise UserError(
+            f"a cell has lost its Ray worker {1 + _RETRIES} times: the machine is short of memory, "
+            "or the cluster is gone; the same command goes on with the cells that are left"
+        ) from None
