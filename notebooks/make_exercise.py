@@ -1,0 +1,60 @@
+"""Makes exercise.ipynb of guide.ipynb: the same cells, with the solutions taken out.
+
+A solution stands between `# solution` and `# end of solution` in code, and between the same words
+as HTML comments in text. Run `python notebooks/make_exercise.py` after every change of the guide.
+"""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import nbformat
+
+FOLDER = Path(__file__).parent
+GUIDE, EXERCISE = FOLDER / "guide.ipynb", FOLDER / "exercise.ipynb"
+SOLUTION = re.compile(
+    r"^(?P<indent> *)# solution\n(?P<body>.*?)^(?P=indent)# end of solution$", re.M | re.S
+)
+WRITTEN = re.compile(r"<!-- solution -->\n(?P<body>.*?)<!-- end of solution -->", re.S)
+BLANK = "...  # your code"
+YOUR_ANSWER = "*Your answer, in two or three sentences:*"
+TITLE = """\
+# Denoising diffusion: the exercise
+
+The same course as in [guide.ipynb](guide.ipynb), with its key lines left blank. Replace every
+`...  # your code` and run the cell below it, which says when you are right, and gives a hint
+when you are not yet. What is not right yet stops *Run all* there. Each blank takes one to five
+lines.
+
+The sources, which you may want beside you: Ho, Jain and Abbeel 2020
+([DDPM](https://arxiv.org/abs/2006.11239)), Song, Meng and Ermon 2021
+([DDIM](https://arxiv.org/abs/2010.02502)), Ho and Salimans 2022
+([classifier-free guidance](https://arxiv.org/abs/2207.12598))."""
+
+
+def blanked(source: str) -> str:
+    """A cell's source without its solutions."""
+    without = SOLUTION.sub(lambda found: found["indent"] + BLANK, source)
+    return WRITTEN.sub(YOUR_ANSWER, without)
+
+
+def exercise_of(guide: Any) -> Any:
+    """The notebook for students."""
+    cells = []
+    for cell in guide.cells:
+        if cell.cell_type == "code":
+            made = nbformat.v4.new_code_cell(blanked(cell.source), id=cell.id)
+        else:
+            text = TITLE if cell.id == "title" else blanked(cell.source)
+            made = nbformat.v4.new_markdown_cell(text, id=cell.id)
+        cells.append(made)
+    return nbformat.v4.new_notebook(cells=cells, metadata=guide.metadata)
+
+
+def main() -> None:
+    """Write the exercise beside the guide."""
+    nbformat.write(exercise_of(nbformat.read(GUIDE, as_version=4)), EXERCISE)
+
+
+if __name__ == "__main__":
+    main()
