@@ -77,6 +77,14 @@ def test_the_table_of_quality_is_the_measured_one(monkeypatch: pytest.MonkeyPatc
     assert script.table(script.Bench()) in page
 
 
+def test_the_table_of_tuned_samplers_is_the_measured_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    script = importlib.import_module("tuned")
+    monkeypatch.setattr(script, "load_model", None)  # nothing is measured here
+    page = (ROOT / "docs" / "tuning.md").read_text("utf-8")
+    assert script.table(script.Bench()) in page
+
+
 def test_the_table_of_planted_faults_is_the_measured_one_and_each_is_seen(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
