@@ -48,6 +48,9 @@ FIGURES = {
 }
 # What is drawn; the rest is in the table.
 DRAWN = ("fid", "precision", "recall")
+_SCALES = {"fid": alt.Scale(type="log", nice=False)} | dict.fromkeys(
+    DRAWN[1:], alt.Scale(zero=False)
+)
 # Samples of a ladder: one row a sample, one column a weight.
 ROWS = 8
 _COLOURS = ["#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"]
@@ -149,7 +152,7 @@ def chart(results: dict[str, Any]) -> alt.Chart:
         .mark_line(point=True)
         .encode(
             x=alt.X("w:Q", title="guidance weight w", axis=alt.Axis(format="~g", grid=False)),
-            y=alt.Y("value:Q", title=FIGURES[name], scale=alt.Scale(zero=False)),
+            y=alt.Y("value:Q", title=FIGURES[name], scale=_SCALES[name]),
             color=alt.Color("form:N", scale=colours, title=None),
         )
         .properties(width=250, height=220)

@@ -85,6 +85,13 @@ def test_the_table_of_tuned_samplers_is_the_measured_one(monkeypatch: pytest.Mon
     assert script.table(script.Bench()) in page
 
 
+def test_the_table_of_guidance_is_the_measured_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    script = importlib.import_module("guidance")
+    results = json.loads((ROOT / "benchmarks" / "guidance.json").read_text("utf-8"))
+    assert script.table(results) in (ROOT / "docs" / "guidance.md").read_text("utf-8")
+
+
 def test_the_table_of_planted_faults_is_the_measured_one_and_each_is_seen(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
