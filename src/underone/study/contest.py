@@ -134,9 +134,12 @@ def difference(a: Entry, b: Entry, known: Known, blocks: Sequence[int]) -> Compa
 
 def _within_one(a: CellResult, b: CellResult) -> Comparison | None:
     errors = [result.measurement.figures["fid"].error for result in (a, b)]
-    if any(error is None for error in errors):
-        return None
-    apart = a.fid - b.fid
+    known = [error for error in errors if error is not None]
+    return within_block(a.fid - b.fid, known) if len(known) == len(errors) else None
+
+
+def within_block(apart: float, errors: Sequence[float]) -> Comparison:
+    """A difference of two figures of one block with their standard errors, taken as independent."""
     factor = statistics.NormalDist().inv_cdf((1 + CONFIDENCE) / 2)
-    half = factor * math.hypot(*(error for error in errors if error is not None))
+    half = factor * math.hypot(*errors)
     return Comparison(apart, Interval(apart - half, apart + half), CONFIDENCE, 1)

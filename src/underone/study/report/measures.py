@@ -1,15 +1,14 @@
 """What a report shows of each setting: figures by name, which way is better, how they compare."""
 
-import math
 import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from underone.metrics import Figure
-from underone.metrics.uncertainty import Blocks, Comparison, Interval, Verdict, compare
+from underone.metrics.uncertainty import Blocks, Comparison, Verdict, compare
 from underone.study.answers import Standing, standings
 from underone.study.cell import CellResult
-from underone.study.contest import CONFIDENCE
+from underone.study.contest import CONFIDENCE, within_block
 from underone.study.run import Run
 
 _NORMAL_FACTOR = statistics.NormalDist().inv_cdf((1 + CONFIDENCE) / 2)
@@ -148,8 +147,7 @@ def compared(measure: Measure, a: Standing, b: Standing) -> Comparison | None:
     if len(known) < len(errors):
         return None
     apart = measure.value(a.first) - measure.value(b.first)
-    half = _NORMAL_FACTOR * math.hypot(*known)
-    return Comparison(apart, Interval(apart - half, apart + half), CONFIDENCE, 1)
+    return within_block(apart, known)
 
 
 def told_apart(comparison: Comparison | None) -> bool:
