@@ -77,6 +77,7 @@ class AsNetwork(nn.Module):
 
     def forward(self, x: Tensor, condition: Tensor, label: Tensor | None) -> Tensor:
         node = node_at(self.denoiser.schedule, condition.double() / 1000)
+        x = x / self.prediction.input(torch.ones_like(x), node)
         x0 = self.denoiser(x, node, label)
         noise = (x - expand(node.alpha, x) * x0) / expand(node.sigma, x)
         return self.prediction.target(x0, noise, node)

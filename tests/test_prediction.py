@@ -11,13 +11,20 @@ from underone.diffusion import (
     NetworkDenoiser,
     Node,
     Noise,
+    Preconditioned,
     Prediction,
     Schedule,
     Velocity,
     node_at,
 )
+from underone.errors import UserError
 
-PREDICTIONS: dict[str, Prediction] = {"noise": Noise(), "data": Data(), "velocity": Velocity()}
+PREDICTIONS: dict[str, Prediction] = {
+    "noise": Noise(),
+    "data": Data(),
+    "velocity": Velocity(),
+    "preconditioned": Preconditioned(0.7),
+}
 each_prediction = pytest.mark.parametrize(
     "prediction", PREDICTIONS.values(), ids=PREDICTIONS.keys()
 )
@@ -99,11 +106,41 @@ def test_precision_is_that_of_the_image(
 
 
 @each_prediction
-def test_the_network_sees_x_itself_and_the_time_in_thousandths(prediction: Prediction) -> None:
+def test_the_network_sees_x_and_the_time_in_thousandths(prediction: Prediction) -> None:
     x = normal(3, 2)
     for steps in (1000, 100):
         node = node_at(LinearBeta(steps=steps), float64([1, 40, 100]) / 100)
         condition = prediction.condition(node)
         assert condition is not None
         assert condition.tolist() == pytest.approx([10, 400, 1000], rel=1e-12)
-        assert torch.equal(prediction.input(x, node), x)
+        scale = prediction.input(torch.ones_like(x), node)
+        torch.testing.assert_close(prediction.input(x, node), scale * x)
+        assert (scale == 1).all() or isinstance(prediction, Preconditioned)
+
+
+def test_preconditioned_inputs_and_targets_have_variance_1_at_every_level() -> None:
+    deviation = 0.7
+    prediction = Preconditioned(deviation)
+    x0, noise = deviation * normal(200_000), normal(200_000, seed=1)
+    for t in (0.001, 0.1, 0.4, 1.0):
+        node = node_at(LinearBeta(), float64(t))
+        x = node.alpha * x0 + node.sigma * noise
+        given, target = prediction.input(x, node), prediction.target(x0, noise, node)
+        assert given.var().item() == pytest.approx(1, abs=0.02)
+        assert target.var().item() == pytest.approx(1, abs=0.02)
+        # What the network is asked for is nothing its input already tells.
+        assert (given * target).mean().item() == pytest.approx(0, abs=0.01)
+
+
+def test_of_data_of_deviation_1_the_preconditioned_output_is_minus_the_velocity() -> None:
+    x0, noise = normal(4, 2), normal(4, 2, seed=1)
+    for t in (0.01, 0.5, 1.0):
+        node = node_at(LinearBeta(), float64(t))
+        found = Preconditioned(1.0).target(x0, noise, node)
+        torch.testing.assert_close(found, -Velocity().target(x0, noise, node))
+
+
+@pytest.mark.parametrize("deviation", [0.0, -0.5, float("nan")])
+def test_the_deviation_of_data_must_be_above_0(deviation: float) -> None:
+    with pytest.raises(UserError, match="data_deviation must be above 0"):
+        Preconditioned(deviation)

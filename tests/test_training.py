@@ -64,8 +64,20 @@ def logged(folder: Path) -> list[tuple[int, float]]:
     return [(record["step"], record["loss"]) for record in map(json.loads, lines)]
 
 
-def test_100_updates_resumed_for_100_more_are_200_bitwise(tmp_path: Path, images: Dataset) -> None:
-    recipe = tiny()
+PRECONDITIONED = (
+    "optimisation.optimiser=muon",
+    "optimisation.flat=0.4",
+    "optimisation.decay=linear",
+    "prediction.name=preconditioned",
+    "levels.name=log-normal",
+)
+
+
+@pytest.mark.parametrize("changes", [(), PRECONDITIONED], ids=["ddpm", "preconditioned"])
+def test_100_updates_resumed_for_100_more_are_200_bitwise(
+    tmp_path: Path, images: Dataset, changes: tuple[str, ...]
+) -> None:
+    recipe = tiny(*changes)
     straight = begin(tmp_path / "straight", images, recipe, 200)
     advance(straight, 200)
     straight.save()

@@ -12,7 +12,16 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from underone.data import Dataset
-from underone.diffusion import Cosine, Data, LinearBeta, Noise, Prediction, Schedule, Velocity
+from underone.diffusion import (
+    Cosine,
+    Data,
+    LinearBeta,
+    Noise,
+    Preconditioned,
+    Prediction,
+    Schedule,
+    Velocity,
+)
 from underone.training.augment import view
 from underone.training.average import power, update_average
 from underone.training.learning_rate import learning_rate
@@ -22,7 +31,7 @@ from underone.training.randomness import Purpose, batch_indices, derived_seed
 from underone.training.recipe import DiffusionRecipe, Views, load_recipe
 from underone.training.run import start
 
-PREDICTIONS: list[Prediction] = [Noise(), Data(), Velocity()]
+PREDICTIONS: list[Prediction] = [Noise(), Data(), Velocity(), Preconditioned(0.7)]
 SMALLEST = ("network.patch=7", "network.multipliers=[1]", "network.attention=[]")
 SCHEDULES: list[Schedule] = [LinearBeta(), Cosine(), LinearBeta(steps=7)]
 
@@ -67,8 +76,15 @@ def test_the_loss_is_algorithm_1_by_hand(schedule: Schedule, prediction: Predict
         assert 1 <= round(step) <= schedule.steps
         alpha = math.sqrt(alpha_squared[round(step) - 1].item())
         sigma = math.sqrt(1 - alpha**2)
-        noise = (x - alpha * x0) / sigma
-        wanted = {"noise": noise, "data": x0, "velocity": alpha * noise - sigma * x0}
+        preconditioned = isinstance(prediction, Preconditioned)
+        norm = math.sqrt(sigma**2 + 0.49 * alpha**2) if preconditioned else 1.0
+        noise = (norm * x - alpha * x0) / sigma
+        wanted = {
+            "noise": noise,
+            "data": x0,
+            "velocity": alpha * noise - sigma * x0,
+            "preconditioned": (sigma / 0.7 * x0 - alpha * 0.7 * noise) / norm,
+        }
         name: str = prediction.name  # type: ignore[attr-defined]
         by_hand += (0.3 * x - wanted[name]).square().sum().item()
     assert loss == pytest.approx(by_hand / images.numel(), rel=1e-3)
@@ -141,10 +157,11 @@ class BestLinear:
         alpha, sigma = LinearBeta()(condition.double() / 1000)
         gain = alpha * self.deviation**2 / (alpha**2 * self.deviation**2 + sigma**2)
         shape = (-1, 1, 1, 1)
+        node = mock.Mock(alpha=alpha, sigma=sigma)
+        x = x / self.prediction.input(torch.ones_like(x), node)
         rest = x - alpha.view(shape) * self.mean
         x0 = self.mean + gain.view(shape) * rest
         noise = (x - alpha.view(shape) * x0) / sigma.view(shape)
-        node = mock.Mock(alpha=alpha, sigma=sigma)
         return self.factor * self.prediction.target(x0, noise, node) + self.offset
 
 
@@ -289,6 +306,16 @@ def test_the_learning_rate_never_leaves_its_range(warmup: int, horizon: int, ste
     assert learning_rate(horizon, 0.1, 0, horizon) == pytest.approx(0, abs=1e-12)
     # A function of its arguments alone: asked again, it is the same.
     assert learning_rate(min(step, horizon - 1), 0.1, warmup, horizon) == rate
+
+
+def test_the_rate_is_level_before_it_falls_in_a_line() -> None:
+    rates = [learning_rate(step, 2.0, 10, 100, flat=0.4, decay="linear") for step in range(101)]
+    assert rates[:10] == pytest.approx([0.2 * (step + 1) for step in range(10)])
+    assert rates[10:41] == [2.0] * 31
+    assert rates[40:] == pytest.approx([2 * (100 - step) / 60 for step in range(40, 101)])
+    # A warm-up that is longer than the level part goes on first.
+    late = learning_rate(30, 2.0, 50, 100, flat=0.1, decay="linear")
+    assert late == pytest.approx(2 * 31 / 50)
 
 
 def test_a_recipe_without_labels_trains_an_unconditional_network(tmp_path: Path) -> None:

@@ -28,6 +28,7 @@ from underone.diffusion import (
     NetworkDenoiser,
     Node,
     Noise,
+    Preconditioned,
     Velocity,
 )
 from underone.diffusion.prediction import TIME_SCALE
@@ -47,7 +48,7 @@ from underone.networks import (
 from underone.networks.precision import place
 
 AnySchedule = Annotated[LinearBeta | Cosine, Field(discriminator="name")]
-AnyPrediction = Annotated[Noise | Data | Velocity, Field(discriminator="name")]
+AnyPrediction = Annotated[Noise | Data | Velocity | Preconditioned, Field(discriminator="name")]
 AnyClassifier = Annotated[ClassifierConfig | TransformerConfig, Field(discriminator="name")]
 Weights = Literal["model", "raw", "weak"]
 AnyNetwork = TypeVar("AnyNetwork", bound=nn.Module)

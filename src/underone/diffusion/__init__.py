@@ -30,7 +30,7 @@ from underone.diffusion.interpolation import slerp
 from underone.diffusion.interval import Interval
 from underone.diffusion.node import Estimate, Node, Schedule, node_at
 from underone.diffusion.noise import NoiseStreams
-from underone.diffusion.prediction import Data, Noise, Prediction, Velocity
+from underone.diffusion.prediction import Data, Noise, Preconditioned, Prediction, Velocity
 from underone.diffusion.samplers import (
     DDIM,
     DDPM,
@@ -109,6 +109,7 @@ __all__ = [
     "Node",
     "Noise",
     "NoiseStreams",
+    "Preconditioned",
     "Prediction",
     "PredictorCorrector",
     "Quadratic",

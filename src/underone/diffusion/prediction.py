@@ -7,9 +7,11 @@ output, and the x0 that its output implies. `alpha` and `sigma` are float64, sha
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
+import torch
 from torch import Tensor
 
 from underone.diffusion.node import Node, expand
+from underone.errors import UserError
 
 # Networks see the time in thousandths: the step k itself when T = 1000, as in the DDPM paper.
 TIME_SCALE = 1000.0
@@ -91,3 +93,43 @@ class Velocity(_TimeConditioned):
     def to_x0(self, output: Tensor, x: Tensor, node: Node) -> Tensor:
         """x0 = alpha x - sigma output."""
         return expand(node.alpha, x) * x - expand(node.sigma, x) * output
+
+
+@dataclass(frozen=True)
+class Preconditioned(_TimeConditioned):
+    """The network predicts what its input does not already tell (Karras et al. 2022, eq. 7).
+
+    D(x / alpha) = c_skip x / alpha + c_out output, with the coefficients of their Table 1 for data
+    of standard deviation d at s = sigma / alpha: c_skip = d^2 / (s^2 + d^2),
+    c_out = s d / sqrt(s^2 + d^2), and the input scaled by c_in = 1 / sqrt(s^2 + d^2), so that
+    inputs and targets have variance 1 at every noise level. Below all is written in terms of
+    x = alpha x0 + sigma z and r = sqrt(sigma^2 + alpha^2 d^2), so that alpha may reach 0. The plain
+    mean squared error of the output is their loss, whose weight 1 / c_out^2 it contains.
+
+    With d = 1 and alpha^2 + sigma^2 = 1 the output is `Velocity`'s with its sign changed.
+    """
+
+    data_deviation: float = 0.5
+    name: Literal["preconditioned"] = "preconditioned"
+
+    def __post_init__(self) -> None:
+        if not self.data_deviation > 0:
+            raise UserError(f"data_deviation must be above 0, got {self.data_deviation}")
+
+    def input(self, x: Tensor, node: Node) -> Tensor:
+        """x / r."""
+        return x / expand(self._norm(node), x)
+
+    def target(self, x0: Tensor, noise: Tensor, node: Node) -> Tensor:
+        """The target is (sigma x0 / d - alpha d z) / r."""
+        norm, d = self._norm(node), self.data_deviation
+        return expand(node.sigma / (d * norm), x0) * x0 - expand(node.alpha * d / norm, x0) * noise
+
+    def to_x0(self, output: Tensor, x: Tensor, node: Node) -> Tensor:
+        """x0 = alpha d^2 x / r^2 + sigma d output / r."""
+        norm, d = self._norm(node), self.data_deviation
+        skip, out = node.alpha * d**2 / norm**2, node.sigma * d / norm
+        return expand(skip, x) * x + expand(out, x) * output
+
+    def _norm(self, node: Node) -> Tensor:
+        return torch.sqrt(node.sigma**2 + (node.alpha * self.data_deviation) ** 2)

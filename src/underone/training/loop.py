@@ -65,17 +65,24 @@ def updates(
             loss = objective(
                 state.network, images.to(device), dataset.labels[indices].to(device), generator
             )
-        state.optimizer.zero_grad()
+        for optimizer in state.optimizers:
+            optimizer.zero_grad()
         loss.backward()
         norm = nn.utils.clip_grad_norm_(state.network.parameters(), optimisation.gradient_clip)
         _refuse_divergence(state, loss.item(), norm.item())
 
         rate = learning_rate(
-            state.step, optimisation.learning_rate, optimisation.warmup_steps, horizon
+            state.step,
+            optimisation.learning_rate,
+            optimisation.warmup_steps,
+            horizon,
+            flat=optimisation.flat,
+            decay=optimisation.decay,
         )
-        for group in state.optimizer.param_groups:
-            group["lr"] = rate
-        state.optimizer.step()
+        for optimizer in state.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+            optimizer.step()
         state.step += 1
         if state.average is not None and exponent is not None:
             update_average(state.average, state.network, state.step, exponent)

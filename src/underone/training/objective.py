@@ -11,6 +11,7 @@ from underone.diffusion import Node, Prediction, Schedule, node_at
 from underone.diffusion.node import expand
 from underone.diffusion.prediction import TIME_SCALE
 from underone.training.augment import view
+from underone.training.levels import EVERY_STEP, Levels
 from underone.training.recipe import Views
 
 
@@ -33,16 +34,18 @@ class Noised:
     node: Node
 
 
-def noised(images: Tensor, schedule: Schedule, generator: torch.Generator) -> Noised:
-    """The images x0 (B, ...) at steps k uniform on 1..T, with standard normal noise z.
+def noised(
+    images: Tensor, schedule: Schedule, levels: Levels, generator: torch.Generator
+) -> Noised:
+    """The images x0 (B, ...) at times distributed as `levels`, with standard normal noise z.
 
-    The steps are stratified over the batch: each of B equal parts of 1..T is drawn from once,
+    The times are stratified over the batch: each of B equal shares of them is drawn from once,
     which keeps the expectation and lowers its variance (Kingma et al. 2021, appendix I.1).
     """
-    batch, steps = len(images), schedule.steps
+    batch = len(images)
     offset = torch.rand(1, generator=generator, dtype=torch.float64)
     uniform = (offset + torch.arange(batch, dtype=torch.float64) / batch) % 1
-    node = node_at(schedule, (torch.floor(uniform * steps) + 1) / steps)
+    node = node_at(schedule, levels(schedule, uniform))
     noise = torch.randn(images.shape, generator=generator).to(images.device)
     x = expand(node.alpha, images) * images + expand(node.sigma, images) * noise
     return Noised(x, noise, node)
@@ -50,9 +53,9 @@ def noised(images: Tensor, schedule: Schedule, generator: torch.Generator) -> No
 
 @dataclass(frozen=True)
 class Denoising:
-    """E |network(alpha_k x0 + sigma_k z, k, c) - target|^2 (Ho et al. 2020, Algorithm 1, eq. 14).
+    """E |network(alpha x0 + sigma z, t, c) - target|^2 (Ho et al. 2020, Algorithm 1, eq. 14).
 
-    k and z are drawn by `noised`. With probability `label_dropout` the label becomes the null
+    t and z are drawn by `noised`. With probability `label_dropout` the label becomes the null
     label (Ho and Salimans 2022).
     """
 
@@ -60,12 +63,13 @@ class Denoising:
     prediction: Prediction
     label_dropout: float
     null_label: int | None
+    levels: Levels = EVERY_STEP
 
     def __call__(
         self, network: nn.Module, images: Tensor, labels: Tensor, generator: torch.Generator
     ) -> Tensor:
         """The mean squared error of a batch."""
-        noisy = noised(images, self.schedule, generator)
+        noisy = noised(images, self.schedule, self.levels, generator)
         label = None
         if self.null_label is not None:
             dropped = torch.rand(len(images), generator=generator) < self.label_dropout
@@ -109,7 +113,7 @@ class NoisyClassification:
         self, network: nn.Module, images: Tensor, labels: Tensor, generator: torch.Generator
     ) -> Tensor:
         """The mean cross-entropy of a batch."""
-        noisy = noised(images, self.schedule, generator)
+        noisy = noised(images, self.schedule, EVERY_STEP, generator)
         condition = (TIME_SCALE * noisy.node.t).float().to(images.device)
         logits = network(noisy.x, condition).float()
         return functional.cross_entropy(logits, labels, label_smoothing=self.label_smoothing)

@@ -12,15 +12,25 @@ from underone.checkpoint import AnyClassifier, AnyPrediction, AnySchedule, check
 from underone.config import Config, parse
 from underone.errors import UserError, unknown
 from underone.networks import EncoderConfig, NoisyClassifierConfig, UNetConfig
+from underone.training.levels import EVERY_STEP, EveryStep, LogNormal
 
 Fraction = Annotated[float, Field(ge=0, lt=1)]
+AnyLevels = Annotated[EveryStep | LogNormal, Field(discriminator="name")]
 
 
 class Optimisation(Config):
-    """AdamW under a learning rate that warms up linearly and decays to 0 by a cosine."""
+    """AdamW or Muon under a learning rate that warms up, stays level, and decays to 0.
 
+    `optimiser`: "adamw", or "muon" for the hidden weights with AdamW for the others. `flat`: the
+    share of the updates before the decay begins, `decay` its shape; see `learning_rate`. `betas`
+    and `weight_decay` are AdamW's.
+    """
+
+    optimiser: Literal["adamw", "muon"] = "adamw"
     learning_rate: float = Field(default=1e-3, gt=0)
     warmup_steps: int = Field(default=100, ge=0)
+    flat: Fraction = 0.0
+    decay: Literal["cosine", "linear"] = "cosine"
     betas: tuple[Fraction, Fraction] = (0.9, 0.99)
     weight_decay: float = Field(default=0.0, ge=0)
     gradient_clip: float = Field(default=1.0, gt=0)
@@ -59,15 +69,17 @@ class _Recipe(Config):
 class DiffusionRecipe(_Recipe):
     """A diffusion model: DDPM Algorithm 1 with label dropout and a moving average of the weights.
 
-    `moving_average`: its relative width, see `average`. `weak_at`: the share of the updates after
-    which the average is also kept as a weak model, for autoguidance; 0 keeps none, and 1/16 is what
-    served best in Karras et al. 2024, arXiv 2406.02507, table 1.
+    `levels`: how the noise levels that it is trained at are distributed. `moving_average`: its
+    relative width, see `average`. `weak_at`: the share of the updates after which the average is
+    also kept as a weak model, for autoguidance; 0 keeps none, and 1/16 is what served best in
+    Karras et al. 2024, arXiv 2406.02507, table 1.
     """
 
     kind: Literal["diffusion"]
     network: UNetConfig
     schedule: AnySchedule
     prediction: AnyPrediction
+    levels: AnyLevels = EVERY_STEP
     label_dropout: Fraction = 0.1
     moving_average: float = Field(default=0.1, gt=0, lt=0.28)
     weak_at: Fraction = 0.0625

@@ -272,7 +272,11 @@ def objective_of(recipe: Recipe) -> Objective:
     """What a recipe minimises."""
     if isinstance(recipe, DiffusionRecipe):
         return Denoising(
-            recipe.schedule, recipe.prediction, recipe.label_dropout, recipe.network.classes
+            recipe.schedule,
+            recipe.prediction,
+            recipe.label_dropout,
+            recipe.network.classes,
+            recipe.levels,
         )
     if isinstance(recipe, EncoderRecipe):
         return Agreement(recipe.views, recipe.invariance, recipe.variance, recipe.covariance)
@@ -285,8 +289,7 @@ def _fresh_state(recipe: Recipe, device: torch.device) -> TrainingState:
     torch.manual_seed(derived_seed(recipe.seed, Purpose.INITIALISATION))
     return TrainingState.fresh(
         place(build_network(recipe.network), device),
-        recipe.optimisation.betas,
-        recipe.optimisation.weight_decay,
+        recipe.optimisation,
         averaged=isinstance(recipe, DiffusionRecipe),
     )
 
@@ -295,8 +298,7 @@ def _seconds_per_update(state: TrainingState, recipe: Recipe, dataset: Dataset) 
     """Measured on a copy, so that the run itself begins untouched."""
     trial = TrainingState.fresh(
         deepcopy(state.network),
-        recipe.optimisation.betas,
-        recipe.optimisation.weight_decay,
+        recipe.optimisation,
         averaged=state.average is not None,
     )
     device = next(state.network.parameters()).device

@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterator
 from copy import deepcopy
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 
 import torch
@@ -14,8 +15,9 @@ from torch import Tensor, nn
 from underone.checkpoint import check_finite, load_tensors
 from underone.errors import UserError
 from underone.files import write_atomically
+from underone.training.optimizers import MOMENTS, optimizers_for
+from underone.training.recipe import Optimisation
 
-_MOMENTS = ("exp_avg", "exp_avg_sq")
 # What the file's metadata holds, as JSON, and what an absent entry means; "" is refused.
 _NUMBERS = {"step": "", "seconds": "", "first_loss": "null", "losses": "[]"}
 
@@ -30,7 +32,7 @@ class TrainingState:
 
     network: nn.Module
     average: nn.Module | None
-    optimizer: torch.optim.Optimizer
+    optimizers: tuple[torch.optim.Optimizer, ...]
     step: int = 0
     seconds: float = 0.0
     first_loss: float | None = None
@@ -38,11 +40,11 @@ class TrainingState:
 
     @classmethod
     def fresh(
-        cls, network: nn.Module, betas: tuple[float, float], weight_decay: float, averaged: bool
+        cls, network: nn.Module, optimisation: Optimisation, averaged: bool
     ) -> "TrainingState":
         """The state before the first update."""
         average = deepcopy(network).eval().requires_grad_(False) if averaged else None
-        return cls(network, average, _adamw(network, betas, weight_decay))
+        return cls(network, average, optimizers_for(network, optimisation))
 
     def save(self, path: Path) -> None:
         """Write the whole state as one safetensors file, atomically."""
@@ -68,11 +70,7 @@ class TrainingState:
         except ValueError:
             raise UserError(f"{path} is not a training state: it does not say its step") from None
         if step > 0:
-            for parameter in self.network.parameters():
-                self.optimizer.state[parameter] = {
-                    "step": torch.tensor(float(step), device=parameter.device),
-                    **{moment: torch.zeros_like(parameter) for moment in _MOMENTS},
-                }
+            self._make_moments(step)
         expected = dict(self._tensors())
         odd = sorted(
             name
@@ -94,19 +92,17 @@ class TrainingState:
         if self.average is not None:
             for name, tensor in self.average.state_dict().items():
                 yield f"average.{name}", tensor
-        for name, parameter in self.network.named_parameters():
-            for moment in _MOMENTS:
-                if parameter in self.optimizer.state:
-                    yield f"{moment}.{name}", self.optimizer.state[parameter][moment]
+        names = {parameter: name for name, parameter in self.network.named_parameters()}
+        for optimizer in self.optimizers:
+            for parameter, kept in optimizer.state.items():
+                for moment in MOMENTS[type(optimizer)]:
+                    yield f"{moment}.{names[parameter]}", kept[moment]
 
-
-def _adamw(
-    network: nn.Module, betas: tuple[float, float], weight_decay: float
-) -> torch.optim.Optimizer:
-    """AdamW; only matrices and kernels decay, not biases and gains."""
-    parameters = list(network.parameters())
-    groups = [
-        {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": weight_decay},
-        {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW(groups, lr=0.0, betas=betas, fused=True)
+    def _make_moments(self, step: int) -> None:
+        """What the optimisers keep after so many steps, to be filled."""
+        for optimizer in self.optimizers:
+            for parameter in chain.from_iterable(g["params"] for g in optimizer.param_groups):
+                optimizer.state[parameter] = {
+                    "step": torch.tensor(float(step), device=parameter.device),
+                    **{moment: torch.zeros_like(parameter) for moment in MOMENTS[type(optimizer)]},
+                }

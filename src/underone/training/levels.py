@@ -1,0 +1,54 @@
+"""At which noise levels a model is trained."""
+
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import torch
+from torch import Tensor
+
+from underone.diffusion import Schedule
+from underone.errors import UserError
+
+
+class Levels(Protocol):
+    """A distribution of times t."""
+
+    def __call__(self, schedule: Schedule, uniform: Tensor) -> Tensor:
+        """Times in (0, 1], distributed so where `uniform` (B,), float64, is uniform on [0, 1)."""
+        ...
+
+
+@dataclass(frozen=True)
+class EveryStep:
+    """Every step k = 1..T alike (Ho et al. 2020, Algorithm 1)."""
+
+    name: Literal["every-step"] = "every-step"
+
+    def __call__(self, schedule: Schedule, uniform: Tensor) -> Tensor:
+        """t = (floor(T u) + 1) / T."""
+        return (torch.floor(uniform * schedule.steps) + 1) / schedule.steps
+
+
+EVERY_STEP = EveryStep()
+
+
+@dataclass(frozen=True)
+class LogNormal:
+    """log(sigma / alpha) ~ N(mean, deviation^2), within the schedule (Karras et al. 2022, Table 1).
+
+    Their mean -1.2 and deviation 1.2 are meant for data of standard deviation 0.5: the mean moves
+    with the logarithm of the data's.
+    """
+
+    mean: float = -1.2
+    deviation: float = 1.2
+    name: Literal["log-normal"] = "log-normal"
+
+    def __post_init__(self) -> None:
+        if not self.deviation > 0:
+            raise UserError(f"the deviation of noise levels must be > 0, got {self.deviation}")
+
+    def __call__(self, schedule: Schedule, uniform: Tensor) -> Tensor:
+        """The times at which log(alpha / sigma) = -(mean + deviation Phi^-1(u)), at least 1/T."""
+        log_snr = -(self.mean + self.deviation * torch.special.ndtri(uniform))
+        return schedule.time(log_snr).clamp(min=1 / schedule.steps)
