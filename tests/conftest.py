@@ -1,5 +1,6 @@
-"""What many tests need: a small diffusion model in a checkpoint folder."""
+"""What many tests need: a small diffusion model in a checkpoint folder, and commands run."""
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from underone.checkpoint import (
     save_config,
     save_weights,
 )
+from underone.cli import main
 from underone.diffusion import LinearBeta, Noise
 from underone.networks import UNetConfig, build_network
 from underone.networks.layers import Revision
@@ -29,6 +31,7 @@ settings.load_profile("unhurried")
 torch.set_num_threads(1)
 
 ModelFolder = Callable[..., Path]
+Run = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture(scope="session")
@@ -81,3 +84,20 @@ def small_model(model_folder: ModelFolder) -> DiffusionModel:
     model = load_checkpoint(model_folder())
     assert isinstance(model, DiffusionModel)
     return model
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """Runs a command in this process: (exit status, standard output, standard error)."""
+
+    def call(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["underone", *map(str, arguments)])
+        try:
+            main()
+            status = 0
+        except SystemExit as stop:
+            status = int(stop.code or 0)
+        captured = capsys.readouterr()
+        return status, captured.out, captured.err
+
+    return call

@@ -4,7 +4,6 @@ import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -13,29 +12,10 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from conftest import ModelFolder
-from underone.cli import main
+from conftest import ModelFolder, Run
 from underone.data import SampleSet
 
 SLICE = Path(__file__).parent / "data" / "fashion-mnist"
-Run = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """Runs a command in this process: (exit status, standard output, standard error)."""
-
-    def call(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["underone", *map(str, arguments)])
-        try:
-            main()
-            status = 0
-        except SystemExit as stop:
-            status = int(stop.code or 0)
-        captured = capsys.readouterr()
-        return status, captured.out, captured.err
-
-    return call
 
 
 def test_sample_and_evaluate(run: Run, model_folder: ModelFolder, tmp_path: Path) -> None:

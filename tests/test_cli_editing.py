@@ -1,8 +1,6 @@
 """The commands that edit images, as a user meets them."""
 
 import json
-import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -10,30 +8,11 @@ import pytest
 import torch
 from PIL import Image
 
-from conftest import ModelFolder
-from underone.cli import main
+from conftest import ModelFolder, Run
 from underone.data import SampleSet, read_samples
 
 SLICE = Path(__file__).parent / "data" / "fashion-mnist"
 REAL = ("--images", "fashion-mnist", "--root", SLICE)
-Run = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """Runs a command in this process: (exit status, standard output, standard error)."""
-
-    def call(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["underone", *map(str, arguments)])
-        try:
-            main()
-            status = 0
-        except SystemExit as stop:
-            status = int(stop.code or 0)
-        captured = capsys.readouterr()
-        return status, captured.out, captured.err
-
-    return call
 
 
 @pytest.fixture

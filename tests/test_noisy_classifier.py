@@ -2,7 +2,6 @@
 
 import json
 import math
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +13,7 @@ from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+import conftest
 from underone.checkpoint import (
     DataRecord,
     NoisyClassifier,
@@ -23,7 +23,6 @@ from underone.checkpoint import (
     save_config,
     save_weights,
 )
-from underone.cli import main
 from underone.conformance.oracles import Gaussian
 from underone.data import Dataset, load_dataset
 from underone.diffusion import (
@@ -404,34 +403,14 @@ def write_images(folder: Path, splits: tuple[str, ...]) -> None:
             Image.fromarray(image[0].numpy()).save(folder / split / f"{label}" / f"{index}.png")
 
 
-Command = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
-    """Runs a command in this process: (exit status, standard output, standard error)."""
-
-    def call(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["underone", *map(str, arguments)])
-        try:
-            main()
-            status = 0
-        except SystemExit as stop:
-            status = int(stop.code or 0)
-        captured = capsys.readouterr()
-        return status, captured.out, captured.err
-
-    return call
-
-
-def test_the_command_trains_and_tells_accuracy_by_noise(command: Command, tmp_path: Path) -> None:
+def test_the_command_trains_and_tells_accuracy_by_noise(run: conftest.Run, tmp_path: Path) -> None:
     write_images(tmp_path / "both", ("train", "test"))
     write_images(tmp_path / "one", (".",))  # by class, not by split: nothing is held out
     changes = [part for change in SMALL_RECIPE for part in ("--set", change)]
 
     def train(images: Path, *more: str) -> tuple[int, str, str]:
         data = ("--set", f'data="{images}"', "--out", tmp_path / f"run-{images.name}")
-        return command("train", "fashion-mnist-noisy-classifier", *changes, *data, *more)
+        return run("train", "fashion-mnist-noisy-classifier", *changes, *data, *more)
 
     status, out, error = train(tmp_path / "both", "--steps", "2", "--json")
     assert status == 0, error
@@ -448,14 +427,14 @@ def test_the_command_trains_and_tells_accuracy_by_noise(command: Command, tmp_pa
     assert "done, 1 steps" in error
 
 
-def test_commands_for_other_models_say_what_it_is(command: Command, folder: Path) -> None:
+def test_commands_for_other_models_say_what_it_is(run: conftest.Run, folder: Path) -> None:
     for arguments in (
         ("sample", folder),
         ("guide", folder),
         ("evaluate", folder, "--reference", "fashion-mnist"),
         ("evaluate", "x.npz", "--reference", "fashion-mnist", "--extractor", folder),
     ):
-        status, out, error = command(*arguments)
+        status, out, error = run(*arguments)
         assert (status, out) == (2, "")
         assert "a classifier of noisy images, to guide diffusion models" in error
         assert error.count("\n") == 1
