@@ -9,8 +9,8 @@ from underone.errors import UserError
 from underone.study.answers import Standing
 from underone.study.panel import draw_panel
 from underone.study.recommend import PREFERENCES, Budget, Recommendation, recommend
-from underone.study.report import write_report
-from underone.study.run import open_folder
+from underone.study.report import write_markdown, write_report
+from underone.study.run import Run, open_folder
 from underone.study.words import setting_title
 
 _FOLDER = click.Path(path_type=Path, file_okay=False)
@@ -20,16 +20,39 @@ _FOLDER = click.Path(path_type=Path, file_okay=False)
 @click.argument("folder", type=_FOLDER)
 @click.option("--panel", is_flag=True, help="With samples beside their nearest training images.")
 @click.option("--root", type=click.Path(path_type=Path), help="Where the training images are.")
-def report(folder: Path, panel: bool, root: Path | None) -> None:
+@click.option(
+    "--beside",
+    "others",
+    type=_FOLDER,
+    multiple=True,
+    help="A study of other data to compare with; again for more.",
+)
+@click.option(
+    "--markdown", type=click.Path(path_type=Path, dir_okay=False), help="Also as this .md file."
+)
+def report(
+    folder: Path, panel: bool, root: Path | None, others: tuple[Path, ...], markdown: Path | None
+) -> None:
     """Write the report of the study in FOLDER anew, as far as the study is."""
-    run = open_folder(folder)
-    if not run.known:
-        raise UserError(f"the study in {folder} has no cell done yet")
+    if markdown is not None and markdown.suffix != ".md":
+        raise UserError(f"--markdown takes the name of an .md file, got {markdown}")
+    run, beside = _begun(folder), [_begun(other) for other in others]
     if panel:
         count = run.bench.yardsticks[0].reference.count
         with counted("features of the training images", count) as on_images:
             draw_panel(run, on_images, root)
-    note(f"{write_report(run)}: open it in a browser")
+    note(f"{write_report(run, beside)}: open it in a browser")
+    if markdown is not None:
+        options = "".join(f" --beside {other}" for other in others)
+        command = f"underone report {folder}{options} --markdown {markdown}"
+        note(f"{write_markdown(run, markdown, command, beside)}")
+
+
+def _begun(folder: Path) -> Run:
+    run = open_folder(folder)
+    if not run.known:
+        raise UserError(f"the study in {folder} has no cell done yet")
+    return run
 
 
 @click.command("recommend")

@@ -1,11 +1,12 @@
 """The questions of a study, answered in words that claim no more than its samples do."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from underone.study.answers import Standing, answers
 from underone.study.contest import CONFIDENCE
 from underone.study.report.measures import fields
+from underone.study.report.other_data import data_of, on_other_data
 from underone.study.report.samplers import how_many_steps, step_answers, which_sampler
 from underone.study.report.sentences import Part, field_title
 from underone.study.report.weights import which_weight
@@ -36,15 +37,18 @@ class Unresolved:
     other: Standing
 
 
-def findings(run: Run) -> tuple[Finding, ...]:
-    """What a study says so far to the four questions, and how sure that is."""
+def findings(run: Run, beside: Sequence[Run] = ()) -> tuple[Finding, ...]:
+    """What a study says so far to the four questions, and how sure that is.
+
+    `beside` are studies of other data, which the fourth is answered with.
+    """
     if not fields(run):
         return (_single(WHICH_SAMPLER, "No setting is measured yet."),)
     return (
         Finding(WHICH_SAMPLER, tuple(which_sampler(run))),
         Finding(HOW_MANY_STEPS, tuple(how_many_steps(run))),
         Finding(WHICH_WEIGHT, tuple(which_weight(run))),
-        _single(HARDER_DATA, *_harder_data(run)),
+        _single(HARDER_DATA, *_harder_data(run, beside)),
         _single(CHANCE, *_chance(run)),
     )
 
@@ -67,16 +71,15 @@ def _place(run: Run, standing: Standing) -> str:
     return field_title(run, standing.first.model, standing.first.draw.count)
 
 
-def _harder_data(run: Run) -> Iterator[str]:
-    data = run.bench.yardsticks[0].reference.origin.data
+def _harder_data(run: Run, beside: Sequence[Run]) -> Iterator[str]:
+    if beside:
+        yield from on_other_data(run, beside)
+        yield "The orders compare, the FIDs do not: they are against different references."
+        return
     yield (
-        f"This study does not tell: all its models make images of {data}. The same study "
-        'on a model of other data would: set "model" and "references" in a copy of its .toml file '
-        'and run "underone study COPY.toml".'
-    )
-    yield (
-        "Compare the two pages' answers then, not their FIDs: those against different references "
-        "do not compare."
+        f"This study does not tell: all its models make images of {data_of(run)}. The same study "
+        'on a model of other data would: set "model" and "references" in a copy of its .toml file, '
+        'run "underone study COPY.toml", and then "underone report" with both folders.'
     )
 
 

@@ -9,7 +9,7 @@ results.json              the findings, and the result of every cell
 import base64
 import csv
 import io
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ from underone.study.report.charts import (
 from underone.study.report.drawing import Chart
 from underone.study.report.findings import findings
 from underone.study.report.measures import FID, fields
+from underone.study.report.published import published_findings, published_tables
 from underone.study.report.sentences import Part, field_title
 from underone.study.run import Run
 
@@ -37,8 +38,11 @@ _PACKAGE = files("underone.study.report")
 _NOT_DATA = ("link", "says", "text", "series")
 
 
-def write_report(run: Run) -> Path:
-    """Write the report into the study's folder, from what is known so far; the page's path."""
+def write_report(run: Run, beside: Sequence[Run] = ()) -> Path:
+    """Write the report into the study's folder, from what is known so far; the page's path.
+
+    `beside` are studies of other data to compare with.
+    """
     folder = run.folder.path
     charts = {
         "nfe": nfe_charts(run),
@@ -49,12 +53,12 @@ def write_report(run: Run) -> Path:
     for group in charts.values():
         for chart in group:
             _write_chart(chart, folder)
-    write_json(folder / "results.json", results(run))
-    write_text(folder / "report.html", page(run, charts))
+    write_json(folder / "results.json", results(run, beside))
+    write_text(folder / "report.html", page(run, charts, beside))
     return folder / "report.html"
 
 
-def page(run: Run, charts: dict[str, list[Chart]]) -> str:
+def page(run: Run, charts: dict[str, list[Chart]], beside: Sequence[Run] = ()) -> str:
     """The page as HTML; all names in it are escaped but the charts, which are made here."""
     environment = jinja2.Environment(
         autoescape=True,
@@ -70,7 +74,9 @@ def page(run: Run, charts: dict[str, list[Chart]]) -> str:
         summary=protocol.summary(run),
         revision_notice=protocol.revision_notice(run),
         due=len(run.due()),
-        findings=findings(run),
+        findings=findings(run, beside),
+        published=published_tables(run),
+        published_findings=published_findings(run),
         unresolved=tables.unresolved_table(run),
         charts={
             section: [(chart, _element(chart)) for chart in group]
@@ -91,7 +97,7 @@ def page(run: Run, charts: dict[str, list[Chart]]) -> str:
     )
 
 
-def results(run: Run) -> dict[str, Any]:
+def results(run: Run, beside: Sequence[Run] = ()) -> dict[str, Any]:
     """All numbers as one JSON document."""
     plan = run.plan
     return {
@@ -101,8 +107,10 @@ def results(run: Run) -> dict[str, Any]:
         "references": plan.references,
         "extractors": plan.extractors,
         "findings": [
-            {"question": each.question, "answers": _parts(each.parts)} for each in findings(run)
+            {"question": each.question, "answers": _parts(each.parts)}
+            for each in findings(run, beside)
         ],
+        "published_pattern": _parts(published_findings(run)),
         "agreement_of_extractors": _parts(extractor_findings(run)),
         "cells": [result.model_dump(mode="json") for result in run.known.values()],
     }

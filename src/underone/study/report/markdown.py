@@ -1,0 +1,113 @@
+"""The report of a study as a page of Markdown, for the documentation of a project."""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import jinja2
+
+from underone.files import write_atomically, write_text
+from underone.study.report import protocol, tables, view
+from underone.study.report.agreement import extractor_findings
+from underone.study.report.charts import nfe_charts, weight_charts
+from underone.study.report.drawing import Chart
+from underone.study.report.findings import HOW_MANY_STEPS, WHICH_WEIGHT, findings
+from underone.study.report.published import published_findings, published_tables
+from underone.study.report.sentences import Part
+from underone.study.run import Run
+
+_PACKAGE = Path(__file__).parent
+_PICTURES = 6
+
+
+def write_markdown(run: Run, path: Path, command: str, beside: Sequence[Run] = ()) -> Path:
+    """Write the page at `path`, its figures in a folder of its name beside it; the page's path.
+
+    `command` is what writes it anew, `beside` are studies of other data to compare with.
+    """
+    folder = path.with_suffix("")
+    figures = {HOW_MANY_STEPS: nfe_charts(run), WHICH_WEIGHT: weight_charts(run)}
+    for chart in (chart for group in figures.values() for chart in group):
+        _keep(folder / f"{chart.name}.png", chart.png())
+    pictures = []
+    for card in _shown(run):
+        _keep(folder / f"{card.cell}.png", run.folder.picture_path(card.cell).read_bytes())
+        pictures.append((card.title, f"{card.cell}.png"))
+    write_text(path, page(run, command, folder.name, figures, pictures, beside))
+    return path
+
+
+def page(
+    run: Run,
+    command: str,
+    figure_folder: str,
+    figures: dict[str, list[Chart]],
+    pictures: Sequence[tuple[str, str]],
+    beside: Sequence[Run] = (),
+) -> str:
+    """The page's text."""
+    environment = jinja2.Environment(
+        # Markdown, and of names from a study's own file.
+        autoescape=False,  # noqa: S701
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    template = environment.from_string((_PACKAGE / "guide.md.jinja").read_text(encoding="utf-8"))
+    return template.render(
+        title=run.plan.study.title or ", ".join(run.bench.models),
+        summary=protocol.summary(run),
+        command=command,
+        due=len(run.due()),
+        findings=findings(run, beside),
+        figures=figures,
+        figure_folder=figure_folder,
+        published=published_tables(run),
+        published_findings=published_findings(run),
+        agreement=extractor_findings(run),
+        pictures=pictures,
+        settings=tables.settings_table(run),
+        protocol=protocol.protocol(run),
+        parts=parts,
+        table=table,
+    )
+
+
+def parts(every: Iterable[Part]) -> str:
+    """What is said, the gist of each part first."""
+    lines = []
+    for part in every:
+        where = f"*{part.where}:* " if part.where else ""
+        lines += [f"{where}**{part.sentences[0]}**", ""]
+        lines += [f"- {sentence}" for sentence in part.sentences[1:]]
+        lines += [""] if part.sentences[1:] else []
+    return "\n".join(lines)
+
+
+def table(content: tables.Table) -> str:
+    """A table."""
+    rows = [content.heads, ("---",) * len(content.heads), *content.rows, *content.floors]
+    return "".join(f"| {' | '.join(_escaped(cell) for cell in row)} |\n" for row in rows)
+
+
+def _escaped(cell: str) -> str:
+    return cell.replace("|", "\\|")
+
+
+def _shown(run: Run) -> list[view.Card]:
+    """The settings to look at: the best families at w = 0, from few steps to many."""
+    titles = {card.cell: card for card in view.cards(run)}
+    if not titles:
+        return []
+    opening = view.opening_pair(run)
+    chosen = [
+        cell.cell
+        for family in view.families(run)
+        if any(cell.cell in opening for cell in family.cells)
+        for cell in family.cells
+        if cell.w == 0
+    ]
+    return [titles[cell] for cell in chosen[:_PICTURES]]
+
+
+def _keep(path: Path, content: bytes) -> None:
+    write_atomically(path, lambda temporary: temporary.write_bytes(content))

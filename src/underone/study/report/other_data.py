@@ -1,0 +1,88 @@
+"""Whether the answers of a study are those of studies of other data."""
+
+from collections.abc import Iterator, Sequence
+
+from underone.generation import Setting
+from underone.study.answers import Standing, answers
+from underone.study.contest import Subject
+from underone.study.report.agreement import rank_correlation
+from underone.study.report.measures import FID, fields
+from underone.study.run import Run
+from underone.study.words import listed, sampler_title, steps_title, weight_title
+
+_LEAST = 3
+
+
+def data_of(run: Run) -> str:
+    """What a study's models make images of."""
+    return run.bench.yardsticks[0].reference.origin.data
+
+
+def on_other_data(run: Run, others: Sequence[Run]) -> Iterator[str]:
+    """What a study of other data says to the questions of this one, each a sentence."""
+    here = data_of(run)
+    for other in others:
+        there = data_of(other)
+        yield _order(here, there, _figures(run), _figures(other))
+        yield from _samplers(here, there, _leaders(run), _leaders(other))
+        yield from _weights(here, there, _preferred(run), _preferred(other))
+
+
+def _figures(run: Run) -> dict[Setting, float]:
+    """The FID of every setting on the first block, of the model and samples that come first."""
+    first = fields(run)[0]
+    return {each.first.setting: each.first.fid for each in first.asked}
+
+
+def _order(here: str, there: str, mine: dict[Setting, float], theirs: dict[Setting, float]) -> str:
+    common = [setting for setting in mine if setting in theirs]
+    correlation = (
+        rank_correlation([mine[s] for s in common], [theirs[s] for s in common])
+        if len(common) >= _LEAST
+        else None
+    )
+    if correlation is None:
+        return f"{here} and {there}: too few settings were measured on both to compare their order."
+    return (
+        f"{here} and {there}: over the {len(common)} settings that were measured on both, the rank "
+        f"correlation of their FIDs is {FID.text(correlation)}."
+    )
+
+
+def _leaders(run: Run) -> dict[int, Standing]:
+    """Who leads at each number of steps."""
+    asked = [each for each in answers(run) if each.subject is Subject.SAMPLER]
+    return {each.leader.first.setting.steps: each.leader for each in reversed(asked)}
+
+
+def _samplers(
+    here: str, there: str, mine: dict[int, Standing], theirs: dict[int, Standing]
+) -> Iterator[str]:
+    common = sorted(mine.keys() & theirs.keys())
+    same, differ = [], []
+    for steps in common:
+        names = [sampler_title(found[steps].first.setting) for found in (mine, theirs)]
+        if names[0] == names[1]:
+            same.append(f"{names[0]} at {steps_title(steps)}")
+        else:
+            differ.append(f"at {steps_title(steps)} {names[0]} on {here}, {names[1]} on {there}")
+    if same:
+        yield f"The same sampler leads on {here} and {there}: {listed(same)}."
+    if differ:
+        yield f"Other samplers lead: {'; '.join(differ)}."
+
+
+def _preferred(run: Run) -> dict[str, Standing]:
+    """The weight that FID prefers, by the setting it is of."""
+    asked = [each for each in answers(run) if each.subject is Subject.WEIGHT]
+    return {each.question: each.leader for each in reversed(asked)}
+
+
+def _weights(
+    here: str, there: str, mine: dict[str, Standing], theirs: dict[str, Standing]
+) -> Iterator[str]:
+    for question in mine:
+        if question in theirs:
+            of = question.removeprefix("which w for ")
+            weights = [weight_title(found[question].first.setting) for found in (mine, theirs)]
+            yield f"Of {of}, FID prefers {weights[0]} on {here} and {weights[1]} on {there}."

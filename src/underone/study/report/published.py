@@ -1,0 +1,134 @@
+"""Whether a study's figures fall as a published table's do: DDIM's, of CIFAR-10."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from underone.generation import Setting
+from underone.study.answers import Standing
+from underone.study.report.agreement import rank_correlation
+from underone.study.report.measures import FID, Field, fields
+from underone.study.report.sentences import Part, field_place
+from underone.study.report.tables import Table
+from underone.study.run import Run
+from underone.study.words import steps_title
+
+# Song, Meng and Ermon 2021, arXiv 2010.02502, Table 1, CIFAR-10: FID by eta and number of steps;
+# "large" is their sigma-hat, the variance beta.
+_STEPS = (10, 20, 50, 100, 1000)
+_TABLE = {
+    "eta = 0": (13.36, 6.84, 4.67, 4.16, 4.04),
+    "eta = 0.2": (14.04, 7.11, 4.77, 4.25, 4.09),
+    "eta = 0.5": (16.66, 8.35, 5.25, 4.46, 4.29),
+    "eta = 1": (41.07, 18.36, 8.01, 5.78, 4.73),
+    "large": (367.43, 133.37, 32.72, 9.99, 3.17),
+}
+# The samplers of its rows: with eta = 1 DDIM is DDPM with the small variance.
+_ROWS = {
+    "ddim": "eta = 0",
+    "ddim,eta=0.2": "eta = 0.2",
+    "ddim,eta=0.5": "eta = 0.5",
+    "ddim,eta=1": "eta = 1",
+    "ddpm-small": "eta = 1",
+    "ddpm-large": "large",
+}
+_LEAST = 6
+
+
+@dataclass(frozen=True)
+class Counterpart:
+    """A setting of a study and the published cell that it is the counterpart of."""
+
+    row: str
+    steps: int
+    standing: Standing
+
+    @property
+    def published(self) -> float:
+        """The published FID."""
+        return _TABLE[self.row][_STEPS.index(self.steps)]
+
+    @property
+    def measured(self) -> float:
+        """The study's FID on the first block, which all settings have in common."""
+        return self.standing.first.fid
+
+
+def counterparts(field: Field) -> list[Counterpart]:
+    """The settings of a field that the table has too."""
+    found = []
+    for each in field.asked:
+        setting = each.first.setting
+        row = _ROWS.get(setting.sampler)
+        plain = Setting(setting.sampler, setting.steps) == setting
+        if row is not None and plain and setting.steps in _STEPS:
+            found.append(Counterpart(row, setting.steps, each))
+    return found
+
+
+def published_findings(run: Run) -> list[Part]:
+    """Where the study agrees with the table, and where not; nothing where it has too little."""
+    found = ((field_place(run, field), counterparts(field)) for field in fields(run))
+    return [Part(where, tuple(_pattern(mine))) for where, mine in found if len(mine) >= _LEAST]
+
+
+def published_tables(run: Run) -> list[tuple[str, Table]]:
+    """The counterparts side by side, of each field that has enough."""
+    found = ((field_place(run, field), counterparts(field)) for field in fields(run))
+    return [(where, _table(mine)) for where, mine in found if len(mine) >= _LEAST]
+
+
+def _table(mine: list[Counterpart]) -> Table:
+    steps = sorted({each.steps for each in mine})
+    cells = {(each.row, each.steps): each for each in mine}
+    rows = tuple(
+        (row, *(_cell(cells.get((row, number))) for number in steps))
+        for row in _TABLE
+        if any(each.row == row for each in mine)
+    )
+    return Table(("", *(steps_title(number) for number in steps)), rows)
+
+
+def _cell(each: Counterpart | None) -> str:
+    return "–" if each is None else f"{FID.text(each.measured)} ({each.published:.2f})"
+
+
+def _pattern(mine: list[Counterpart]) -> Iterator[str]:
+    correlation = rank_correlation(
+        [each.measured for each in mine], [each.published for each in mine]
+    )
+    if correlation is not None:
+        yield (
+            f"Over the {len(mine)} settings that DDIM's Table 1 has too (CIFAR-10, other features: "
+            "the order compares, the figures do not), the rank correlation of the FIDs is "
+            f"{FID.text(correlation)}."
+        )
+    for steps in sorted({each.steps for each in mine}):
+        yield from _at(steps, {each.row: each for each in mine if each.steps == steps})
+
+
+def _at(steps: int, rows: dict[str, Counterpart]) -> Iterator[str]:
+    """What the table says of a number of steps, and whether it holds here."""
+    if "large" in rows and len(rows) > 1:
+        large = rows["large"]
+        others = [each for row, each in rows.items() if row != "large"]
+        mine = large.measured / min(each.measured for each in others)
+        theirs = large.published / min(each.published for each in others)
+        agrees = (mine > 1) == (theirs > 1)
+        yield (
+            f"At {steps_title(steps)} the large variance has {mine:.1f} times the FID of the best "
+            f"other here, {theirs:.1f} times there: {_verdict(agrees)}."
+        )
+    etas = [each for row, each in rows.items() if row != "large"]
+    if len(etas) > 1:
+        order, published = (
+            [each.row for each in sorted(etas, key=key)]
+            for key in (lambda each: each.measured, lambda each: each.published)
+        )
+        yield (
+            f"At {steps_title(steps)} the order is {', '.join(order)}, there "
+            f"{', '.join(published)}: {_verdict(order == published)}."
+        )
+
+
+def _verdict(agrees: bool) -> str:
+    return "they agree" if agrees else "they do not agree"

@@ -1,0 +1,158 @@
+"""A study's report as Markdown, beside a published table, and beside studies of other data."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+import conftest
+from conftest import ModelFolder
+from studies import made_up, small_study
+from test_study_report import Figures, run_of
+from underone.generation import Setting
+from underone.study.bench import Bench, open_bench
+from underone.study.engine import LocalEngine
+from underone.study.report import write_markdown
+from underone.study.report.findings import HARDER_DATA, findings
+from underone.study.report.other_data import on_other_data
+from underone.study.report.published import published_findings, published_tables
+from underone.study.run import Run
+
+ETAS = ("ddim", "ddim,eta=0.2", "ddim,eta=0.5", "ddpm-small")
+SLICES = [
+    {"name": "table", "sampler": [*ETAS, "ddpm-large"], "steps": [10, 20]},
+    {"name": "weights", "sampler": "ddim", "steps": 10, "guidance": [0, 1]},
+]
+# The published figures of these settings (arXiv 2010.02502, Table 1).
+PUBLISHED = {
+    10: {"ddim": 13.36, "ddim,eta=0.2": 14.04, "ddim,eta=0.5": 16.66, "ddpm-small": 41.07},
+    20: {"ddim": 6.84, "ddim,eta=0.2": 7.11, "ddim,eta=0.5": 8.35, "ddpm-small": 18.36},
+}
+LARGE = {10: 367.43, 20: 133.37}
+
+
+@pytest.fixture(scope="module")
+def bench_and_run(
+    model_folder: ModelFolder, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Bench, Run]:
+    study = small_study(model_folder("guide"), metrics=["fid"], slices=SLICES)
+    bench = open_bench(study)
+    return bench, run_of(study, bench, tmp_path_factory.mktemp("guide") / "study")
+
+
+def known(bench_and_run: tuple[Bench, Run], figures: Figures) -> Run:
+    bench, run = bench_and_run
+    cells = [entry.at(0) for entry in run.entries]
+    return replace(run, known={c: made_up(bench, c, figures(c.setting, 0)) for c in cells})
+
+
+def as_published(setting: Setting, block: int) -> dict[str, float]:
+    row = PUBLISHED[setting.steps] | {"ddpm-large": LARGE[setting.steps]}
+    return {"fid": row[setting.sampler] / 10 + setting.guidance}
+
+
+def of_noise(setting: Setting, block: int) -> dict[str, float]:
+    """Where noise helps: the order of the table turned round."""
+    return {"fid": 40.0 - as_published(setting, block)["fid"] - setting.guidance}
+
+
+def elsewhere(run: Run) -> Run:
+    """The same study as if it were of other data."""
+    by = run.bench.yardsticks[0]
+    origin = replace(by.reference.origin, data="other-data")
+    reference = replace(by.reference, origin=origin)
+    bench = replace(run.bench, yardsticks=(replace(by, reference=reference),))
+    return replace(run, bench=bench)
+
+
+def test_a_study_that_falls_as_the_table_does_agrees_with_it(
+    bench_and_run: tuple[Bench, Run],
+) -> None:
+    (part,) = published_findings(known(bench_and_run, as_published))
+    assert "Over the 10 settings" in part.sentences[0]
+    assert "is 1.000." in part.sentences[0]
+    assert len(part.sentences) == 5
+    assert all(sentence.endswith("they agree.") for sentence in part.sentences[1:])
+    assert "27.5 times the FID of the best other here, 27.5 times there" in part.sentences[1]
+    ((_, table),) = published_tables(known(bench_and_run, as_published))
+    assert table.heads == ("", "10 steps", "20 steps")
+    rows = {row[0]: row[1:] for row in table.rows}
+    assert rows["eta = 1"] == ("4.107 (41.07)", "1.836 (18.36)")
+    assert rows["large"] == ("36.743 (367.43)", "13.337 (133.37)")
+
+
+def test_a_study_that_falls_otherwise_does_not(bench_and_run: tuple[Bench, Run]) -> None:
+    (part,) = published_findings(known(bench_and_run, of_noise))
+    assert "is −1.000." in part.sentences[0]
+    assert all(sentence.endswith("they do not agree.") for sentence in part.sentences[1:])
+
+
+def test_too_few_counterparts_say_nothing(bench_and_run: tuple[Bench, Run]) -> None:
+    run = known(bench_and_run, as_published)
+    few = dict(list(run.known.items())[:5])
+    assert published_findings(replace(run, known=few)) == []
+    assert published_tables(replace(run, known=few)) == []
+
+
+def test_other_data_are_compared_by_order_leaders_and_weights(
+    bench_and_run: tuple[Bench, Run],
+) -> None:
+    run = known(bench_and_run, as_published)
+    same = " ".join(on_other_data(run, [elsewhere(run)]))
+    assert "over the 11 settings that were measured on both, the rank correlation" in same
+    assert "is 1.000." in same
+    assert "The same sampler leads" in same
+    assert "ddim at 10 steps and ddim at 20 steps." in same
+    assert "FID prefers w = 0 on fashion-mnist and w = 0 on other-data." in same
+    turned = " ".join(on_other_data(run, [elsewhere(known(bench_and_run, of_noise))]))
+    assert "at 10 steps ddim on fashion-mnist, ddpm-large on other-data" in turned
+    assert "w = 0 on fashion-mnist and w = 1 on other-data" in turned
+    answered = {each.question: each for each in findings(run, [elsewhere(run)])}
+    assert "against different references" in answered[HARDER_DATA].parts[0].sentences[-1]
+
+
+def test_the_page_holds_every_finding_and_its_figures_lie_beside_it(
+    bench_and_run: tuple[Bench, Run], tmp_path: Path
+) -> None:
+    bench, run = bench_and_run
+    drawn = replace(run, known={})
+    cells = sorted(drawn.due(), key=lambda cell: cell.setting.steps)[:6]
+    for outcome in LocalEngine(bench, 1).run(cells, lambda cell, images: None):
+        drawn.folder.keep(outcome)
+        drawn.known[outcome.result.cell] = outcome.result
+    path = write_markdown(drawn, tmp_path / "docs" / "guide.md", "underone report x")
+    text = path.read_text(encoding="utf-8")
+    assert "`underone report x`" in text
+    assert "**Not finished:**" in text
+    for finding in findings(drawn):
+        assert f"## {finding.question}" in text
+        for part in finding.parts:
+            assert all(sentence in text for sentence in part.sentences)
+    linked = [line.partition("](")[2][:-1] for line in text.splitlines() if line.startswith("![")]
+    assert any(name.startswith("guide/") for name in linked)
+    for name in linked:
+        assert (path.parent / name).read_bytes().startswith(b"\x89PNG")
+    assert "{{" not in text
+    assert "None" not in text
+
+
+def test_the_command_writes_it_and_refuses_other_names(
+    run: conftest.Run, bench_and_run: tuple[Bench, Run], tmp_path: Path
+) -> None:
+    folder = bench_and_run[1].folder.path  # with the cells of the test before
+    assert list((folder / "cells").glob("*.json"))
+    page = tmp_path / "guide.md"
+    status, _, told = run("report", folder, "--markdown", page)
+    assert status == 0
+    assert str(page) in told
+    assert f"--markdown {page}`" in page.read_text(encoding="utf-8")
+    before = page.read_bytes()
+    for options, says in (
+        (("--markdown", tmp_path / "x"), "name of an .md file"),
+        (("--beside", tmp_path / "none", "--markdown", page), "holds no study"),
+    ):
+        status, _, told = run("report", folder, *options)
+        assert (status, told.count("\n")) == (2, 1)
+        assert says in told
+    assert not (tmp_path / "x").exists()
+    assert page.read_bytes() == before
