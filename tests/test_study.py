@@ -14,9 +14,10 @@ import pytest
 
 from conftest import ModelFolder
 from studies import SLICES, made_up, small_study
+from test_tuning import kept
 from underone.config import parse
 from underone.errors import UserError
-from underone.generation import Setting
+from underone.generation import Draw, Setting
 from underone.study.answers import answer, answers, standings
 from underone.study.bench import Bench, open_bench
 from underone.study.cell import Cell, CellResult
@@ -28,6 +29,8 @@ from underone.study.fit import LEAST_SAMPLES, make_plan, planned_cells
 from underone.study.folder import Folder
 from underone.study.plan import Plan
 from underone.study.run import Run, open_run
+from underone.tuned import Purpose, keep
+from underone.zoo import load_model
 
 
 @pytest.fixture(scope="module")
@@ -434,3 +437,27 @@ def test_killed_at_any_moment_it_ends_as_if_undisturbed(
     assert mine == theirs
     for path in done.folder.cells_path.glob("*.png"):
         assert (folder.cells_path / path.name).read_bytes() == path.read_bytes()
+
+
+def test_a_sampler_that_is_tuned_anew_makes_other_cells(model_folder: ModelFolder) -> None:
+    folder = model_folder("tuned")
+    slices = [{"name": "tuned", "sampler": ["tuned", "ddim"], "steps": 3}]
+    model = load_model(str(folder))
+    first = kept(model, Purpose(steps=3))
+    keep(model, first)
+    study = small_study(folder, slices=slices)
+    bench = open_bench(study)
+    draw = Draw(20)
+    cells = [Cell(study.model, setting, draw) for setting in study.slices[0].settings()]
+
+    def identities() -> list[str]:
+        return [cell.identity(bench) for cell in cells]
+
+    before = identities()
+    retold = first.learning.model_copy(update={"minutes": 7.0})
+    keep(model, first.model_copy(update={"learning": retold}))
+    assert identities() == before
+    keep(model, first.model_copy(update={"shifts": (0.1, 0.0, 0.0)}))
+    after = identities()
+    assert after[0] != before[0]
+    assert after[1] == before[1]

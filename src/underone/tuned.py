@@ -1,5 +1,7 @@
 """Tuned samplers: what `underone tune` has learned, kept beside the model it was learned for."""
 
+import hashlib
+import json
 import re
 from pathlib import Path
 from typing import Self
@@ -67,6 +69,12 @@ class TunedSampler(Config):
             raise ValueError(f"its grid, etas, weights and shifts are not those of {steps} steps")
         Explicit(self.grid)
         return self
+
+    @property
+    def sha256(self) -> str:
+        """A hash of what it does, whatever taught it."""
+        numbers = self.model_dump(mode="json", exclude={"learning"})
+        return hashlib.sha256(json.dumps(numbers, sort_keys=True).encode()).hexdigest()
 
     @property
     def placement(self) -> Explicit:

@@ -6,13 +6,15 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 
+from underone.checkpoint import DiffusionModel
 from underone.config import Config
 from underone.data import SampleSet, tile
 from underone.data.picture import png_bytes
-from underone.generation import Draw, Setting, generate
+from underone.generation import TUNED, Draw, Setting, generate
 from underone.metrics import Measurement
 from underone.metrics.measurement import PROTOCOL_VERSION, FloorRecord
 from underone.study.bench import Bench
+from underone.tuned import tuned_sampler
 
 PICTURE_COLUMNS = 10
 PICTURE_IMAGES = 2 * PICTURE_COLUMNS
@@ -32,6 +34,7 @@ class Cell:
             "setting": asdict(self.setting),
             "draw": asdict(self.draw),
             "model": bench.models[self.model].sha256,
+            **_made_for_the_model(bench.models[self.model], self.setting),
             "extractors": [by.extractor.sha256 for by in bench.yardsticks],
             "references": [by.reference.sha256 for by in bench.yardsticks],
             "judges": [by.judge and by.judge.classifier.sha256 for by in bench.yardsticks],
@@ -44,6 +47,13 @@ class Cell:
     def evaluations(self, bench: Bench) -> int:
         """Network evaluations the whole cell takes, as planned with."""
         return self.draw.count * self.setting.evaluations(bench.models[self.model])
+
+
+def _made_for_the_model(model: DiffusionModel, setting: Setting) -> dict[str, str]:
+    """What the name of a tuned sampler does not say: it may be tuned anew."""
+    if setting.sampler != TUNED:
+        return {}
+    return {"tuned": tuned_sampler(model, setting.purpose).sha256}
 
 
 class CellResult(Config):
