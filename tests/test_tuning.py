@@ -67,17 +67,19 @@ def _first_order(steps: int) -> tuple[Tensor, Tensor]:
 
 @each_schedule
 @pytest.mark.parametrize("steps", [1, 2, 3, 7])
+@pytest.mark.parametrize("first", [1000, 650])
 def test_it_starts_as_a_classical_solver_on_the_steps_it_was_given(
-    schedule: Schedule, steps: int
+    schedule: Schedule, steps: int, first: int
 ) -> None:
-    path = nodes(LogSNR(last=20), schedule, steps)
+    path = nodes(LogSNR(first=first, last=20), schedule, steps)
     start = Freedoms.classical(path[:-1], schedule)
     for placed, given in zip(start.path(schedule), path, strict=True):
-        torch.testing.assert_close(placed.t, given.t, rtol=1e-9, atol=1e-9)
+        # At T there is no room before the first node, and a little is kept there to grow from.
+        torch.testing.assert_close(placed.t, given.t, rtol=1e-5, atol=1e-9)
     x, denoiser = normal(7, 2), plane_mixture(schedule)
     mine = run(denoiser, start.sampler(), start.path(schedule), x, draws(7, 2))
     solver = run(denoiser, DPMSolver(2, eta=0.5), path, x, draws(7, 2))
-    torch.testing.assert_close(mine[-1].x, solver[-1].x, rtol=1e-7, atol=1e-7)
+    torch.testing.assert_close(mine[-1].x, solver[-1].x, rtol=1e-4, atol=1e-5)
 
 
 @dataclass(frozen=True)
@@ -330,7 +332,7 @@ def test_it_begins_with_the_best_start_and_never_ends_with_worse(
     tuning = set_up(model, SETTING, dataset, minutes=1, seed=4)
     task, state = tuning.task, tuning.state
     judgements = [judged(task, start, batches=5) for start in task.starts()]
-    assert len(judgements) == 4
+    assert len(judgements) == 7
     assert judged(task, state.start, batches=5) == min(judgements) < max(judgements)
     state.average, state.averaged = Freedoms(*(3 + each for each in state.start.tensors())), 1
     tuned = tuning.finish()

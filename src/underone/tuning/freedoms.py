@@ -11,16 +11,17 @@ from underone.diffusion import Node, Schedule, Tuned, node_at
 # How many estimates a step weights, and the noise it starts with.
 WINDOW = 3
 _ETA = 0.5
-# The least share of the way in log-SNR that a gap starts with.
-_LEAST_GAP = 1e-3
+# The least share of the way in log-SNR that a gap starts with, and that before the first node.
+_LEAST_GAP, _LEAST_LEAD = 1e-3, 1e-6
 
 
 @dataclass(frozen=True, eq=False)
 class Freedoms:
     """Unbounded float64 numbers, any of which make a sampler of N steps.
 
-    `gaps` (N,): logarithms of the steps in log-SNR from pure noise to the step k = 1, in proportion
-    to each other; the last of them is left over before that end. `roots` (N - 1,): square roots of
+    `gaps` (N + 1,): logarithms of the parts of the way in log-SNR from t = 1 to the step k = 1, in
+    proportion to each other: what lies before the first node, the steps, and what is left over
+    before that end. `roots` (N - 1,): square roots of
     the etas. `weights` (N, K - 1): those of the earlier estimates, newest first; the newest
     estimate has what they lack to 1. `shifts` (N,).
     """
@@ -34,12 +35,13 @@ class Freedoms:
     def classical(cls, nodes: Sequence[Node], schedule: Schedule) -> "Freedoms":
         """DPM-Solver++(2M) of the SDE with eta = 0.5 on `nodes`, first order at both ends."""
         start, end = _ends(schedule)
-        log_snr = torch.stack([*(node.log_snr for node in nodes), end])
-        shares = (log_snr.diff() / (end - start)).clamp(min=_LEAST_GAP)
+        log_snr = torch.stack([start, *(node.log_snr for node in nodes), end])
+        lead, *steps = log_snr.diff() / (end - start)
+        shares = torch.stack(steps).clamp(min=_LEAST_GAP)
         weights = torch.zeros(len(nodes), WINDOW - 1, dtype=torch.float64)
         weights[1:-1, 0] = -0.5 * shares[1:-1] / shares[:-2]
         return cls(
-            shares.log(),
+            torch.cat([lead.clamp(min=_LEAST_LEAD)[None], shares]).log(),
             torch.full_like(shares[1:], _ETA**0.5),
             weights,
             torch.zeros_like(shares),
@@ -56,17 +58,16 @@ class Freedoms:
         return Tuned(self.roots.square(), torch.cat([newest, earlier], dim=1), self.shifts)
 
     def path(self, schedule: Schedule) -> list[Node]:
-        """Their nodes from pure noise on, and the clean end."""
+        """Their nodes from noisy to clean, and the clean end."""
         start, end = _ends(schedule)
-        shares = self.gaps.softmax(0).cumsum(0)[:-1]
-        log_snr = torch.cat([start[None], torch.lerp(start, end, shares)])
+        log_snr = torch.lerp(start, end, self.gaps.softmax(0).cumsum(0)[:-1])
         times = torch.cat([schedule.time(log_snr), torch.zeros(1, dtype=torch.float64)])
         every = node_at(schedule, times)
         return [Node(*each) for each in zip(every.t, every.alpha, every.sigma, strict=True)]
 
 
 def _ends(schedule: Schedule) -> tuple[Tensor, Tensor]:
-    """The log-SNR of pure noise, and that of the step k = 1."""
+    """The log-SNR at t = 1, and that of the step k = 1."""
     times = torch.tensor([1, 1 / schedule.steps], dtype=torch.float64)
     start, end = node_at(schedule, times).log_snr
     return start, end

@@ -29,8 +29,8 @@ from underone.tuning.placement import placed
 BATCH = 128
 _REFERENCE_IMAGES, _REFERENCE_BATCH = 10_000, 250
 _TEACHER_STEPS, _TEACHER_IMAGES, _TEACHER_LAST = 60, 128, 5.0
-# Where grids even in log-SNR may end, as shares of T.
-_LAST_STEPS = (0.02, 0.04, 0.08)
+# Where grids even in log-SNR may begin and end, as shares of T.
+_ENDS = ((1.0, 0.02), (1.0, 0.04), (1.0, 0.08), (0.8, 0.04), (0.65, 0.04), (0.65, 0.08))
 # The seeds of sample sets end where these begin.
 _FIRST_SEED = 2**63
 # Of the teacher's noise: no batch's.
@@ -97,7 +97,8 @@ class Task:
         """Where tuning may start: a classical solver on steps placed along a fine trajectory.
 
         And on steps even in log-SNR that end earlier: the trajectory is the network's own, and its
-        last steps hardly change what noise is going to change anyway.
+        last steps hardly change what noise is going to change anyway. Some begin later too: where
+        noise is nearly all there is, few steps have better to do.
         """
         schedule = self.model.config.schedule
         noise = self.noise(_TEACHING, _TEACHER_IMAGES)
@@ -105,8 +106,8 @@ class Task:
         with torch.no_grad():
             trajectory = list(self._run(DPMSolver(2), path, noise, _TEACHING))
         grids = [placed(trajectory, self.steps)]
-        for share in _LAST_STEPS:
-            grid = LogSNR(last=max(1.0, share * schedule.steps))
+        for first, last in _ENDS:
+            grid = LogSNR(first=first * schedule.steps, last=max(1.0, last * schedule.steps))
             grids.append(nodes(grid, schedule, self.steps)[:-1])
         return [Freedoms.classical(grid, schedule) for grid in grids]
 
