@@ -16,18 +16,25 @@ from underone.diffusion import (
     Cosine,
     Denoiser,
     Estimate,
+    Geometric,
     LinearBeta,
     Node,
     Prediction,
     Sampler,
     Schedule,
+    Straight,
     integrate,
     node_at,
 )
 from underone.diffusion.node import expand
 from underone.networks.unet import UNet, UNetConfig
 
-SCHEDULES: dict[str, Schedule] = {"linear-beta": LinearBeta(), "cosine": Cosine()}
+PRESERVING: dict[str, Schedule] = {"linear-beta": LinearBeta(), "cosine": Cosine()}
+SCHEDULES: dict[str, Schedule] = {
+    **PRESERVING,
+    "geometric": Geometric(steps=1000),
+    "straight": Straight(),
+}
 FIRST_ORDER: dict[str, Sampler] = {
     "ddpm-large": DDPM("large"),
     "ddpm-small": DDPM("small"),
@@ -37,6 +44,9 @@ FIRST_ORDER: dict[str, Sampler] = {
 }
 
 each_schedule = pytest.mark.parametrize("schedule", SCHEDULES.values(), ids=SCHEDULES.keys())
+each_preserving_schedule = pytest.mark.parametrize(
+    "schedule", PRESERVING.values(), ids=PRESERVING.keys()
+)
 each_grid = pytest.mark.parametrize("grid", GRIDS.values(), ids=GRIDS.keys())
 each_sampler = pytest.mark.parametrize("sampler", SAMPLERS.values(), ids=SAMPLERS.keys())
 each_first_order_sampler = pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from helpers import each_schedule, float64
+from helpers import each_preserving_schedule, each_schedule, float64
 from underone.diffusion import Cosine, LinearBeta, Schedule, node_at
 from underone.errors import UserError
 
@@ -83,7 +83,7 @@ def test_time_keeps_the_shape_and_is_clamped_to_the_ends(schedule: Schedule) -> 
 @each_schedule
 def test_noise_only_grows_with_time(schedule: Schedule) -> None:
     node = node_at(schedule, FINE_TIMES)
-    assert (node.alpha.diff() < 0).all()
+    assert (node.alpha.diff() <= 0).all()
     assert (node.sigma.diff() > 0).all()
     assert (node.log_snr.diff() < 0).all()
 
@@ -92,10 +92,10 @@ def test_noise_only_grows_with_time(schedule: Schedule) -> None:
 def test_time_0_is_clean_and_time_1_is_not_beyond_hope(schedule: Schedule) -> None:
     alpha, sigma = schedule(float64([0, 1]))
     assert (alpha[0].item(), sigma[0].item()) == (1, 0)
-    assert 1e-5 < alpha[1].item() < 0.01
+    assert 1e-5 < (alpha[1] / sigma[1]).item() < 0.03
 
 
-@each_schedule
+@each_preserving_schedule
 def test_log_alpha_is_linear_between_whole_steps(schedule: Schedule) -> None:
     whole, _ = schedule(float64(range(1001)) / 1000)
     for fraction in (0.25, 0.5):

@@ -24,11 +24,15 @@ from underone.data.images import to_model_range
 from underone.diffusion import (
     Cosine,
     Data,
+    FlowVelocity,
+    Geometric,
     LinearBeta,
     NetworkDenoiser,
     Node,
     Noise,
     Preconditioned,
+    Score,
+    Straight,
     Velocity,
 )
 from underone.diffusion.prediction import TIME_SCALE
@@ -47,8 +51,10 @@ from underone.networks import (
 )
 from underone.networks.precision import place
 
-AnySchedule = Annotated[LinearBeta | Cosine, Field(discriminator="name")]
-AnyPrediction = Annotated[Noise | Data | Velocity | Preconditioned, Field(discriminator="name")]
+AnySchedule = Annotated[LinearBeta | Cosine | Geometric | Straight, Field(discriminator="name")]
+AnyPrediction = Annotated[
+    Noise | Data | Velocity | Preconditioned | Score | FlowVelocity, Field(discriminator="name")
+]
 AnyClassifier = Annotated[ClassifierConfig | TransformerConfig, Field(discriminator="name")]
 Weights = Literal["model", "raw", "weak"]
 AnyNetwork = TypeVar("AnyNetwork", bound=nn.Module)
@@ -61,6 +67,30 @@ def check_noisy_end(schedule: AnySchedule, prediction: AnyPrediction) -> None:
         raise UserError(
             f"this schedule ends at alpha = {alpha:.2g}, where x0 = (x - sigma noise) / alpha is "
             "rounding error alone: predict velocity or data, or use smaller betas"
+        )
+
+
+def check_framework(schedule: AnySchedule, prediction: AnyPrediction, network: UNetConfig) -> None:
+    """A `UserError` where what the network predicts does not fit its noise or what it is told."""
+    check_noisy_end(schedule, prediction)
+    alpha, sigma = schedule(torch.linspace(0, 1, 9, dtype=torch.float64))
+    whole = torch.ones_like(alpha)
+    if isinstance(prediction, Velocity) and not torch.allclose(alpha**2 + sigma**2, whole):
+        raise UserError(
+            "velocity is alpha z - sigma x0, from which x0 is found only where alpha^2 + sigma^2 "
+            f"= 1, unlike in the {schedule.name} schedule: predict noise or data, or flow-velocity "
+            "in the straight one"
+        )
+    if isinstance(prediction, FlowVelocity) and not torch.allclose(alpha + sigma, whole):
+        raise UserError(
+            "flow-velocity is z - x0, the velocity of the straight path, and the "
+            f"{schedule.name} schedule is not straight: choose the straight one, or predict "
+            "velocity, noise or data"
+        )
+    if isinstance(prediction, Score) and network.time:
+        raise UserError(
+            "a score network is told no time, which it reads from the noise itself: set "
+            "network.time = false, or predict noise"
         )
 
 
@@ -100,7 +130,7 @@ class DiffusionConfig(Config):
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
-        check_noisy_end(self.schedule, self.prediction)
+        check_framework(self.schedule, self.prediction, self.network)
         return self
 
 

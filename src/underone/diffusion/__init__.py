@@ -30,7 +30,15 @@ from underone.diffusion.interpolation import slerp
 from underone.diffusion.interval import Interval
 from underone.diffusion.node import Estimate, Node, Schedule, node_at
 from underone.diffusion.noise import NoiseStreams
-from underone.diffusion.prediction import Data, Noise, Preconditioned, Prediction, Velocity
+from underone.diffusion.prediction import (
+    Data,
+    FlowVelocity,
+    Noise,
+    Preconditioned,
+    Prediction,
+    Score,
+    Velocity,
+)
 from underone.diffusion.samplers import (
     DDIM,
     DDPM,
@@ -51,7 +59,7 @@ from underone.diffusion.samplers import (
     UniPC,
 )
 from underone.diffusion.sampling import Batch, integrate, sample, trajectory
-from underone.diffusion.schedule import Cosine, LinearBeta
+from underone.diffusion.schedule import Cosine, Geometric, LinearBeta, Straight
 from underone.diffusion.variation import noised, path_from
 
 THRESHOLDS: dict[str, Callable[[Denoiser], Denoiser]] = {
@@ -96,6 +104,8 @@ __all__ = [
     "Estimate",
     "Euler",
     "Explicit",
+    "FlowVelocity",
+    "Geometric",
     "Grid",
     "Heun",
     "Inpainted",
@@ -117,7 +127,9 @@ __all__ = [
     "SASolver",
     "Sampler",
     "Schedule",
+    "Score",
     "Step",
+    "Straight",
     "Trailing",
     "Tuned",
     "UniPC",

@@ -133,3 +133,51 @@ class Preconditioned(_TimeConditioned):
 
     def _norm(self, node: Node) -> Tensor:
         return torch.sqrt(node.sigma**2 + (node.alpha * self.data_deviation) ** 2)
+
+
+@dataclass(frozen=True)
+class Score:
+    """The network, told no time, predicts sigma times the score: x0 = (x + sigma output) / alpha.
+
+    The score of x_t is (alpha x0 - x) / sigma^2, of which one noisy image shows -z / sigma. So the
+    network's output divided by sigma estimates it (Song and Ermon 2020, arXiv 2006.09011,
+    technique 3), and the squared error of the output is denoising score matching weighted by
+    sigma^2 (Song and Ermon 2019, eq. 5 and 6). How much noise there is, the network sees in x.
+    """
+
+    name: Literal["score"] = "score"
+
+    def input(self, x: Tensor, node: Node) -> Tensor:
+        """The state as it is, whatever its scale."""
+        return x
+
+    def condition(self, node: Node) -> Tensor | None:
+        """None."""
+        return None
+
+    def target(self, x0: Tensor, noise: Tensor, node: Node) -> Tensor:
+        """The target is -z."""
+        return -noise
+
+    def to_x0(self, output: Tensor, x: Tensor, node: Node) -> Tensor:
+        """x0 = (x + sigma output) / alpha."""
+        return (x + expand(node.sigma, x) * output) / expand(node.alpha, x)
+
+
+@dataclass(frozen=True)
+class FlowVelocity(_TimeConditioned):
+    """The network predicts z - x0, the velocity of the straight path (Lipman et al. 2023, eq. 23).
+
+    For the schedule on which alpha + sigma = 1, where x_t = x0 + sigma (z - x0), so that
+    x0 = x - sigma output. It is not the v of `Velocity`, whose schedules preserve the variance.
+    """
+
+    name: Literal["flow-velocity"] = "flow-velocity"
+
+    def target(self, x0: Tensor, noise: Tensor, node: Node) -> Tensor:
+        """The target is z - x0."""
+        return noise - x0
+
+    def to_x0(self, output: Tensor, x: Tensor, node: Node) -> Tensor:
+        """x0 = x - sigma output."""
+        return x - expand(node.sigma, x) * output

@@ -89,6 +89,85 @@ class Cosine(DiscreteSchedule):
         return (1 - f[1:] / f[:-1]).clamp(max=0.999)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Geometric:
+    """alpha = 1 and sigma geometric: the levels of score-based models (Song and Ermon 2020).
+
+    At the whole steps k = 1..L, with L = `steps`,
+
+        sigma_k = sigma_min (sigma_max / sigma_min)^((k - 1) / (L - 1)),
+
+    and the same between them: the variance exploding SDE of Song et al. 2021 (arXiv 2011.13456,
+    appendix C), whose time is (k - 1) / (L - 1). Below k = 1 sigma falls to 0 linearly, so that
+    t = 0 is the data, as of every schedule. `score_levels` finds the levels for a data set.
+    """
+
+    sigma_min: float = 0.02
+    sigma_max: float = 50.0
+    steps: int = 100
+    name: Literal["geometric"] = "geometric"
+
+    def __post_init__(self) -> None:
+        if self.steps < 2:
+            raise UserError(f"a geometric schedule needs at least 2 steps, got {self.steps}")
+        if not 0 < self.sigma_min < self.sigma_max < math.inf:
+            raise UserError(
+                "a geometric schedule needs 0 < sigma_min < sigma_max, got "
+                f"{self.sigma_min:g} and {self.sigma_max:g}"
+            )
+
+    def __call__(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        """Alpha, which is 1, and sigma at times t in [0, 1] of any shape, float64."""
+        k = t.to(torch.float64) * self.steps
+        sigma = self.sigma_min * torch.exp(self._log_ratio * (k - 1).clamp(min=0)) * k.clamp(max=1)
+        return torch.ones_like(sigma), sigma
+
+    def time(self, log_snr: Tensor) -> Tensor:
+        """The time at which log(alpha / sigma) equals `log_snr`, clamped to [0, 1]."""
+        rise = -log_snr.to(torch.float64) - math.log(self.sigma_min)
+        k = torch.where(rise > 0, 1 + rise / self._log_ratio, rise.exp())
+        return (k / self.steps).clamp(0, 1)
+
+    @property
+    def _log_ratio(self) -> float:
+        """The logarithm of the ratio of neighbouring levels."""
+        return math.log(self.sigma_max / self.sigma_min) / (self.steps - 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Straight:
+    """alpha = 1 - sigma, sigma = (1 - `alpha_min`) t: the straight path from data to noise.
+
+    That of rectified flow (Liu et al. 2023, arXiv 2209.03003, eq. 1) and of flow matching (Lipman
+    et al. 2023, arXiv 2210.02747, eq. 22), where sigma = t. The whole path ends in alpha = 0, where
+    log(alpha / sigma) is no number that steps could be placed by; it is left just before, at about
+    the signal with which a DDPM ends. Networks are told 1000 t.
+    """
+
+    steps: int = 1000
+    alpha_min: float = 0.005
+    name: Literal["straight"] = "straight"
+
+    def __post_init__(self) -> None:
+        if self.steps < 1:
+            raise UserError(f"a schedule needs at least 1 step, got {self.steps}")
+        if not 0 < self.alpha_min < 1:
+            raise UserError(
+                f"the straight schedule's alpha_min must lie in (0, 1), got {self.alpha_min}: at "
+                "alpha = 0 the log-SNR that samplers step along is infinite"
+            )
+
+    def __call__(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        """Alpha and sigma at times t in [0, 1] of any shape, float64."""
+        sigma = (1 - self.alpha_min) * t.to(torch.float64)
+        return 1 - sigma, sigma
+
+    def time(self, log_snr: Tensor) -> Tensor:
+        """The time at which log(alpha / sigma) equals `log_snr`, clamped to [0, 1]."""
+        sigma = torch.sigmoid(-log_snr.to(torch.float64))
+        return (sigma / (1 - self.alpha_min)).clamp(0, 1)
+
+
 @lru_cache(maxsize=32)
 def _log_alpha_squared(schedule: DiscreteSchedule) -> Tensor:
     """log alpha^2 at the whole steps 0..T, shape (T + 1,), strictly decreasing from 0."""

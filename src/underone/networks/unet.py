@@ -19,7 +19,7 @@ class UNetConfig(ContractionConfig):
     `classes`: None for an unconditional network; the null class is index `classes`.
     """
 
-    classes: int | None
+    classes: int | None = None
     time: bool = True
     name: Literal["unet"] = "unet"
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from underone.checkpoint import AnyClassifier, AnyPrediction, AnySchedule, check_noisy_end
+from underone.checkpoint import AnyClassifier, AnyPrediction, AnySchedule, check_framework
 from underone.config import Config, parse
 from underone.errors import UserError, unknown
 from underone.networks import EncoderConfig, NoisyClassifierConfig, UNetConfig
@@ -86,7 +86,7 @@ class DiffusionRecipe(_Recipe):
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
-        check_noisy_end(self.schedule, self.prediction)
+        check_framework(self.schedule, self.prediction, self.network)
         return self
 
 
