@@ -32,6 +32,7 @@ SAMPLERS: dict[str, Sampler] = {
     "deis": DEIS(),
     "ipndm": IPNDM(),
     "annealed-langevin": AnnealedLangevin(),
+    "ncsnv2": AnnealedLangevin(inner=5, rate=None, published=True),
     "predictor-corrector": PredictorCorrector(),
     "rk45": RK45(),
 }

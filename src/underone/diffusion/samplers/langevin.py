@@ -8,6 +8,7 @@ from underone.diffusion.node import Estimate
 from underone.diffusion.samplers.ddpm import DDPM
 from underone.diffusion.samplers.multistep import DEIS, IPNDM
 from underone.diffusion.samplers.sampler import Sampler, Step
+from underone.diffusion.score_levels import langevin_rate
 from underone.errors import UserError
 
 
@@ -36,16 +37,21 @@ class AnnealedLangevin(Sampler):
     one image the variance then settles at r^2 / (1 - rate / 2) and of broad data at the truth;
     without it at the truth, and at (1 - rate / 2) times it. Nothing but more levels and a smaller
     rate brings either to the data's law. inner N + 1 evaluations.
+
+    Without a `rate` it is at each level the one that brings the published steps closest to that
+    level's variance from the variance of the level before (Song and Ermon 2020, technique 4).
     """
 
     inner: int = 100
-    rate: float = 0.2
+    rate: float | None = 0.2
     published: bool = False
 
     def __post_init__(self) -> None:
         if self.inner < 1:
             raise UserError(f"annealed Langevin needs inner >= 1, got {self.inner}")
-        if not 0 < self.rate < 1:
+        if self.rate is None and not self.published:
+            raise UserError("annealed Langevin finds a rate for the published noise alone")
+        if self.rate is not None and not 0 < self.rate < 1:
             raise UserError(f"annealed Langevin's rate must lie in (0, 1), got {self.rate}")
 
     @property
@@ -78,10 +84,20 @@ class AnnealedLangevin(Sampler):
         return here.x0, here
 
     def _settle(self, x: Tensor, at: Step) -> Estimate:
+        rate = langevin_rate(_fall(at), self.inner) if self.rate is None else self.rate
         for _ in range(self.inner):
             here = at.evaluate(x)
-            x = _langevin(here, self.rate, at, published=self.published)
+            x = _langevin(here, rate, at, published=self.published)
         return Estimate(at.now, x, here.x0)
+
+
+def _fall(at: Step) -> float:
+    """How many times larger sigma / alpha was at the level before; of the first, is at the first.
+
+    The first level's x is as noisy as it should be already: its steps are those of the second.
+    """
+    levels = [node.noise_ratio.item() for node in at.path[max(at.index - 1, 0) :][:2]]
+    return levels[0] / levels[1] if levels[1] > 0 else 1.0
 
 
 @dataclass(frozen=True)
