@@ -6,7 +6,9 @@ Along lambda = log(alpha / sigma) the flow of a variance-preserving schedule is
 
 which is d(x / alpha) / d lambda = x0 - x / alpha in terms of x itself: it vanishes at both ends of
 the path. Along it the log-density changes by minus the divergence of that field (Song et al. 2021,
-arXiv 2011.13456, eq. 39 and appendix D.2).
+arXiv 2011.13456, eq. 39 and appendix D.2). Other schedules have the same flow, for x / alpha does
+not depend on alpha where sigma / alpha is given: theirs is followed in x / sqrt(alpha^2 + sigma^2),
+whose alpha and sigma preserve the variance.
 """
 
 import math
@@ -61,7 +63,7 @@ def log_density(
     schedule = denoiser.schedule
     check_path(schedule, steps, first_step)
     ends = torch.tensor([first_step / schedule.steps, 1.0], dtype=torch.float64)
-    clean, noisy = (node_at(schedule, t) for t in ends)
+    clean, noisy = (_preserving(node_at(schedule, t)) for t in ends)
     flow = _Flow(denoiser, label, probes, images.dtype)
     x = clean.alpha * images.double()
     gained = torch.zeros(probes.shape[:2], dtype=torch.float64, device=images.device)
@@ -119,12 +121,19 @@ class _Flow:
         """dx / d lambda (B, ...) and v^T J v (R, B), both float64."""
         schedule = self.denoiser.schedule
         node = node_at(schedule, schedule.time(log_snr))
+        alpha = _preserving(node).alpha
         with torch.enable_grad():
             point = x.to(self.dtype).detach().requires_grad_()
-            x0 = self.denoiser(point, node, self.label)
-            field = node.alpha * (x0 - node.alpha * point)
+            x0 = self.denoiser(node.alpha / alpha * point, node, self.label)
+            field = alpha * (x0 - alpha * point)
             divergence = torch.stack([_along(probe, field, point) for probe in self.probes])
         return field.detach().double(), divergence
+
+
+def _preserving(node: Node) -> Node:
+    """The same log-SNR, with alpha and sigma divided by sqrt(alpha^2 + sigma^2)."""
+    scale = (node.alpha**2 + node.sigma**2).sqrt()
+    return Node(node.t, node.alpha / scale, node.sigma / scale)
 
 
 def _along(probe: Tensor, field: Tensor, point: Tensor) -> Tensor:
