@@ -23,12 +23,14 @@ from underone.diffusion import (
     Cosine,
     Denoiser,
     Estimate,
+    Geometric,
     Grid,
     LinearBeta,
     LogSNR,
     Node,
     Sampler,
     Schedule,
+    Straight,
     Trailing,
     count_evaluations,
     integrate,
@@ -39,13 +41,19 @@ from underone.diffusion import (
 # The betas of the DDPM paper in a hundred times as many steps: between whole steps log alpha^2 is
 # linear, and at 1000 steps those kinks can be seen in fourth orders.
 SCHEDULE = LinearBeta(steps=100_000, beta_min=1e-6, beta_max=2e-4)
+# The same levels of sigma / alpha, of data that keep their size and of data that shrink as noise
+# grows: what holds of one schedule must hold of all.
+FRAMEWORKS: tuple[Schedule, ...] = (
+    SCHEDULE,
+    Geometric(sigma_min=0.01, sigma_max=150.0, steps=1000),
+    Straight(),
+)
 TOLERANCE = 0.2  # of an observed order
 INTERVALS = (128, 256, 512)  # of the grid, each dividing the last
 _STOCHASTIC_INTERVALS, _FINEST = (64, 128, 256), 2048
 _COUNT = 10_000  # samples, where moments are estimated
 _MOST_EVALUATIONS = 1000  # a sample, there
 _MOMENT_STEPS = 200
-_GRID = LogSNR(last=SCHEDULE.steps / 1000)
 _BIAS = 0.03  # of the standard deviation or variance, left by so many steps
 
 
@@ -169,17 +177,13 @@ def one_image(sampler: Sampler) -> Finding | None:
     """The law of x at the last noisy node where the data are one image."""
     if not sampler.exact_for_one_image:
         return None
-    image = torch.tensor([0.9, -0.4, 0.1, -1.0], dtype=torch.float64)
-    path, noise = nodes(Trailing(), SCHEDULE, 10), _normal(_COUNT, 4)
-    first = path[0].alpha * image + path[0].sigma * noise
-    states = _run(SingleImage(SCHEDULE, image), sampler, path, first)
-    last = states[-2]
-    implied = (last.x - last.node.alpha * image) / last.node.sigma  # per element: (_COUNT, 4)
+    noise = _normal(_COUNT, 4)
+    implied = torch.stack([_implied_noise(sampler, schedule, noise) for schedule in FRAMEWORKS])
     if not sampler.stochastic:
         error = (implied - noise).abs().max().item()
         return Finding("a single image", "error below 1e-10", f"{error:.1e}", error < 1e-10)
-    means = implied.mean(0) * _COUNT**0.5
-    variances = (implied.var(0) - 1) * (_COUNT / 2) ** 0.5
+    means = implied.mean(1) * _COUNT**0.5
+    variances = (implied.var(1) - 1) * (_COUNT / 2) ** 0.5
     most = (means.abs().max().item(), variances.abs().max().item())
     return Finding(
         "a single image",
@@ -187,6 +191,15 @@ def one_image(sampler: Sampler) -> Finding | None:
         f"{most[0]:.1f} and {most[1]:.1f}",
         max(most) < 4,
     )
+
+
+def _implied_noise(sampler: Sampler, schedule: Schedule, noise: Tensor) -> Tensor:
+    """The noise in x at the last noisy node, of paths that began with `noise`."""
+    image = torch.tensor([0.9, -0.4, 0.1, -1.0], dtype=torch.float64)
+    path = nodes(Trailing(), schedule, 10)
+    first = path[0].alpha * image + path[0].sigma * noise
+    last = _run(SingleImage(schedule, image), sampler, path, first)[-2]
+    return (last.x - last.node.alpha * image) / last.node.sigma
 
 
 def clean_end(sampler: Sampler) -> Finding:
@@ -204,11 +217,7 @@ def clean_end(sampler: Sampler) -> Finding:
 def law(sampler: Sampler) -> Finding:
     """Mean and covariance at the last noisy node and at the end, where the data are a mixture."""
     steps = next(n for n in range(_MOMENT_STEPS, 0, -1) if n <= 2 or _affordable(sampler, n))
-    oracle, path = plane_mixture(SCHEDULE), log_snr_path(steps - 1)
-    data = _draw(oracle, _COUNT)
-    first = path[0].alpha * data + path[0].sigma * _normal(_COUNT, 2, seed=2)
-    *_, last, end = _run(oracle, sampler, path, first)
-    errors = [_off(oracle, state) for state in (last, end)]
+    errors = [off for schedule in FRAMEWORKS for off in _law_of(sampler, schedule, steps)]
     allowed = (4 / _COUNT**0.5 + _BIAS, 4 * (2 / _COUNT) ** 0.5 + _BIAS)
     off = tuple(max(pair) for pair in zip(*errors, strict=True))
     return Finding(
@@ -217,6 +226,15 @@ def law(sampler: Sampler) -> Finding:
         f"{off[0]:.3f} and {off[1]:.3f}",
         all(found < most for found, most in zip(off, allowed, strict=True)),
     )
+
+
+def _law_of(sampler: Sampler, schedule: Schedule, steps: int) -> list[tuple[float, float]]:
+    """How far off the law is at the last noisy node and at the end."""
+    oracle, path = plane_mixture(schedule), nodes(_even(schedule), schedule, steps)
+    data = _draw(oracle, _COUNT)
+    first = path[0].alpha * data + path[0].sigma * _normal(_COUNT, 2, seed=2)
+    *_, last, end = _run(oracle, sampler, path, first)
+    return [_off(oracle, state) for state in (last, end)]
 
 
 def _off(oracle: Mixture, state: Estimate) -> tuple[float, float]:
@@ -239,8 +257,9 @@ def finiteness(sampler: Sampler) -> Finding:
     """Finite results, of float32, on every schedule, every grid and any number of steps."""
     failures = []
     for schedule, grid, steps in _all_grids():
-        x = _normal(2, 2).float()
-        states = _run(plane_mixture(schedule), sampler, nodes(grid, schedule, steps), x)
+        path = nodes(grid, schedule, steps)
+        x = (path[0].sigma * _normal(2, 2)).float()
+        states = _run(plane_mixture(schedule), sampler, path, x)
         if not all(s.x.dtype == x.dtype and s.x.isfinite().all() for s in states):
             failures.append(f"{type(schedule).__name__} {type(grid).__name__} {steps}")
     measured = "all" if not failures else "not " + ", ".join(failures)
@@ -248,7 +267,8 @@ def finiteness(sampler: Sampler) -> Finding:
 
 
 def _all_grids() -> Iterator[tuple[Schedule, Grid, int]]:
-    return product((LinearBeta(), Cosine()), GRIDS.values(), (1, 2, 3, 10))
+    schedules = (LinearBeta(), Cosine(), Geometric(), Straight())
+    return product(schedules, GRIDS.values(), (1, 2, 3, 10))
 
 
 def batches(sampler: Sampler) -> Finding:
@@ -293,7 +313,11 @@ def evaluations(sampler: Sampler) -> Finding:
 
 def log_snr_path(intervals: int) -> Sequence[Node]:
     """Intervals even in log-SNR, between the noise levels of the steps 1000 and 1 of 1000."""
-    return nodes(_GRID, SCHEDULE, intervals + 1)
+    return nodes(_even(SCHEDULE), SCHEDULE, intervals + 1)
+
+
+def _even(schedule: Schedule) -> Grid:
+    return LogSNR(last=schedule.steps / 1000)
 
 
 def uneven_path(intervals: int) -> Sequence[Node]:
