@@ -16,6 +16,7 @@ from underone.diffusion import GRIDS, SAMPLERS, Explicit
 from underone.generation import ANALYTIC, TUNED
 from underone.metrics import METRICS
 from underone.named import sampler_named
+from underone.training.recipe import DiffusionRecipe, load_recipe, shipped_recipes
 
 ROOT = Path(__file__).parent.parent
 CARDS = sorted((ROOT / "src" / "underone" / "zoo").glob("*/README.md"))
@@ -153,6 +154,31 @@ def test_the_grids_are_those_of_the_table() -> None:
     for name, grid in {**GRIDS, "explicit": Explicit((1,))}.items():
         fields = {field.name for field in dataclasses.fields(grid)} - {"name"}  # type: ignore[arg-type]
         assert {option for option in table[name][0].split(", ") if option} == fields, name
+
+
+def test_the_frameworks_are_those_of_the_recipes() -> None:
+    page = ROOT / "docs" / "frameworks.md"
+    table = rows(page, "what it is called | schedule | prediction | its own sampler | recipe")
+    models = [row for row in table.values() if row[-1] != "any"]
+    for schedule, prediction, samplers, name in models:
+        recipe = load_recipe(name.strip("`"))
+        assert isinstance(recipe, DiffusionRecipe)
+        assert (f"`{recipe.schedule.name}`", f"`{recipe.prediction.name}`") == (
+            schedule,
+            prediction,
+        )
+        assert set(re.findall(r"`([a-z0-9-]+)`", samplers)) <= set(SAMPLERS)
+    of_page = {name.strip("`") for *_, name in models}
+    assert of_page == {
+        name
+        for name in shipped_recipes()
+        if name.startswith("fashion-mnist") and isinstance(load_recipe(name), DiffusionRecipe)
+    }
+
+
+def test_every_recipe_that_is_trained_exists() -> None:
+    named = {shlex.split(line)[2] for line in commands() if line.startswith("underone train ")}
+    assert {name for name in named if not name.endswith(".toml")} <= {*shipped_recipes(), "RECIPE"}
 
 
 def test_the_worked_example_of_a_sampler_conforms(

@@ -116,12 +116,12 @@ def test_a_recipe_trains_resumes_bitwise_samples_and_is_measured(
     model, classes = load_checkpoint(straight), RECIPES[name][2]
     assert isinstance(model, DiffusionModel)
     drawn = tmp_path / "samples.npz"
-    for sampler in ("ddpm-small", "heun", "ncsnv2"):
-        status, _, error = run(
-            "sample", straight, "--sampler", sampler, "--steps", 3, "--count", 4, "--out", drawn
-        )
-        assert status == 0, error
-        assert ("labels" in np.load(drawn)) == (classes is not None)
+    sampler = "ncsnv2" if name == "fashion-mnist-score" else "heun"
+    status, _, error = run(
+        "sample", straight, "--sampler", sampler, "--steps", 3, "--count", 4, "--out", drawn
+    )
+    assert status == 0, error
+    assert ("labels" in np.load(drawn)) == (classes is not None)
     if classes is not None:
         guided = ("--guidance", 1, "--steps", 2, "--count", 2)
         assert run("sample", straight, *guided, "--out", tmp_path / "guided.png")[0] == 0
@@ -204,8 +204,10 @@ def test_the_levels_of_a_data_set_are_printed_as_a_schedule(
     status, out, _ = run("data", images, "--levels")
     assert status == 0
     own = tmp_path / "own.toml"
-    head = 'kind = "diffusion"\ndata = "x"\nsteps = 1\n[network]\nimage_size = 28\nchannels = 1\nattention = []\n'
-    own.write_text(f'{head}time = false\n[prediction]\nname = "score"\n[schedule]\n{out}')
+    own.write_text(
+        'kind = "diffusion"\ndata = "x"\nsteps = 1\n[prediction]\nname = "score"\n[network]\n'
+        "image_size = 28\nchannels = 1\nattention = []\ntime = false\n[schedule]\n" + out
+    )
     recipe = load_recipe(str(own))
     assert isinstance(recipe, DiffusionRecipe)
     status, out, _ = run("data", images, "--levels", "--json")

@@ -12,6 +12,7 @@ from underone.diffusion import (
     DDIM,
     DDPM,
     GRIDS,
+    RK45,
     SAMPLERS,
     AnnealedLangevin,
     Bound,
@@ -81,7 +82,7 @@ SAME = {
     name: sampler
     for name, sampler in SAMPLERS.items()
     if name not in ("ddpm-large", "deis", "annealed-langevin", "rk45")
-} | {"annealed-langevin": AnnealedLangevin(inner=3)}
+} | {"annealed-langevin": AnnealedLangevin(inner=3), "rk45": RK45(0.01, 0.01)}
 
 
 @pytest.mark.parametrize("sampler", SAME.values(), ids=SAME.keys())
@@ -195,8 +196,8 @@ def test_a_score_model_gives_one_law_by_ddpm_ddim_heun_and_annealed_langevin() -
         # The mean posterior of a component is its weight.
         posterior = _posterior(oracle, node, x)
         errors = posterior.std(0) / COUNT**0.5
-        off = (posterior.mean(0) - oracle.weights).abs()
-        assert (off < ERRORS * errors + 0.05 * oracle.weights).all(), name
+        wrong = (posterior.mean(0) - oracle.weights).abs()
+        assert (wrong < ERRORS * errors + 0.05 * oracle.weights).all(), name
 
 
 def _posterior(oracle: Mixture, node: Node, x: Tensor) -> Tensor:
