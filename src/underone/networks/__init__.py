@@ -7,15 +7,20 @@ from underone.networks.noisy_classifier import HalfUNet, NoisyClassifierConfig
 from underone.networks.pyramid import Classifier, ClassifierConfig, Encoder, EncoderConfig
 from underone.networks.transformer import Transformer, TransformerConfig
 from underone.networks.unet import UNet, UNetConfig
+from underone.networks.vae import VAE, VAEConfig
 
 FeatureNetworkConfig = ClassifierConfig | TransformerConfig | EncoderConfig
 
 
-def build_network(config: UNetConfig | NoisyClassifierConfig | FeatureNetworkConfig) -> nn.Module:
+def build_network(
+    config: UNetConfig | VAEConfig | NoisyClassifierConfig | FeatureNetworkConfig,
+) -> nn.Module:
     """The network of a shape, freshly initialised."""
     match config:
         case UNetConfig():
             return UNet(config)
+        case VAEConfig():
+            return VAE(config)
         case NoisyClassifierConfig():
             return HalfUNet(config)
         case _:
@@ -34,6 +39,7 @@ def build_feature_network(config: FeatureNetworkConfig) -> FeatureNetwork:
 
 
 __all__ = [
+    "VAE",
     "Classifier",
     "ClassifierConfig",
     "Encoder",
@@ -46,6 +52,7 @@ __all__ = [
     "TransformerConfig",
     "UNet",
     "UNetConfig",
+    "VAEConfig",
     "build_feature_network",
     "build_network",
 ]
