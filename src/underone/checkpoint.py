@@ -2,13 +2,13 @@
 
 A folder holds everything sampling needs: `config.json` (what the network is, its schedule and
 prediction, its data set and classes, how it was trained), `model.safetensors` (the weights to use;
-for a diffusion model their moving average), where they differ `raw.safetensors`, and where it was
-kept `weak.safetensors`, the moving average as it was early in the training.
+for a model that is sampled their moving average), where they differ `raw.safetensors`, and where it
+was kept `weak.safetensors`, the moving average as it was early in the training.
 """
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
@@ -30,15 +30,18 @@ from underone.diffusion import (
     NetworkDenoiser,
     Node,
     Noise,
+    NoiseStreams,
     Preconditioned,
     Score,
     Straight,
     Velocity,
 )
+from underone.diffusion.evaluations import record_evaluations
 from underone.diffusion.prediction import TIME_SCALE
 from underone.errors import UserError
 from underone.files import read_json, sha256_of_file, write_atomically, write_json
 from underone.networks import (
+    VAE,
     ClassifierConfig,
     EncoderConfig,
     FeatureNetwork,
@@ -47,6 +50,7 @@ from underone.networks import (
     TransformerConfig,
     UNet,
     UNetConfig,
+    VAEConfig,
     build_feature_network,
 )
 from underone.networks.precision import place
@@ -134,6 +138,16 @@ class DiffusionConfig(Config):
         return self
 
 
+class VAECheckpointConfig(Config):
+    """What the config.json of a variational autoencoder says."""
+
+    kind: Literal["vae"] = "vae"
+    format_version: Literal[1] = 1
+    network: VAEConfig
+    data: DataRecord
+    training: TrainingRecord
+
+
 class _FeatureConfig(Config):
     """Features are multiplied by `feature_scale` before anything is measured in them."""
 
@@ -169,9 +183,12 @@ class NoisyClassifierCheckpointConfig(Config):
 
 
 FeatureConfig = ClassifierCheckpointConfig | EncoderCheckpointConfig
-CheckpointConfig = DiffusionConfig | FeatureConfig | NoisyClassifierCheckpointConfig
+CheckpointConfig = (
+    DiffusionConfig | VAECheckpointConfig | FeatureConfig | NoisyClassifierCheckpointConfig
+)
 _KINDS: dict[str, type[CheckpointConfig]] = {
     "diffusion": DiffusionConfig,
+    "vae": VAECheckpointConfig,
     "classifier": ClassifierCheckpointConfig,
     "encoder": EncoderCheckpointConfig,
     "noisy-classifier": NoisyClassifierCheckpointConfig,
@@ -226,6 +243,40 @@ class DiffusionModel(Checkpoint):
         """
         config = self.config
         return NetworkDenoiser(self.network, config.schedule, config.prediction, name, autocast)
+
+
+@dataclass(frozen=True)
+class VAEModel(Checkpoint):
+    """A loaded conditional variational autoencoder."""
+
+    what = "a conditional VAE, sampled in one pass of its decoder"
+
+    config: VAECheckpointConfig
+    network: VAE
+
+    @property
+    def num_classes(self) -> int:
+        """How many classes it knows."""
+        return self.config.network.classes
+
+    def latents(self, keys: Sequence[tuple[int, int]]) -> Tensor:
+        """z ~ N(0, I), (B, latent), row b from the stream of `keys[b]`, a (seed, index)."""
+        device = next(self.network.parameters()).device
+        return NoiseStreams(keys, (self.config.network.latent,), device)()
+
+    @torch.no_grad()
+    def decode(self, z: Tensor, labels: Tensor, autocast: torch.dtype | None = None) -> Tensor:
+        """The mean (B, C, H, W) of p(x | z, c), in one evaluation of the decoder.
+
+        `z` is (B, latent), `labels` (B,) int64, `autocast` the dtype of mixed precision.
+        """
+        record_evaluations("model", len(z))
+        with torch.autocast(z.device.type, dtype=autocast, enabled=autocast is not None):
+            return self.network.decode(z, labels.to(z.device))
+
+
+# What images are drawn from.
+GenerativeModel = DiffusionModel | VAEModel
 
 
 @dataclass(frozen=True)
@@ -319,7 +370,7 @@ def save_weights(
 
 def load_checkpoint(
     folder: Path, weights: Weights = "model", device: torch.device | str = "cpu"
-) -> DiffusionModel | FeatureModel | NoisyClassifier:
+) -> GenerativeModel | FeatureModel | NoisyClassifier:
     """Load a checkpoint folder. Whatever does not fit together is refused in one line."""
     config = load_config(folder)
     path = weights_file(folder, weights)
@@ -332,6 +383,9 @@ def load_checkpoint(
         denoiser = _loaded(UNet(config.network), path, device)
         # The hash is taken now: a run that is still training replaces the file later.
         return DiffusionModel(folder, config, denoiser, _identity(config, path), weights)
+    if isinstance(config, VAECheckpointConfig):
+        autoencoder = _loaded(VAE(config.network), path, device)
+        return VAEModel(folder, config, autoencoder, _identity(config, path), weights)
     if isinstance(config, NoisyClassifierCheckpointConfig):
         classifier = _loaded(HalfUNet(config.network), path, device)
         return NoisyClassifier(folder, config, classifier, _identity(config, path), weights)

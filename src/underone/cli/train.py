@@ -16,6 +16,7 @@ from underone.training.recipe import (
     DiffusionRecipe,
     EncoderRecipe,
     NoisyClassifierRecipe,
+    VAERecipe,
     load_recipe,
     shipped_recipes,
 )
@@ -90,22 +91,25 @@ def train(
         note(f"scaling its features on {len(run.dataset):,} images; stopped now, they are unscaled")
     elif isinstance(settings, NoisyClassifierRecipe) and test is not None:
         note(f"asking it about {len(test):,} held-out images at {len(TIMES)} noise levels")
+    elif isinstance(settings, VAERecipe) and test is not None:
+        note(f"bounding the bits of {len(test):,} held-out images")
     scores = run.finish(test)
     if as_json:
         print_json({"folder": str(folder), "steps": run.state.step, **scores})
         return
-    told = {name.replace("_", " "): f"{value:.2%}" for name, value in scores.items()}
+    form = "{:.4f}" if isinstance(settings, VAERecipe) else "{:.2%}"
+    told = {name.replace("_", " "): form.format(value) for name, value in scores.items()}
     if len(told) > 1:
         _show(told)
         told = {}
-    text = "".join(f", {name} {share}" for name, share in told.items())
+    text = "".join(f", {name} {value}" for name, value in told.items())
     note(f"{folder}: done, {run.state.step} steps{text}")
 
 
 def _show(scores: dict[str, str]) -> None:
-    grid = table("accuracy", "of what", "share")
-    for name, share in scores.items():
-        grid.add_row(name, share)
+    grid = table("on held-out images", "", "value")
+    for name, value in scores.items():
+        grid.add_row(name, value)
     out.print(grid)
 
 

@@ -5,6 +5,7 @@ from underone.checkpoint import (
     DiffusionConfig,
     EncoderCheckpointConfig,
     NoisyClassifierCheckpointConfig,
+    VAECheckpointConfig,
 )
 
 _ARCHITECTURES = {"classifier": "convolutional", "transformer": "transformer"}
@@ -20,6 +21,11 @@ def model_card(name: str, config: CheckpointConfig, scores: dict[str, str]) -> s
             f"{kind} diffusion model of {data.name} "
             f"({config.prediction.name} prediction, {config.schedule.name} schedule, "
             f"T = {config.schedule.steps})."
+        )
+    elif isinstance(config, VAECheckpointConfig):
+        what = (
+            f"A class-conditional variational autoencoder of {data.name} "
+            f"({config.network.latent} latent dimensions)."
         )
     elif isinstance(config, EncoderCheckpointConfig):
         what = f"A convolutional encoder of {data.name}, trained without its labels (VICReg)."
@@ -46,6 +52,8 @@ def model_card(name: str, config: CheckpointConfig, scores: dict[str, str]) -> s
     table = "\n".join(f"| {key} | {value} |" for key, value in rows.items())
     if isinstance(config, DiffusionConfig):
         command = f"underone sample {name} --sampler ddim --steps 20 --count 100 --out samples.png"
+    elif isinstance(config, VAECheckpointConfig):
+        command = f"underone sample {name} --count 100 --out samples.png"
     elif isinstance(config, NoisyClassifierCheckpointConfig):
         command = f"underone sample MODEL --form classifier,by={name} --guidance 1"
     else:

@@ -14,7 +14,7 @@ from underone.training.average import power, update_average
 from underone.training.learning_rate import learning_rate
 from underone.training.objective import Objective
 from underone.training.randomness import Purpose, batch_indices, derived_seed
-from underone.training.recipe import DiffusionRecipe, Recipe
+from underone.training.recipe import AveragedRecipe, Recipe
 from underone.training.state import TrainingState
 
 # A loss this many times the first one, which is an untrained network's, is no fluctuation.
@@ -50,7 +50,7 @@ def updates(
     Raises `DivergedError` before a bad update reaches the weights.
     """
     optimisation = recipe.optimisation
-    exponent = power(recipe.moving_average) if isinstance(recipe, DiffusionRecipe) else None
+    exponent = power(recipe.moving_average) if isinstance(recipe, AveragedRecipe) else None
     device = next(state.network.parameters()).device
     state.network.train()
     while state.step < horizon:

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from underone.diffusion import Node, Prediction, Schedule, node_at
+from underone.diffusion.likelihood import bits_per_dimension
 from underone.diffusion.node import expand
 from underone.diffusion.prediction import TIME_SCALE
 from underone.training.augment import view
@@ -82,6 +83,28 @@ class Denoising:
         )
         target = self.prediction.target(images, noisy.noise, noisy.node)
         return functional.mse_loss(output.float(), target)
+
+
+@dataclass(frozen=True)
+class Autoencoding:
+    """-E log p(x | z, c) + beta KL(q(z | x, c) || p(z)) of a `VAE`, in bits per dimension.
+
+    At beta = 1 the negative evidence lower bound (Kingma and Welling 2014, eq. 3), at another the
+    beta-VAE's (Higgins et al. 2017, eq. 4); of each image one z is drawn, of size `latent`. The
+    unit is that of `bits_per_dimension`.
+    """
+
+    latent: int
+    beta: float
+
+    def __call__(
+        self, network: nn.Module, images: Tensor, labels: Tensor, generator: torch.Generator
+    ) -> Tensor:
+        """The mean of a batch."""
+        noise = torch.randn(len(images), self.latent, generator=generator).to(images.device)
+        bound = network(images, labels, noise)
+        nats = bound.reconstruction + self.beta * bound.divergence
+        return bits_per_dimension(-nats, images[0].numel()).mean()
 
 
 @dataclass(frozen=True)

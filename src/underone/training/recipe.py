@@ -11,7 +11,7 @@ from pydantic import Field, model_validator
 from underone.checkpoint import AnyClassifier, AnyPrediction, AnySchedule, check_framework
 from underone.config import Config, parse
 from underone.errors import UserError, unknown
-from underone.networks import EncoderConfig, NoisyClassifierConfig, UNetConfig
+from underone.networks import EncoderConfig, NoisyClassifierConfig, UNetConfig, VAEConfig
 from underone.training.levels import EVERY_STEP, EveryStep, LogNormal
 
 Fraction = Annotated[float, Field(ge=0, lt=1)]
@@ -66,13 +66,21 @@ class _Recipe(Config):
     checkpoint_minutes: float = Field(default=5.0, gt=0)
 
 
-class DiffusionRecipe(_Recipe):
+class AveragedRecipe(_Recipe):
+    """A model that is sampled, from a moving average of its weights.
+
+    `moving_average`: its relative width, see `average`.
+    """
+
+    moving_average: float = Field(default=0.1, gt=0, lt=0.28)
+
+
+class DiffusionRecipe(AveragedRecipe):
     """A diffusion model: DDPM Algorithm 1 with label dropout and a moving average of the weights.
 
-    `levels`: how the noise levels that it is trained at are distributed. `moving_average`: its
-    relative width, see `average`. `weak_at`: the share of the updates after which the average is
-    also kept as a weak model, for autoguidance; 0 keeps none, and 1/16 is what served best in
-    Karras et al. 2024, arXiv 2406.02507, table 1.
+    `levels`: how the noise levels that it is trained at are distributed. `weak_at`: the share of
+    the updates after which the average is also kept as a weak model, for autoguidance; 0 keeps
+    none, and 1/16 is what served best in Karras et al. 2024, arXiv 2406.02507, table 1.
     """
 
     kind: Literal["diffusion"]
@@ -81,13 +89,20 @@ class DiffusionRecipe(_Recipe):
     prediction: AnyPrediction
     levels: AnyLevels = EVERY_STEP
     label_dropout: Fraction = 0.1
-    moving_average: float = Field(default=0.1, gt=0, lt=0.28)
     weak_at: Fraction = 0.0625
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
         check_framework(self.schedule, self.prediction, self.network)
         return self
+
+
+class VAERecipe(AveragedRecipe):
+    """A conditional VAE under its evidence lower bound, the divergence in it weighted by `beta`."""
+
+    kind: Literal["vae"]
+    network: VAEConfig
+    beta: float = Field(default=1.0, ge=0)
 
 
 class ClassifierRecipe(_Recipe):
@@ -118,9 +133,10 @@ class EncoderRecipe(_Recipe):
     covariance: float = Field(default=1.0, ge=0)
 
 
-Recipe = DiffusionRecipe | ClassifierRecipe | EncoderRecipe | NoisyClassifierRecipe
+Recipe = DiffusionRecipe | VAERecipe | ClassifierRecipe | EncoderRecipe | NoisyClassifierRecipe
 _KINDS: dict[str, type[Recipe]] = {
     "diffusion": DiffusionRecipe,
+    "vae": VAERecipe,
     "classifier": ClassifierRecipe,
     "encoder": EncoderRecipe,
     "noisy-classifier": NoisyClassifierRecipe,

@@ -18,6 +18,7 @@ from underone.checkpoint import (
     EncoderCheckpointConfig,
     NoisyClassifierCheckpointConfig,
     TrainingRecord,
+    VAECheckpointConfig,
     load_config,
     save_config,
     save_weights,
@@ -31,11 +32,13 @@ from underone.networks import build_network
 from underone.networks.precision import fast_dtype, place
 from underone.training.calibration import calibrate
 from underone.training.card import model_card
+from underone.training.held_out_bound import held_out_bound
 from underone.training.journal import append_log, draw_loss, truncate_log
 from underone.training.loop import Update, updates
 from underone.training.noisy_accuracy import noisy_accuracy
 from underone.training.objective import (
     Agreement,
+    Autoencoding,
     Classification,
     Denoising,
     NoisyClassification,
@@ -44,10 +47,12 @@ from underone.training.objective import (
 from underone.training.preview import draw_preview
 from underone.training.randomness import Purpose, derived_seed
 from underone.training.recipe import (
+    AveragedRecipe,
     DiffusionRecipe,
     EncoderRecipe,
     NoisyClassifierRecipe,
     Recipe,
+    VAERecipe,
     parse_recipe,
 )
 from underone.training.state import TrainingState
@@ -144,17 +149,19 @@ class Run:
         log = folder / "log.jsonl"
         if log.exists() and log.stat().st_size:
             draw_loss(log, folder / "loss.png", f"{self.plan.name}: training loss")
-        if isinstance(self.recipe, DiffusionRecipe) and state.average is not None:
+        if isinstance(self.recipe, AveragedRecipe) and state.average is not None:
             draw_preview(state.network, state.average, self.recipe, folder / "preview.png")
 
     def finish(self, test: Dataset | None) -> dict[str, float]:
         """Save what is done; of a classifier or encoder the accuracy on `test` is found.
 
-        An extractor gets its feature scale too.
+        An extractor gets its feature scale too. Of a VAE the bound on `test` is found.
         """
         self.save()
         if isinstance(self.recipe, DiffusionRecipe):
             return {}
+        if isinstance(self.recipe, VAERecipe):
+            return {} if test is None else held_out_bound(self.folder, test, self.device)
         if isinstance(self.recipe, NoisyClassifierRecipe):
             return {} if test is None else noisy_accuracy(self.folder, test, self.device)
         return calibrate(self.folder, self.dataset, test, self.device)
@@ -197,6 +204,8 @@ class Run:
                 data=data,
                 training=training,
             )
+        if isinstance(recipe, VAERecipe):
+            return VAECheckpointConfig(network=recipe.network, data=data, training=training)
         if isinstance(recipe, EncoderRecipe):
             return EncoderCheckpointConfig(network=recipe.network, data=data, training=training)
         if isinstance(recipe, NoisyClassifierRecipe):
@@ -278,6 +287,8 @@ def objective_of(recipe: Recipe) -> Objective:
             recipe.network.classes,
             recipe.levels,
         )
+    if isinstance(recipe, VAERecipe):
+        return Autoencoding(recipe.network.latent, recipe.beta)
     if isinstance(recipe, EncoderRecipe):
         return Agreement(recipe.views, recipe.invariance, recipe.variance, recipe.covariance)
     if isinstance(recipe, NoisyClassifierRecipe):
@@ -290,7 +301,7 @@ def _fresh_state(recipe: Recipe, device: torch.device) -> TrainingState:
     return TrainingState.fresh(
         place(build_network(recipe.network), device),
         recipe.optimisation,
-        averaged=isinstance(recipe, DiffusionRecipe),
+        averaged=isinstance(recipe, AveragedRecipe),
     )
 
 
