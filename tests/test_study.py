@@ -132,7 +132,7 @@ def test_every_shipped_study_is_sound() -> None:
 def test_a_guide_asks_nothing_that_its_model_cannot_do(model_folder: ModelFolder) -> None:
     bench = open_bench(small_study(model_folder("unguided", label_dropout=0.0, steps=10)))
     (name,) = bench.models
-    adapted = for_model(load_study("guide"), name, bench.models[name], ())
+    adapted = for_model(load_study("guide"), name, load_model(name), ())
     for each in adapted.slices:
         assert all(setting.guidance == 0 for setting in each.settings())
         assert all(setting.steps <= 10 for setting in each.settings())

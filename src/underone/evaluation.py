@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from underone.checkpoint import DiffusionModel
+from underone.checkpoint import GenerativeModel
 from underone.data import Dataset, SampleSet, load_dataset, read_arrays, write_arrays
 from underone.data.load import DATASET_NAMES
 from underone.data.locate import cache_folder
@@ -88,7 +88,7 @@ def _part(samples: SampleSet, start: int, stop: int) -> SampleSet:
 class Live:
     """Samples that a model draws while they are measured: `blocks` draws, one after another."""
 
-    model: DiffusionModel
+    model: GenerativeModel
     setting: Setting
     draw: Draw
     precision: Precision = "auto"

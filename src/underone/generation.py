@@ -1,7 +1,7 @@
 """From a model and a setting to a sample set: the one way images are made."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
 
 import numpy as np
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from underone.analytic import data_variance
-from underone.checkpoint import Checkpoint, DiffusionModel
+from underone.checkpoint import Checkpoint, DiffusionModel, GenerativeModel, VAEModel
 from underone.data import SampleSet, to_uint8
 from underone.diffusion import (
     THRESHOLDS,
@@ -28,10 +28,10 @@ from underone.networks.precision import fast_dtype
 from underone.tuned import Purpose, tuned_sampler
 
 DEFAULT_BATCH_SIZE = 128
-# The samplers that are made for a model, from what is kept beside it.
-ANALYTIC, TUNED = MADE_FOR_A_MODEL
-# The grid of a tuned sampler: its own.
-LEARNED = "learned"
+# The samplers that are made for a model, from what is kept beside it, and the one of every VAE.
+ANALYTIC, TUNED, DECODER = MADE_FOR_A_MODEL
+# The grids of a tuned sampler, its own, and of a decoder, which takes no steps.
+OWN_GRIDS = LEARNED, NO_GRID = "learned", "none"
 # What an adaptive sampler usually takes at its default tolerance, for plans alone.
 _ADAPTIVE_EVALUATIONS = 450
 LABEL_POLICIES = ("balanced", "random")
@@ -45,10 +45,13 @@ class Setting:
     """How to sample: everything that may differ between two sample sets of one model.
 
     `sampler` and `grid` are names as `underone.named` reads them, or the sampler is "ddpm-analytic"
-    or "tuned", whose grid is "learned" and may be left out. `guidance` is the weight w, `form` how
-    it acts, a name of `underone.guides.FORMS`, and `interval` the (low, high] of sigma / alpha to
-    which it is limited, if it is. `threshold`, a name of `THRESHOLDS`, bounds x0 after guidance:
-    "static" to [-1, 1], "dynamic" by its own quantile, or "none".
+    or "tuned", whose grid is "learned" and may be left out, or "decoder", that of a VAE, of which
+    nothing else is to be chosen: it takes 1 step and no grid.
+
+    `guidance` is the weight w, `form` how it acts, a name of `underone.guides.FORMS`, and
+    `interval` the (low, high] of sigma / alpha to which it is limited, if it is. `threshold`, a
+    name of `THRESHOLDS`, bounds x0 after guidance: "static" to [-1, 1], "dynamic" by its own
+    quantile, or "none".
     """
 
     sampler: str = "ddim"
@@ -64,6 +67,8 @@ class Setting:
             sampler_named(self.sampler)
         if self.sampler == TUNED:
             self._take_learned_grid()
+        elif self.sampler == DECODER:
+            self._take_one_pass()
         else:
             grid_named(self.grid)
         form_named(self.form)
@@ -79,6 +84,27 @@ class Setting:
         if self.grid not in (LEARNED, Setting.grid):
             raise UserError(f"a tuned sampler has a grid of its own: leave out --grid {self.grid}")
         object.__setattr__(self, "grid", LEARNED)
+
+    def _take_one_pass(self) -> None:
+        own = {"steps": 1, "grid": NO_GRID}
+        for field in fields(self)[1:]:
+            given = getattr(self, field.name)
+            if given not in (field.default, own.get(field.name)):
+                raise UserError(
+                    f"the {DECODER} of a VAE draws an image in one pass, and has neither steps nor "
+                    f"grid, guidance or threshold to choose: leave out {field.name} = {given}"
+                )
+        for name, value in own.items():
+            object.__setattr__(self, name, value)
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The fields to give to have this setting: those that the defaults, or its sampler, leave.
+
+        The sampler itself is among them where it is not the usual one.
+        """
+        usual = asdict(Setting(self.sampler)) | {"sampler": Setting.sampler}
+        return {name: value for name, value in asdict(self).items() if value != usual[name]}
 
     @property
     def purpose(self) -> Purpose:
@@ -101,8 +127,20 @@ class Setting:
         """Whether samples of a conditional model are of the classes asked for."""
         return self.guide.uses_labels(self.guidance)
 
-    def check(self, model: DiffusionModel) -> None:
+    def check(self, model: GenerativeModel) -> None:
         """A `UserError` where `model` cannot be sampled with this setting."""
+        if isinstance(model, VAEModel):
+            if self.sampler != DECODER:
+                raise UserError(
+                    f"{model.name} is a VAE, which no sampler of diffusion models takes steps in: "
+                    f"use {DECODER} in the place of {self.sampler}"
+                )
+            return
+        if self.sampler == DECODER:
+            raise UserError(
+                f"{DECODER} is the sampler of a VAE, and {model.name} is a diffusion model: use "
+                f"another, like {Setting.sampler}"
+            )
         most = model.config.schedule.steps
         if not 1 <= self.steps <= most:
             raise UserError(f"steps must lie in 1..{most} for {model.name}, got {self.steps}")
@@ -114,15 +152,15 @@ class Setting:
                 "mixed x0 is no conditional mean: use ddpm-small or ddpm-large"
             )
 
-    def evaluations(self, model: DiffusionModel) -> int:
+    def evaluations(self, model: GenerativeModel) -> int:
         """The network evaluations an image costs: what is planned with; the count is measured."""
         return sum(self.evaluations_of_each(model).values())
 
-    def evaluations_of_each(self, model: DiffusionModel) -> dict[str, int]:
+    def evaluations_of_each(self, model: GenerativeModel) -> dict[str, int]:
         """The same by network; exact for samplers that evaluate once a step."""
         declared = self.declared_evaluations
         total = _ADAPTIVE_EVALUATIONS if declared is None else declared
-        if self.guidance == 0 or model.num_classes is None:
+        if self.guidance == 0 or model.num_classes is None or isinstance(model, VAEModel):
             return {"model": total}
         second = self.guide.second_pass
         if self.guidance == -1:
@@ -184,7 +222,12 @@ class Draw:
         return chosen[indices % len(chosen)]
 
 
-def check(model: DiffusionModel, setting: Setting, draw: Draw) -> None:
+def usual_sampler(model: GenerativeModel) -> str:
+    """What a model is sampled by where nothing is said."""
+    return DECODER if isinstance(model, VAEModel) else Setting.sampler
+
+
+def check(model: GenerativeModel, setting: Setting, draw: Draw) -> None:
     """A `UserError` where `model` cannot give this draw at this setting."""
     setting.check(model)
     if model.num_classes is not None:
@@ -192,7 +235,7 @@ def check(model: DiffusionModel, setting: Setting, draw: Draw) -> None:
 
 
 def generate(
-    model: DiffusionModel,
+    model: GenerativeModel,
     setting: Setting,
     draw: Draw,
     *,
@@ -219,12 +262,12 @@ def generate(
     return SampleSet(torch.cat(images), labels, torch.tensor(draw.keys), protocol)
 
 
-def uses_labels(model: DiffusionModel, setting: Setting) -> bool:
+def uses_labels(model: GenerativeModel, setting: Setting) -> bool:
     """Whether samples are of the classes asked for: not unconditionally, nor without labels."""
     return model.num_classes is not None and setting.uses_labels
 
 
-def labels_of(model: DiffusionModel, setting: Setting, draw: Draw) -> Tensor | None:
+def labels_of(model: GenerativeModel, setting: Setting, draw: Draw) -> Tensor | None:
     """The classes that a draw's samples were asked to be of; None where none was."""
     if model.num_classes is None or not uses_labels(model, setting):
         return None
@@ -232,7 +275,7 @@ def labels_of(model: DiffusionModel, setting: Setting, draw: Draw) -> Tensor | N
 
 
 def generate_batches(
-    model: DiffusionModel,
+    model: GenerativeModel,
     setting: Setting,
     draw: Draw,
     *,
@@ -241,6 +284,16 @@ def generate_batches(
 ) -> Iterator[Tensor]:
     """The images of a draw, uint8 (B, C, H, W) on the CPU, batch after batch."""
     check(model, setting, draw)
+    if isinstance(model, VAEModel):
+        batches = _decoded(model, draw, batch_size, _autocast(model, setting, precision))
+    else:
+        batches = _denoised(model, setting, draw, batch_size, precision)
+    return (to_images(x.cpu(), setting) for x in batches)
+
+
+def _denoised(
+    model: DiffusionModel, setting: Setting, draw: Draw, batch_size: int, precision: Precision
+) -> Iterator[Tensor]:
     batches = sample(
         denoiser_for(model, setting, precision),
         sampler_for(model, setting),
@@ -252,7 +305,16 @@ def generate_batches(
         batch_size=batch_size,
         device=_device(model),
     )
-    return (to_images(batch.x.cpu(), setting) for batch in batches)
+    return (batch.x for batch in batches)
+
+
+def _decoded(
+    model: VAEModel, draw: Draw, batch_size: int, autocast: torch.dtype | None
+) -> Iterator[Tensor]:
+    labels = draw.class_labels(model.num_classes)
+    for start in range(0, draw.count, batch_size):
+        rows = slice(start, start + batch_size)
+        yield model.decode(model.latents(draw.keys[rows]), labels[rows], autocast)
 
 
 def denoiser_for(
@@ -292,7 +354,7 @@ def grid_for(model: DiffusionModel, setting: Setting) -> Grid:
 
 
 def subject(
-    model: DiffusionModel, setting: Setting, draw: Draw, precision: Precision
+    model: GenerativeModel, setting: Setting, draw: Draw, precision: Precision
 ) -> dict[str, Any]:
     """What a sample set is of, as it is recorded beside every figure measured on it."""
     dtype = _autocast(model, setting, precision)
@@ -309,8 +371,10 @@ def subject(
     }
 
 
-def _guided_by(model: DiffusionModel, setting: Setting) -> dict[str, str] | None:
-    partner = None if setting.guidance == 0 else setting.guide.partner(model)
+def _guided_by(model: GenerativeModel, setting: Setting) -> dict[str, str] | None:
+    if setting.guidance == 0 or isinstance(model, VAEModel):
+        return None
+    partner = setting.guide.partner(model)
     return None if partner is None else _origin(partner)
 
 
@@ -319,11 +383,11 @@ def _origin(checkpoint: Checkpoint) -> dict[str, str]:
     return {"name": checkpoint.name, "sha256": checkpoint.sha256, "weights": weights}
 
 
-def _device(model: DiffusionModel) -> torch.device:
+def _device(model: GenerativeModel) -> torch.device:
     return next(model.network.parameters()).device
 
 
-def _autocast(model: DiffusionModel, setting: Setting, precision: Precision) -> torch.dtype | None:
+def _autocast(model: GenerativeModel, setting: Setting, precision: Precision) -> torch.dtype | None:
     adaptive = setting.declared_evaluations is None
     return fast_dtype(_device(model)) if precision == "auto" and not adaptive else None
 

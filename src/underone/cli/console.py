@@ -16,7 +16,7 @@ from rich.progress import (
 from rich.table import Table
 
 from underone import analytic
-from underone.checkpoint import Checkpoint, DiffusionModel
+from underone.checkpoint import Checkpoint, DiffusionModel, GenerativeModel
 from underone.generation import ANALYTIC, Setting
 from underone.metrics import Extractor, NetworkFeatures
 
@@ -70,9 +70,11 @@ def announce(extractor: Extractor) -> None:
         announce_revision(extractor.model)
 
 
-def learn_variance(model: DiffusionModel, setting: Setting) -> None:
+def learn_variance(model: GenerativeModel, setting: Setting) -> None:
     """What the analytic sampler must know of a model's data, found out once, with progress."""
-    if setting.sampler == ANALYTIC and not analytic.is_known(model):
+    if setting.sampler != ANALYTIC or not isinstance(model, DiffusionModel):
+        return
+    if not analytic.is_known(model):
         with counted("estimating the data's variance, once", analytic.EVALUATIONS) as on_images:
             analytic.data_variance(model, on_images)
 

@@ -18,7 +18,7 @@ from underone.cli.console import (
     print_json,
 )
 from underone.cli.figures import show
-from underone.cli.options import SAMPLING_HELP, SAMPLING_OPTIONS, sampling_options
+from underone.cli.options import SAMPLING_HELP, SAMPLING_OPTIONS, sampling_options, usual_for
 from underone.data import SampleSet, read_samples, save_picture, tile
 from underone.errors import UserError
 from underone.evaluation import (
@@ -47,8 +47,8 @@ from underone.zoo import (
     find_judge,
     find_reference,
     is_model,
+    load_generative_model,
     load_judge,
-    load_model,
     reference_names,
 )
 
@@ -108,9 +108,11 @@ def evaluate(
     features = _extractor(extractor, against)
     source: SampleSet | Live
     if is_model(samples):
-        source = Live(load_model(samples), setting, draw, precision, blocks or _MODEL_BLOCKS)
-        check(source.model, setting, draw)
-        announce_revision(source.model)
+        model = load_generative_model(samples)
+        setting = usual_for(model, setting)
+        source = Live(model, setting, draw, precision, blocks or _MODEL_BLOCKS)
+        check(model, setting, draw)
+        announce_revision(model)
     else:
         if not samples:
             raise UserError("SAMPLES is empty: name a file, a folder of PNGs or a model")

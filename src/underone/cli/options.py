@@ -1,15 +1,17 @@
 """Options that several commands share: how to sample, and which samples."""
 
 from collections.abc import Callable
-from dataclasses import fields
+from dataclasses import fields, replace
 from functools import wraps
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
+from underone.checkpoint import GenerativeModel
 from underone.diffusion import GRIDS, SAMPLERS, THRESHOLDS
 from underone.errors import UserError
-from underone.generation import Draw, Precision, Setting
+from underone.generation import Draw, Precision, Setting, usual_sampler
 from underone.guides import FORMS
 from underone.named import MADE_FOR_A_MODEL
 
@@ -107,6 +109,13 @@ def sampling_options(count: int) -> Callable[[AnyCommand], AnyCommand]:
 
 def _names(kind: type[Setting] | type[Draw]) -> list[str]:
     return [field.name for field in fields(kind)]
+
+
+def usual_for(model: GenerativeModel, setting: Setting) -> Setting:
+    """The setting that was asked for; where no sampler was named, with that of `model`."""
+    source = click.get_current_context().get_parameter_source("sampler")
+    named = source is not ParameterSource.DEFAULT
+    return setting if named else replace(setting, sampler=usual_sampler(model))
 
 
 def guidance_options(command: AnyCommand) -> AnyCommand:

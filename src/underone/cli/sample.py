@@ -5,10 +5,10 @@ from pathlib import Path
 import click
 
 from underone.cli.console import announce_revision, counted, learn_variance, note, print_json
-from underone.cli.options import SAMPLING_HELP, sampling_options
+from underone.cli.options import SAMPLING_HELP, sampling_options, usual_for
 from underone.cli.output import check_output, save
 from underone.generation import Draw, Precision, Setting, check, generate
-from underone.zoo import load_model
+from underone.zoo import load_generative_model
 
 
 @click.command(epilog=SAMPLING_HELP)
@@ -31,7 +31,8 @@ def sample(
 ) -> None:
     """Draw samples of MODEL, a shipped model's name or a checkpoint folder."""
     check_output(out)
-    loaded = load_model(model)
+    loaded = load_generative_model(model)
+    setting = usual_for(loaded, setting)
     check(loaded, setting, draw)
     announce_revision(loaded)
     learn_variance(loaded, setting)

@@ -6,14 +6,14 @@ from dataclasses import dataclass, field, replace
 from torch import Tensor
 
 from underone.adapters import find_extractor
-from underone.checkpoint import DiffusionModel
+from underone.checkpoint import GenerativeModel
 from underone.data import SampleSet
 from underone.errors import UserError
 from underone.generation import Precision
 from underone.metrics import Measurement, Yardstick, measure, metric_names
 from underone.metrics.measurement import FloorRecord
 from underone.study.definition import Study
-from underone.zoo import find_judge, find_reference, load_judge, load_model
+from underone.zoo import find_judge, find_reference, load_generative_model, load_judge
 
 # The reference that is measured in full is the first; of the others this alone is taken.
 FURTHER_METRICS = ("fid",)
@@ -26,7 +26,7 @@ class Bench:
     `metrics` are taken by the first yardstick, FID alone by the others.
     """
 
-    models: Mapping[str, DiffusionModel]
+    models: Mapping[str, GenerativeModel]
     yardsticks: tuple[Yardstick, ...]
     metrics: tuple[str, ...] = ("fid",)
     precision: Precision = "auto"
@@ -76,7 +76,7 @@ def open_bench(study: Study, announce: Callable[[str], object] = lambda name: No
     models = {}
     for name in study.models:
         announce(f"model {name}")
-        models[name] = load_model(name)
+        models[name] = load_generative_model(name)
     first = next(iter(models.values()))
     names = study.references or (first.config.data.name,)
     metrics = metric_names(study.metrics)

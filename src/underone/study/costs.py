@@ -6,10 +6,16 @@ from collections.abc import Callable
 
 import torch
 
-from underone.checkpoint import DiffusionModel
+from underone.checkpoint import GenerativeModel
 from underone.config import Config
 from underone.data import SampleSet
-from underone.generation import DEFAULT_BATCH_SIZE, Draw, Setting, generate_batches
+from underone.generation import (
+    DEFAULT_BATCH_SIZE,
+    Draw,
+    Setting,
+    generate_batches,
+    usual_sampler,
+)
 from underone.study.bench import Bench
 from underone.study.cell import Cell
 
@@ -44,14 +50,15 @@ def measured_costs(bench: Bench) -> Costs:
     )
 
 
-def seconds_per_evaluation(model: DiffusionModel) -> float:
+def seconds_per_evaluation(model: GenerativeModel) -> float:
     """The time an image takes in one pass of the network: the median over a few batches.
 
     A single timing, or the first, is often far off: the machine has just been busy otherwise.
     """
+    once = Setting(usual_sampler(model), 1)
 
     def batch() -> None:
-        list(generate_batches(model, Setting("ddim", 1), Draw(DEFAULT_BATCH_SIZE)))
+        list(generate_batches(model, once, Draw(DEFAULT_BATCH_SIZE)))
 
     return _seconds(batch, _TIMINGS) / DEFAULT_BATCH_SIZE
 

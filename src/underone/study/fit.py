@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterable
 
-from underone.checkpoint import DiffusionModel
+from underone.checkpoint import GenerativeModel
 from underone.errors import UserError
 from underone.generation import Draw, check
 from underone.study.bench import Bench
@@ -183,7 +183,7 @@ def _with_most_samples(plan: Plan, bench: Bench) -> Plan:
     return _with_samples(plan, low, bench)
 
 
-def _classes(models: Iterable[DiffusionModel]) -> int:
+def _classes(models: Iterable[GenerativeModel]) -> int:
     return math.lcm(*(model.num_classes or 1 for model in models))
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from underone.errors import UserError, unknown
-from underone.generation import LEARNED, Setting
+from underone.generation import Setting
 from underone.metrics.uncertainty import Comparison, Verdict
 from underone.study.answers import Standing, standings
 from underone.study.contest import difference
@@ -67,29 +67,21 @@ class Recommendation:
     @property
     def command(self) -> str:
         """The command line that uses it."""
-        usual = Setting()
         words = ["underone", "sample", self.model]
-        for field in fields(Setting):
-            value = getattr(self.setting, field.name)
-            if value != getattr(usual, field.name) and value != LEARNED:
-                words += [f"--{field.name}", _told(value)]
+        for name, value in self.setting.options.items():
+            words += [f"--{name}", _told(value)]
         return shlex.join([*words, "--count", str(_SAMPLES), "--out", "samples.png"])
 
     @property
     def snippet(self) -> str:
         """The lines of Python that use it."""
-        usual = Setting()
-        options = ", ".join(
-            f"{field.name}={getattr(self.setting, field.name)!r}"
-            for field in fields(Setting)
-            if getattr(self.setting, field.name) not in (getattr(usual, field.name), LEARNED)
-        )
+        options = ", ".join(f"{name}={value!r}" for name, value in self.setting.options.items())
         return "\n".join(
             [
                 "from underone.generation import Draw, Setting, generate",
-                "from underone.zoo import load_model",
+                "from underone.zoo import load_generative_model",
                 "",
-                f"model = load_model({self.model!r})",
+                f"model = load_generative_model({self.model!r})",
                 f"samples = generate(model, Setting({options}), Draw(count={_SAMPLES}))",
             ]
         )

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 
-from underone.generation import LEARNED, Setting
+from underone.generation import OWN_GRIDS, Setting
 
 _USUAL = Setting()
 
@@ -44,7 +44,7 @@ def listed(parts: Sequence[str]) -> str:
 
 
 def _rest(setting: Setting) -> Iterator[str]:
-    if setting.grid not in (_USUAL.grid, LEARNED):
+    if setting.grid not in (_USUAL.grid, *OWN_GRIDS):
         yield f"{setting.grid} grid"
     if setting.guidance != 0:
         yield weight_title(setting)

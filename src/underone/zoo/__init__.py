@@ -2,7 +2,13 @@
 
 from pathlib import Path
 
-from underone.checkpoint import DiffusionModel, FeatureModel, load_checkpoint
+from underone.checkpoint import (
+    DiffusionModel,
+    FeatureModel,
+    GenerativeModel,
+    VAEModel,
+    load_checkpoint,
+)
 from underone.errors import UserError, unknown
 from underone.metrics import Judge, NetworkFeatures, Reference, Yardstick, load_reference
 from underone.shipped import find_checkpoint, model_names, zoo_folder
@@ -18,11 +24,22 @@ def is_model(name: str) -> bool:
     return name in model_names() or (Path(name).expanduser() / "config.json").exists()
 
 
+def load_generative_model(name: str) -> GenerativeModel:
+    """A model that is sampled, by shipped name or checkpoint folder."""
+    model = load_checkpoint(find_checkpoint(name))
+    if not isinstance(model, DiffusionModel | VAEModel):
+        raise UserError(f"{name} is no diffusion model but {model.what}: it cannot be sampled")
+    return model
+
+
 def load_model(name: str) -> DiffusionModel:
     """A diffusion model by shipped name or checkpoint folder."""
-    model = load_checkpoint(find_checkpoint(name))
-    if not isinstance(model, DiffusionModel):
-        raise UserError(f"{name} is no diffusion model but {model.what}: it cannot be sampled")
+    model = load_generative_model(name)
+    if isinstance(model, VAEModel):
+        raise UserError(
+            f"{name} is no diffusion model but {model.what}, which has no path from noise to image "
+            "that this could use: name a diffusion model"
+        )
     return model
 
 
