@@ -25,7 +25,7 @@ class VAEConfig(ContractionConfig):
 
     classes: int
     latent: int = 64
-    deviation: float = 0.25
+    deviation: float = 0.5
     name: Literal["vae"] = "vae"
 
     def __post_init__(self) -> None:
@@ -62,14 +62,17 @@ class VAE(Contraction):
     2021, arXiv 2006.13202): at its best it is the root of the mean squared error, so that both
     terms stand in the proportion that the likelihood gives them, with no weight to choose.
 
-    The class enters encoder and decoder by adaptive normalisation; the prior knows nothing of it.
-    At first mu = 0 and q = p.
+    The class enters encoder and decoder by adaptive normalisation, and the decoder also beside z,
+    as a one-hot vector would: else z tells it the class before it has learned to look there, and
+    what is decoded from the prior, which knows no class, is of none. At first mu = 0 and q = p.
     """
 
     config: VAEConfig
 
     def __init__(self, config: VAEConfig) -> None:
         super().__init__(config, time=False, labels=config.classes)
+        if self.label is not None:
+            nn.init.normal_(self.label.weight)  # nothing else modulates here
         widths, side = config.widths, config.resolutions[-1]
         self.latent_norm = normalisation(widths[-1])
         self.latent_out = nn.Linear(widths[-1] * side**2, 2 * config.latent)
@@ -77,6 +80,7 @@ class VAE(Contraction):
 
         up, channels = UPSAMPLE[config.revision], widths[-1]
         self.latent_in = nn.Linear(config.latent, channels * side**2)
+        self.label_in = nn.Embedding(config.classes, channels * side**2)
         self.decoder = nn.ModuleList()
         self.upsample = nn.ModuleList()
         for level in reversed(range(len(widths))):
@@ -103,7 +107,8 @@ class VAE(Contraction):
     def decode(self, z: Tensor, label: Tensor) -> Tensor:
         """The mean mu (B, C, H, W) of p(x | z, c); z is (B, latent)."""
         embedding, sizes = self.embed(z, None, label), self.config.resolutions
-        hidden = self.latent_in(z).unflatten(1, (-1, sizes[-1], sizes[-1]))
+        hidden = self.latent_in(z) + self.label_in(label)
+        hidden = hidden.unflatten(1, (-1, sizes[-1], sizes[-1]))
         for index, stages in enumerate(self.decoder):
             for stage in stages:  # type: ignore[attr-defined]
                 hidden = stage(hidden, embedding)

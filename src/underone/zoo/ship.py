@@ -11,6 +11,7 @@ import torch
 from underone.checkpoint import (
     DiffusionConfig,
     NoisyClassifierCheckpointConfig,
+    VAECheckpointConfig,
     Weights,
     load_config,
     load_tensors,
@@ -20,17 +21,20 @@ from underone.checkpoint import (
 )
 from underone.data import Dataset, load_dataset
 from underone.files import write_text
-from underone.generation import Draw, Setting, generate
+from underone.generation import DECODER, Draw, Setting, generate
 from underone.metrics import Yardstick, build_reference, measure, save_reference
 from underone.shipped import zoo_folder
 from underone.training.calibration import calibrate
 from underone.training.card import model_card
 from underone.training.noisy_accuracy import noisy_accuracy
-from underone.zoo import find_reference, load_extractor, load_model
+from underone.zoo import find_reference, load_extractor, load_generative_model
 
 SHIPPED: tuple[Weights, ...] = ("model", "weak")
 CARD_SAMPLES = 5000
-CARD_SETTINGS = (Setting("ddim", 20), Setting("ddpm-small", 50))
+CARD_SETTINGS = {
+    "diffusion": (Setting("ddim", 20), Setting("ddpm-small", 50)),
+    "vae": (Setting(DECODER),),
+}
 
 
 def ship(run: Path) -> None:
@@ -43,7 +47,7 @@ def ship(run: Path) -> None:
             tensors = load_tensors(weights_file(run, weights))
             save_weights(folder, tensors, weights, dtype=torch.float16)
     write_text(folder / "log.jsonl", (run / "log.jsonl").read_text(encoding="utf-8"))
-    if isinstance(config, DiffusionConfig):
+    if isinstance(config, DiffusionConfig | VAECheckpointConfig):
         write_card(folder)
         return
     test = load_dataset(config.data.name, "test")
@@ -63,12 +67,12 @@ def ship_reference(extractor: str, train: Dataset, test: Dataset) -> None:
 
 
 def write_card(folder: Path) -> None:
-    """Measure a shipped diffusion model at `CARD_SETTINGS` and write its card."""
-    model = load_model(folder.name)
+    """Measure a shipped model at the `CARD_SETTINGS` of its kind and write its card."""
+    model = load_generative_model(folder.name)
     reference = find_reference(model.config.data.name)
     extractor = load_extractor(reference.origin.extractor)
     scores = {}
-    for setting in CARD_SETTINGS:
+    for setting in CARD_SETTINGS[model.config.kind]:
         samples = generate(model, setting, Draw(CARD_SAMPLES))
         result = measure(samples, Yardstick(extractor, reference))
         floor = "" if result.floor is None else f"; floor {result.floor.fid:.3f}"
