@@ -12,6 +12,7 @@ from underone.checkpoint import (
     DiffusionConfig,
     NoisyClassifierCheckpointConfig,
     VAECheckpointConfig,
+    VAEModel,
     Weights,
     load_config,
     load_tensors,
@@ -31,10 +32,7 @@ from underone.zoo import find_reference, load_extractor, load_generative_model
 
 SHIPPED: tuple[Weights, ...] = ("model", "weak")
 CARD_SAMPLES = 5000
-CARD_SETTINGS = {
-    "diffusion": (Setting("ddim", 20), Setting("ddpm-small", 50)),
-    "vae": (Setting(DECODER),),
-}
+CARD_SETTINGS = (Setting("ddim", 20), Setting("ddpm-small", 50))
 
 
 def ship(run: Path) -> None:
@@ -67,12 +65,12 @@ def ship_reference(extractor: str, train: Dataset, test: Dataset) -> None:
 
 
 def write_card(folder: Path) -> None:
-    """Measure a shipped model at the `CARD_SETTINGS` of its kind and write its card."""
+    """Measure a shipped model at `CARD_SETTINGS`, or as a VAE is drawn, and write its card."""
     model = load_generative_model(folder.name)
     reference = find_reference(model.config.data.name)
     extractor = load_extractor(reference.origin.extractor)
     scores = {}
-    for setting in CARD_SETTINGS[model.config.kind]:
+    for setting in (Setting(DECODER),) if isinstance(model, VAEModel) else CARD_SETTINGS:
         samples = generate(model, setting, Draw(CARD_SAMPLES))
         result = measure(samples, Yardstick(extractor, reference))
         floor = "" if result.floor is None else f"; floor {result.floor.fid:.3f}"
