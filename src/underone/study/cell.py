@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 
-from underone.checkpoint import DiffusionModel
+from underone.checkpoint import DiffusionModel, GenerativeModel
 from underone.config import Config
 from underone.data import SampleSet, tile
 from underone.data.picture import png_bytes
@@ -49,9 +49,9 @@ class Cell:
         return self.draw.count * self.setting.evaluations(bench.models[self.model])
 
 
-def _made_for_the_model(model: DiffusionModel, setting: Setting) -> dict[str, str]:
+def _made_for_the_model(model: GenerativeModel, setting: Setting) -> dict[str, str]:
     """What the name of a tuned sampler does not say: it may be tuned anew."""
-    if setting.sampler != TUNED:
+    if setting.sampler != TUNED or not isinstance(model, DiffusionModel):
         return {}
     return {"tuned": tuned_sampler(model, setting.purpose).sha256}
 

@@ -1,7 +1,6 @@
 """Muon: momentum whose every matrix is made orthogonal before it is taken as a step."""
 
 from collections.abc import Iterable
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -42,18 +41,18 @@ class Muon(torch.optim.Optimizer):
         super().__init__(weights, {"lr": lr, "momentum": momentum})
 
     @torch.no_grad()
-    def step(self, closure: Any = None) -> None:
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
         """One update of every weight that has a gradient."""
         for group in self.param_groups:
             for weight in group["params"]:
                 if weight.grad is not None:
-                    self._update(weight, group["lr"], group["momentum"])
+                    self._update(weight, weight.grad, group["lr"], group["momentum"])
 
-    def _update(self, weight: nn.Parameter, rate: float, momentum: float) -> None:
+    def _update(self, weight: Tensor, gradient: Tensor, rate: float, momentum: float) -> None:
         state = self.state[weight]
         if not state:
             state["momentum"] = torch.zeros_like(weight)
-        state["momentum"].mul_(momentum).add_(weight.grad)
-        ahead = torch.add(weight.grad, state["momentum"], alpha=momentum).flatten(1)
+        state["momentum"].mul_(momentum).add_(gradient)
+        ahead = torch.add(gradient, state["momentum"], alpha=momentum).flatten(1)
         scale = _STEP_SIZE * max(ahead.shape) ** 0.5
         weight.sub_(orthogonalised(ahead).view_as(weight), alpha=rate * scale)

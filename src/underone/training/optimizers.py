@@ -33,7 +33,7 @@ def optimizers_for(
 def hidden_weights(network: nn.Module) -> list[nn.Parameter]:
     """The matrices and kernels that lead from hidden features to hidden features."""
     return [
-        layer.weight
+        layer.get_parameter("weight")
         for name, layer in network.named_modules()
         if isinstance(layer, nn.Linear | nn.Conv2d) and name not in _ENDS
     ]

@@ -92,7 +92,7 @@ class TrainingState:
         if self.average is not None:
             for name, tensor in self.average.state_dict().items():
                 yield f"average.{name}", tensor
-        names = {parameter: name for name, parameter in self.network.named_parameters()}
+        names: dict[Tensor, str] = {p: name for name, p in self.network.named_parameters()}
         for optimizer in self.optimizers:
             for parameter, kept in optimizer.state.items():
                 for moment in MOMENTS[type(optimizer)]:
