@@ -102,5 +102,5 @@ def test_unknown_names_are_refused() -> None:
         load_dataset("fashion-mnist", "tset", SLICE)
     with pytest.raises(UserError, match="no such folder of images: data/birds"):
         load_dataset("data/birds")
-    with pytest.raises(UserError, match="root goes with cifar10 or fashion-mnist only"):
+    with pytest.raises(UserError, match="root goes with the named data sets only"):
         load_dataset("birds", root=SLICE)

@@ -6,27 +6,75 @@ from pathlib import Path
 
 import click
 
-from underone.cli.console import out, print_json, table
-from underone.data import DATASET_NAMES, Dataset, available_splits, load_dataset
+from underone.cli import console
+from underone.cli.console import note, print_json, table
+from underone.data import (
+    DATASET_NAMES,
+    LICENCES,
+    Dataset,
+    available_splits,
+    keep,
+    load_dataset,
+    prepare_folder,
+)
 from underone.data.images import to_model_range
 from underone.diffusion.score_levels import score_levels
+from underone.errors import UserError
+from underone.training.recipe import load_recipe
 
 
 @click.command(epilog=f"Named data sets: {', '.join(DATASET_NAMES)}.")
 @click.argument("name")
 @click.option("--root", type=click.Path(path_type=Path), help="Look for the files here alone.")
 @click.option(
+    "--from",
+    "file",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Keep this copy of the data set's one file, if its checksum is right.",
+)
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Write the folder NAME here, its images brought to one --size and some held out.",
+)
+@click.option("--size", type=click.IntRange(min=4), help="The side of the images in --out.")
+@click.option(
+    "--held-out",
+    type=click.FloatRange(min=0, max=1, min_open=True, max_open=True),
+    help="The share of each class that --out holds out.  [default: 0.2]",
+)
+@click.option(
     "--levels",
     is_flag=True,
     help="Print the noise levels of a score-based model of it, as a recipe's schedule.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the description as JSON.")
-def data(name: str, root: Path | None, levels: bool, as_json: bool) -> None:
+def data(
+    name: str,
+    root: Path | None,
+    file: Path | None,
+    out: Path | None,
+    size: int | None,
+    held_out: float | None,
+    levels: bool,
+    as_json: bool,
+) -> None:
     """Find or download the data set NAME, verify it whole, and describe it.
 
-    NAME is a named data set or a folder of images by class. --levels follows Song and Ermon 2020,
-    arXiv 2006.09011, techniques 1 and 2.
+    NAME is a named data set or a folder of images by class. With --out, images of any size and
+    format become a folder to train on: laid on white, cut to their middle square, brought to
+    --size, a share of each class held out by hash. Images in one sub-folder of a class stay
+    together. --levels follows Song and Ermon 2020, arXiv 2006.09011, techniques 1 and 2.
     """
+    if file is not None:
+        if root is not None:
+            raise UserError("give --from, which keeps the file for good, or --root, not both")
+        keep(name, file)
+    if out is not None:
+        _prepare(name, out, size, held_out)
+        name = str(out)
+    elif size is not None or held_out is not None:
+        raise UserError("--size and --held-out are of the folder to write: add --out FOLDER")
     if levels:
         _print_levels(load_dataset(name, "train", root), as_json)
         return
@@ -38,8 +86,34 @@ def data(name: str, root: Path | None, levels: bool, as_json: bool) -> None:
     for dataset in splits:
         shape = " x ".join(str(size) for size in dataset.images.shape[1:])
         grid.add_row(dataset.split, f"{len(dataset):,}", shape, dataset.sha256[:16])
-    out.print(grid)
-    out.print("classes: " + ", ".join(splits[0].class_names))
+    console.out.print(grid)
+    console.out.print("classes: " + ", ".join(splits[0].class_names))
+    if name in LICENCES:
+        console.out.print(f"licence: {LICENCES[name]}")
+    else:
+        note(f"to train on it: {_training(name, splits[0])}")
+
+
+def _prepare(name: str, out: Path, size: int | None, held_out: float | None) -> None:
+    if name in DATASET_NAMES or not Path(name).is_dir():
+        raise UserError(f"--out prepares a folder of images by class, and {name} is none")
+    if size is None:
+        raise UserError("--out needs --size, the side of the images in pixels, like --size 32")
+    if held_out is None:
+        prepare_folder(Path(name), out, size)
+    else:
+        prepare_folder(Path(name), out, size, held_out)
+
+
+def _training(name: str, dataset: Dataset) -> str:
+    """The command that fits the recipe for any images to these."""
+    network = load_recipe("images").network
+    channels, size, _ = dataset.images.shape[1:]
+    found = {"classes": dataset.num_classes, "channels": channels, "image_size": size}
+    changes = [f"data={name}"] + [
+        f"network.{key}={value}" for key, value in found.items() if value != getattr(network, key)
+    ]
+    return " ".join(["underone train images", *(f"--set {change}" for change in changes)])
 
 
 def _print_levels(dataset: Dataset, as_json: bool) -> None:
@@ -48,7 +122,7 @@ def _print_levels(dataset: Dataset, as_json: bool) -> None:
         print_json(schedule)
         return
     for key, value in schedule.items():
-        out.print(f"{key} = {json.dumps(value)}", markup=False, highlight=False)
+        console.out.print(f"{key} = {json.dumps(value)}", markup=False, highlight=False)
 
 
 def _described(dataset: Dataset) -> dict[str, object]:

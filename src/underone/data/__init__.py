@@ -3,13 +3,15 @@
 from underone.data.arrays import read_arrays, write_arrays
 from underone.data.dataset import SPLITS, Dataset, balanced_indices
 from underone.data.images import check_images, to_model_range, to_uint8
-from underone.data.load import DATASET_NAMES, available_splits, load_dataset
-from underone.data.locate import cache_folder
+from underone.data.load import DATASET_NAMES, LICENCES, available_splits, load_dataset
+from underone.data.locate import cache_folder, keep
 from underone.data.picture import png_bytes, save_picture, tile, to_picture
+from underone.data.prepare import prepare_folder
 from underone.data.sample_set import SampleSet, read_samples
 
 __all__ = [
     "DATASET_NAMES",
+    "LICENCES",
     "SPLITS",
     "Dataset",
     "SampleSet",
@@ -17,8 +19,10 @@ __all__ = [
     "balanced_indices",
     "cache_folder",
     "check_images",
+    "keep",
     "load_dataset",
     "png_bytes",
+    "prepare_folder",
     "read_arrays",
     "read_samples",
     "save_picture",

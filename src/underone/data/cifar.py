@@ -3,14 +3,13 @@
 A record is 3,073 bytes: the label, then the red, green and blue planes, row by row.
 """
 
-import io
-import tarfile
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from underone.data.archive import open_archive
 from underone.data.compressed import read_at_most
 from underone.data.dataset import Dataset
 from underone.errors import UserError
@@ -45,27 +44,9 @@ def _read_folder(folder: Path, names: tuple[str, ...]) -> dict[str, bytes]:
     return {name: read_at_most(folder / name, LARGEST_BATCH) for name in names}
 
 
-def _read_archive(archive: Path, names: tuple[str, ...]) -> dict[str, bytes]:
-    data = io.BytesIO(read_at_most(archive, LARGEST_ARCHIVE))
-    try:
-        with tarfile.open(fileobj=data, mode="r:") as tar:
-            return {name: _read_member(tar, name, archive) for name in names}
-    except (tarfile.TarError, OverflowError, ValueError) as error:  # as hostile headers raise
-        raise UserError(f"{archive} is not a whole tar archive ({error})") from None
-
-
-def _read_member(tar: tarfile.TarFile, name: str, archive: Path) -> bytes:
-    try:
-        member = tar.getmember(f"{FOLDER}/{name}")
-    except KeyError:
-        raise UserError(
-            f"{archive} holds no {FOLDER}/{name}: not CIFAR-10, binary version"
-        ) from None
-    file = tar.extractfile(member) if member.isreg() else None
-    # A sparse member of a few bytes may claim terabytes.
-    if file is None or member.size > LARGEST_BATCH:
-        raise UserError(f"{FOLDER}/{name} in {archive} is not a file of at most 10,000 records")
-    return file.read()
+def _read_archive(path: Path, names: tuple[str, ...]) -> dict[str, bytes]:
+    with open_archive(path, LARGEST_ARCHIVE, "CIFAR-10, binary version") as archive:
+        return {name: archive.read(f"{FOLDER}/{name}", LARGEST_BATCH) for name in names}
 
 
 def _parse_class_names(data: bytes, source: Path) -> tuple[str, ...]:

@@ -15,19 +15,24 @@ def read_folder(root: Path, split: str) -> Dataset:
     With both a `train` and a `test` sub-folder those are the splits; else everything is "train".
     Images must be of one size, all grey or all RGB. What does not fit is a `UserError`.
     """
+    members = files_by_class(root, split)
+    labels = [label for label, paths in enumerate(members.values()) for _ in paths]
+    return Dataset(
+        name=root.resolve().name,
+        split=split,
+        images=read_images([path for paths in members.values() for path in paths]),
+        labels=torch.tensor(labels, dtype=torch.int64),
+        class_names=tuple(folder.name for folder in members),
+    )
+
+
+def files_by_class(root: Path, split: str) -> dict[Path, list[Path]]:
+    """The image files of each class folder of a split, all sorted by name."""
     folder = _split_folder(root, split)
     class_folders = _subfolders(folder)
     if not class_folders:
         raise UserError(f"{folder} has no sub-folders: put the images of each class in one")
-    members = [_image_files(class_folder) for class_folder in class_folders]
-    labels = [label for label, paths in enumerate(members) for _ in paths]
-    return Dataset(
-        name=root.resolve().name,
-        split=split,
-        images=read_images([path for paths in members for path in paths]),
-        labels=torch.tensor(labels, dtype=torch.int64),
-        class_names=tuple(class_folder.name for class_folder in class_folders),
-    )
+    return {class_folder: _image_files(class_folder) for class_folder in class_folders}
 
 
 def folder_splits(root: Path) -> tuple[str, ...]:

@@ -1,6 +1,7 @@
 """Read image files of any common format as uint8 tensors."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -20,20 +21,27 @@ def is_image_file(path: Path) -> bool:
     return path.suffix.lower() in EXTENSIONS and not path.name.startswith(".") and path.is_file()
 
 
-def read_image(path: Path) -> Tensor:
-    """One image as uint8 (C, H, W): greyscale has C = 1, everything else is read as RGB.
-
-    A file that is damaged, truncated or deeper than 8 bits is a `UserError`.
-    """
+@contextmanager
+def open_image(path: Path) -> Iterator[Image.Image]:
+    """An image file to read from; one that is damaged or deeper than 8 bits is a `UserError`."""
     try:
         with Image.open(path) as image:
             if path.suffix.lower() == ".png" and image.format != "PNG":
                 raise UserError(f"{path} is not a PNG but {image.format}: give it its own name")
             if image.mode.startswith(("I", "F")):
                 raise UserError(f"{path} has more than 8 bits a channel: save it with 8")
-            pixels = np.array(image.convert("L" if image.mode in GREYSCALE else "RGB"))
+            yield image
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise UserError(f"{path} is not a readable image ({error}): replace or delete it") from None
+
+
+def read_image(path: Path) -> Tensor:
+    """One image as uint8 (C, H, W): greyscale has C = 1, everything else is read as RGB.
+
+    A file that is damaged, truncated or deeper than 8 bits is a `UserError`.
+    """
+    with open_image(path) as image:
+        pixels = np.array(image.convert("L" if image.mode in GREYSCALE else "RGB"))
     return torch.from_numpy(pixels.reshape(*pixels.shape[:2], -1)).permute(2, 0, 1)
 
 

@@ -7,10 +7,16 @@ from underone.data.cifar import read_cifar10
 from underone.data.dataset import SPLITS, Dataset, check_split
 from underone.data.fashion_mnist import read_fashion_mnist
 from underone.data.folder import folder_splits, read_folder
-from underone.data.locate import locate_cifar10, locate_fashion_mnist
+from underone.data.locate import locate_cifar10, locate_fashion_mnist, locate_noto_emoji
+from underone.data.noto_emoji import read_noto_emoji
 from underone.errors import UserError, unknown
 
-DATASET_NAMES = ("cifar10", "fashion-mnist")
+DATASET_NAMES = ("cifar10", "fashion-mnist", "noto-emoji")
+LICENCES = {
+    "cifar10": "none stated; its author asks to cite Krizhevsky 2009",
+    "fashion-mnist": "MIT",
+    "noto-emoji": "Apache-2.0 (pictures), MIT (the package they come in)",
+}
 
 
 def available_splits(name: str) -> tuple[str, ...]:
@@ -24,9 +30,9 @@ def available_splits(name: str) -> tuple[str, ...]:
 def load_dataset(name: str, split: str = "train", root: Path | None = None) -> Dataset:
     """The "train" or "test" split of a data set.
 
-    `name` is "fashion-mnist", "cifar10", or the path of a folder of images by class. The files of
-    a named set are looked for in `root` alone if it is given, else in the cache and on the
-    system, and are downloaded if they are nowhere. A user's mistake is a `UserError`.
+    `name` is "fashion-mnist", "cifar10", "noto-emoji", or the path of a folder of images by class.
+    The files of a named set are looked for in `root` alone if it is given, else in the cache and on
+    the system, and are downloaded if they are nowhere. A user's mistake is a `UserError`.
     """
     check_split(split)
     if name == "fashion-mnist":
@@ -34,8 +40,11 @@ def load_dataset(name: str, split: str = "train", root: Path | None = None) -> D
         return read_fashion_mnist(images, labels, split)
     if name == "cifar10":
         return read_cifar10(locate_cifar10(root), split)
+    if name == "noto-emoji":
+        return read_noto_emoji(locate_noto_emoji(root), split)
     if root is not None:
-        raise UserError(f"a root goes with {' or '.join(DATASET_NAMES)} only, not with {name!r}")
+        known = ", ".join(DATASET_NAMES)
+        raise UserError(f"a root goes with the named data sets only ({known}), not with {name!r}")
     folder = Path(name).expanduser()
     if folder.is_dir():
         return read_folder(folder, split)

