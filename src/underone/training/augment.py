@@ -10,12 +10,12 @@ from underone.training.recipe import Augmentation, Views
 
 
 def augmented(images: Tensor, settings: Augmentation, generator: torch.Generator) -> Tensor:
-    """Flip each of the images (B, C, H, W) with probability 1/2, and shift it, padding with -1."""
+    """Flip each of the images (B, C, H, W) with probability 1/2, and shift it, padding it."""
     if settings.flip:
         mirrored = torch.rand(len(images), generator=generator) < 0.5
         images = torch.where(mirrored[:, None, None, None], images.flip(3), images)
     if settings.shift:
-        images = _shifted(images, settings.shift, generator)
+        images = _shifted(_padded(images, settings), settings.shift, generator)
     return images
 
 
@@ -37,9 +37,17 @@ def view(images: Tensor, settings: Views, generator: torch.Generator) -> Tensor:
     return 2 * (((seen - mean) * contrast + mean) * brightness).clamp(0, 1) - 1
 
 
-def _shifted(images: Tensor, limit: int, generator: torch.Generator) -> Tensor:
-    batch, channels, height, width = images.shape
-    padded = functional.pad(images, (limit,) * 4, value=-1.0)
+def _padded(images: Tensor, settings: Augmentation) -> Tensor:
+    around = (settings.shift,) * 4
+    if settings.padding == "edge":
+        return functional.pad(images, around, mode="replicate")
+    return functional.pad(images, around, value=-1.0)
+
+
+def _shifted(padded: Tensor, limit: int, generator: torch.Generator) -> Tensor:
+    """Of each of the images (B, C, H + 2 limit, W + 2 limit) an H x W part at random."""
+    batch, channels = padded.shape[:2]
+    height, width = (size - 2 * limit for size in padded.shape[2:])
     down, right = torch.randint(0, 2 * limit + 1, (2, batch), generator=generator)
     rows = (torch.arange(height) + down[:, None])[:, None, :, None]
     columns = (torch.arange(width) + right[:, None])[:, None, None, :]

@@ -37,10 +37,14 @@ class Optimisation(Config):
 
 
 class Augmentation(Config):
-    """Random changes that keep an image's class: mirroring, shifts by up to `shift` pixels."""
+    """Random changes that keep an image's class: mirroring, shifts by up to `shift` pixels.
+
+    `padding`: what a shift brings in, black or the image's own edge.
+    """
 
     flip: bool = False
     shift: int = Field(default=0, ge=0)
+    padding: Literal["black", "edge"] = "black"
 
 
 class Views(Config):
