@@ -185,6 +185,30 @@ def test_copies_of_an_image_that_is_in_the_training_set_twice_show() -> None:
     assert authenticity(NEAR_COPIES, doubled) == 100
 
 
+def test_copies_of_mirror_images_show_where_training_was_shown_them() -> None:
+    mirror = torch.eye(8, dtype=torch.float64)[[1, 0, *range(2, 8)]]  # swaps two features
+    copies = NEAR_COPIES @ mirror
+    # Without its mirror images the training set is far from most of them.
+    assert measured(copies).memorised_share.generated < 0.2
+    result = memorisation(train=TRAIN, mirrored=TRAIN @ mirror, test=TEST, generated=copies)
+    assert result.memorised_share.generated > 0.95
+    assert result.authentic_percent.generated < 1
+    assert result.data_copying.generated < -8
+    assert result.memorised_share.copies == 1
+    unseen = memorisation(train=TRAIN, mirrored=TRAIN @ mirror, test=TEST, generated=UNSEEN)
+    assert unseen.memorised_share.generated <= 0.01
+    assert abs(unseen.data_copying.generated) < 3
+
+
+def test_an_image_that_is_its_own_mirror_is_no_neighbour_of_itself() -> None:
+    assert memorisation(train=TRAIN, mirrored=TRAIN, test=TEST, generated=NEAR_COPIES) == measured(
+        NEAR_COPIES
+    )
+    # What comes of stacking mirror images as if they were others: the danger is real.
+    stacked = torch.cat([TRAIN, TRAIN + 1e-9])
+    assert memorised_share(nearest(NEAR_COPIES, stacked, 2).distances) == 0
+
+
 def test_the_held_out_score_has_mean_zero_and_the_spread_of_three_cells() -> None:
     runs = 40
     scores = float64(

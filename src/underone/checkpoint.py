@@ -107,7 +107,10 @@ class DataRecord(Config):
 
 
 class TrainingRecord(Config):
-    """How a model was trained; `weak_steps` of its `steps` made its `weak.safetensors`, if any."""
+    """How a model was trained; `weak_steps` of its `steps` made its `weak.safetensors`, if any.
+
+    `flip`: it was shown mirror images as well.
+    """
 
     recipe: str
     steps: int
@@ -118,6 +121,7 @@ class TrainingRecord(Config):
     seed: int
     label_dropout: float = 0.0
     moving_average: float | None = None
+    flip: bool = False
     torch: str
 
 

@@ -1,5 +1,5 @@
 """Other people's models: feature extractors from elsewhere."""
 
-from underone.adapters.extractors import find_extractor
+from underone.adapters.extractors import extractor_of, find_extractor
 
-__all__ = ["find_extractor"]
+__all__ = ["extractor_of", "find_extractor"]

@@ -5,7 +5,8 @@ from collections.abc import Callable, Mapping
 from underone.adapters.function import function_extractor
 from underone.adapters.inception import inception_extractor
 from underone.adapters.pretrained import timm_extractor, transformers_extractor
-from underone.metrics import Extractor
+from underone.errors import UserError
+from underone.metrics import Extractor, Reference
 from underone.zoo import load_extractor
 
 # What stands before the colon, and what reads the rest of the name.
@@ -29,3 +30,15 @@ def find_extractor(name: str) -> Extractor:
     if not colon:
         return load_extractor(name)
     return ADAPTERS[kind](rest) if kind in ADAPTERS else function_extractor(kind, rest)
+
+
+def extractor_of(reference: Reference) -> Extractor:
+    """The extractor a reference was made with; a `UserError` where it is not found any more."""
+    name = reference.origin.extractor
+    try:
+        return find_extractor(name)
+    except UserError as error:
+        raise UserError(
+            f"reference {reference.name} was made in the features of {name}, which is not found "
+            f"here ({error}): work where it is, or build the reference again"
+        ) from None

@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import click
+import torch
 from click.core import ParameterSource
 from torch import Tensor
 
@@ -19,7 +20,7 @@ from underone.cli.console import (
 )
 from underone.cli.figures import show
 from underone.cli.options import SAMPLING_HELP, SAMPLING_OPTIONS, sampling_options, usual_for
-from underone.data import SampleSet, read_samples, save_picture, tile
+from underone.data import Dataset, SampleSet, read_samples, save_picture, tile
 from underone.errors import UserError
 from underone.evaluation import (
     PANEL_NEIGHBOURS,
@@ -65,6 +66,11 @@ _MODEL_BLOCKS = 3
 @click.option("--extractor", help="Whose features. [default: the reference's]")
 @click.option("--metrics", default="fid", help="Which, separated by commas, or all.")
 @click.option("--judge", help="The reference of the classifier that consistency asks.")
+@click.option(
+    "--flips",
+    is_flag=True,
+    help="Memorisation: mirror images were trained on as well. [default: what is recorded]",
+)
 @click.option("--root", type=click.Path(path_type=Path), help="Where the training images are.")
 @click.option(
     "--blocks", type=int, help="Disjoint seed blocks. [default: 3 of a model, 1 of samples]"
@@ -82,6 +88,7 @@ def evaluate(
     extractor: str | None,
     metrics: str,
     judge: str | None,
+    flips: bool,
     root: Path | None,
     blocks: int | None,
     panel: Path | None,
@@ -128,7 +135,11 @@ def evaluate(
     by = Yardstick(features, against, _judge(judge, against) if judging else None)
     if "memorisation" in wanted or panel is not None:
         required = "memorisation" in named or panel is not None
-        by = replace(by, train=_train(features, against, root, required))
+        images = _training_images(against, root, required)
+        if images is not None:
+            by = replace(by, train=_features(features, images))
+            if flips or _trained_on_flips(source):
+                by = replace(by, mirrored=_features(features, images.mirrored))
     measurement = (
         _of_model(source, by, wanted)
         if isinstance(source, Live)
@@ -178,19 +189,26 @@ def _judge(name: str | None, against: Reference) -> Judge | None:
     return load_judge(name) if name is not None else find_judge(against)
 
 
-def _train(
-    extractor: Extractor, against: Reference, root: Path | None, required: bool
-) -> Tensor | None:
-    """The training images' features; without the images None or, if required, an error."""
+def _training_images(against: Reference, root: Path | None, required: bool) -> Dataset | None:
+    """The training images; without them None or, if required, an error."""
     try:
-        images = training_images(against, root)
+        return training_images(against, root)
     except UserError:
         if required:
             raise
         return None
+
+
+def _features(extractor: Extractor, images: Dataset) -> Tensor:
     note(f"features of {len(images):,} training images, unless they are kept from before")
     with counted("features of the training images", len(images)) as on_images:
         return training_features(extractor, images, on_images)
+
+
+def _trained_on_flips(source: SampleSet | Live) -> bool:
+    if isinstance(source, Live):
+        return source.model.config.training.flip
+    return source.protocol.get("trained_on_flips") is True
 
 
 def _of_files(
@@ -236,6 +254,11 @@ def _draw_panel(source: SampleSet | Live, by: Yardstick, root: Path | None, path
     else:
         drawn = source.images
     features = features_of(by.extractor, drawn).values
-    shown = nearest_panel(drawn, features, by.train, training_images(by.reference, root).images)
+    train, images = by.train, training_images(by.reference, root)
+    pixels = images.images
+    if by.mirrored is not None:
+        train = torch.cat([train, by.mirrored])
+        pixels = torch.cat([pixels, images.mirrored.images])
+    shown = nearest_panel(drawn, features, train, pixels)
     save_picture(tile(shown, columns=1 + PANEL_NEIGHBOURS, scale=2), path)
     note(f"{path}: the samples nearest to training images, each beside its {PANEL_NEIGHBOURS}")

@@ -35,6 +35,6 @@ def build(data: str, extractor: str, split: str, root: Path | None, out: Path | 
     images = load_dataset(data, split, root)
     other = next(name for name in SPLITS if name != split)
     held_out = load_dataset(data, other, root) if other in available_splits(data) else None
-    built = build_reference(path.stem, images, held_out, features)
+    built = build_reference(path.stem, images, held_out, features, found_as=extractor)
     save_reference(built, path)
     note(f"{path}: {built.count:,} images of {images.name} ({split}) in {features.name}")

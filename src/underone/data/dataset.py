@@ -1,7 +1,7 @@
 """A labelled set of images in memory, and fair subsets of it."""
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -46,6 +46,11 @@ class Dataset:
     def num_classes(self) -> int:
         """The number of classes, which is also the null label."""
         return len(self.class_names)
+
+    @property
+    def mirrored(self) -> "Dataset":
+        """The mirror image of each image."""
+        return replace(self, images=self.images.flip(3))
 
     @cached_property
     def sha256(self) -> str:

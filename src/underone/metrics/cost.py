@@ -44,5 +44,6 @@ def _pairs(by: Yardstick, count: int, metrics: Sequence[str]) -> int:
             pairs += kept**2 + (count + real) * kept + within
     if "memorisation" in metrics and by.train is not None:
         # Samples, held-out images and copies, and the training images that they are nearest to.
-        pairs += 6 * min(count, held_out) * len(by.train)
+        views = 1 if by.mirrored is None else 2
+        pairs += 6 * min(count, held_out) * views * len(by.train)
     return pairs

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from underone.metrics.neighbours import nearest, nearest_other
+from underone.metrics.neighbours import nearest
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,7 @@ def memorisation(
     train: Tensor,
     test: Tensor,
     generated: Tensor,
+    mirrored: Tensor | None = None,
     cells: int = 3,
     least: int = 20,
     seed: int = 0,
@@ -50,10 +51,11 @@ def memorisation(
     """All measures of `generated` (G, D), with held-out images and exact copies as controls.
 
     The features of `train` (M, D), `test` (T, D) and `generated` must be made alike, by one
-    extractor at one precision. Where training used flips, `train` should hold the flipped images
-    too; of images that are nearly their own mirror, near copies then show in C_T alone. Equal rows
-    of `train` are counted once: beside a duplicate, every near copy of it would have a second
-    neighbour as near as the first, and look authentic.
+    extractor at one precision. Where training used flips, `mirrored` (M, D) are the features of
+    the training images' mirror images, row by row: a training image is then as far as the nearer of
+    its two rows, and second nearest is another image, so that copies of images that are nearly
+    their own mirror show too. Equal rows of `train` are counted once: beside a duplicate, every
+    near copy of it would have a second neighbour as near as the first, and look authentic.
 
     The columns have equal sizes, min(G, T, M) for the two measures that compare samples with the
     training set alone. C_T compares them with test images as well, and test images cannot be
@@ -67,7 +69,8 @@ def memorisation(
     Too few samples for any cell, or fewer than `cells` distinct training images, raise
     `ValueError`.
     """
-    train = train.to(torch.float64).unique(dim=0)
+    views = _Views.of(train, mirrored)
+    train = views.images
     count = min(len(generated), len(test), len(train))
     half = min(len(generated), len(test) // 2, len(train))
     generator = torch.Generator().manual_seed(seed)
@@ -77,7 +80,7 @@ def memorisation(
         _shuffled(train, generator)[:count],
     )
     centres = k_means(train, cells, seed, block=block)
-    located = [_locate(features, train, centres, block) for features in columns]
+    located = [_locate(features, views, centres, block) for features in columns]
     reference = located[1].part(half, None)
 
     def copying(samples: _Located) -> float:
@@ -228,12 +231,44 @@ def _controlled(
     return Controlled(generated, held_out, copies, count)
 
 
-def _locate(features: Tensor, train: Tensor, centres: Tensor, block: int) -> _Located:
-    found = nearest(features, train, count=2, block=block)
-    met, which = found.indices[:, 0].unique(return_inverse=True)
-    spacing = nearest_other(train, met, block=block)[which]
+@dataclass(frozen=True, eq=False)
+class _Views:
+    """Training images as they may be copied: `rows` (V M, D), all of one view after another's.
+
+    The images of a view are in one order, so that row r is of image r mod M.
+    """
+
+    rows: Tensor
+    views: int
+
+    @classmethod
+    def of(cls, train: Tensor, mirrored: Tensor | None) -> "_Views":
+        every = [train] if mirrored is None else [train, mirrored]
+        distinct = torch.cat(every, dim=1).to(torch.float64).unique(dim=0)
+        return cls(torch.cat(distinct.split(train.shape[1], dim=1)), len(every))
+
+    @property
+    def images(self) -> Tensor:
+        """The images (M, D) as they are."""
+        return self.rows[: len(self.rows) // self.views]
+
+    def two_nearest(self, features: Tensor, block: int) -> tuple[Tensor, Tensor]:
+        """The distances (N, 2) to the two nearest images, and the row (N,) of the nearest."""
+        found = nearest(features, self.rows, count=self.views + 1, block=block)
+        images = found.indices % len(self.images)
+        # An image has one row a view, so one of these rows is of another than the first.
+        second = 1 + (images[:, 1:] != images[:, :1]).int().argmax(dim=1, keepdim=True)
+        distances = torch.cat([found.distances[:, :1], found.distances.gather(1, second)], dim=1)
+        return distances, found.indices[:, 0]
+
+
+def _locate(features: Tensor, train: _Views, centres: Tensor, block: int) -> _Located:
+    distances, rows = train.two_nearest(features, block)
+    met, which = rows.unique(return_inverse=True)
+    # Of a training image the nearest is itself, so the second is its nearest other.
+    spacing = train.two_nearest(train.rows[met], block)[0][which, 1]
     cells = nearest(features, centres, block=block).indices[:, 0]
-    return _Located(found.distances, spacing, cells)
+    return _Located(distances, spacing, cells)
 
 
 def _shuffled(features: Tensor, generator: torch.Generator) -> Tensor:

@@ -157,10 +157,15 @@ class Reference:
 
 
 def build_reference(
-    name: str, data: Dataset, held_out: Dataset | None, extractor: Extractor
+    name: str,
+    data: Dataset,
+    held_out: Dataset | None,
+    extractor: Extractor,
+    found_as: str | None = None,
 ) -> Reference:
     """The statistics of a whole split, with the features of another one held out.
 
+    `found_as`: what finds the extractor again, as the path of its folder, where its name does not.
     Takes memory for the features of both, N x D float32. Fewer than two images, or features that
     are no finite numbers, are a `UserError`.
     """
@@ -173,7 +178,9 @@ def build_reference(
         others = features_of(extractor, held_out.images, held_out.labels)
     centre = centre_of(moments.mean, moments.covariance)
     reference = Reference(
-        Origin(name, data.name, data.split, data.sha256, extractor.name, extractor.sha256),
+        Origin(
+            name, data.name, data.split, data.sha256, found_as or extractor.name, extractor.sha256
+        ),
         count=moments.count,
         mean=moments.mean,
         covariance=moments.covariance,

@@ -259,7 +259,10 @@ def copying(images: Scored, by: Yardstick) -> Scores:
     as_kept = by.reference.as_kept
     with suppress(ValueError):  # too few samples for any cell
         found = memorisation(
-            train=as_kept(train), test=held_out.values, generated=as_kept(images.features.values)
+            train=as_kept(train),
+            test=held_out.values,
+            generated=as_kept(images.features.values),
+            mirrored=None if by.mirrored is None else as_kept(by.mirrored),
         )
         columns = {
             "memorised-share": found.memorised_share,

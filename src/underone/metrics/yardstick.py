@@ -45,13 +45,15 @@ class Yardstick:
     """An extractor, and the real images in its features; `UserError` where they do not belong.
 
     `judge` is what class consistency asks. `train` (M, D) are the features of all training images,
-    which memorisation looks for copies among.
+    which memorisation looks for copies among; `mirrored` (M, D) those of their mirror images, where
+    the model was trained on these as well.
     """
 
     extractor: Extractor
     reference: Reference
     judge: Judge | None = None
     train: Tensor | None = None
+    mirrored: Tensor | None = None
 
     def __post_init__(self) -> None:
         check_extractor(self.extractor, self.reference)

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 
 from torch import Tensor
 
-from underone.adapters import find_extractor
+from underone.adapters import extractor_of
 from underone.checkpoint import GenerativeModel
 from underone.data import SampleSet
 from underone.errors import UserError
@@ -89,7 +89,7 @@ def open_bench(study: Study, announce: Callable[[str], object] = lambda name: No
                 f"reference {reference.name} holds no held-out images, which the floor needs: "
                 "build one with underone reference build"
             )
-        yardstick = Yardstick(find_extractor(reference.origin.extractor), reference)
+        yardstick = Yardstick(extractor_of(reference), reference)
         if index == 0 and "consistency" in metrics:
             judge = find_judge(reference) if study.judge is None else load_judge(study.judge)
             yardstick = replace(yardstick, judge=judge)

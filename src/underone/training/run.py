@@ -194,6 +194,7 @@ class Run:
             seed=recipe.seed,
             label_dropout=getattr(recipe, "label_dropout", 0.0),
             moving_average=getattr(recipe, "moving_average", None),
+            flip=recipe.augmentation.flip,
             torch=torch.__version__,
         )
         if isinstance(recipe, DiffusionRecipe):
@@ -327,15 +328,21 @@ def _check_data(recipe: Recipe, dataset: Dataset) -> None:
     network = recipe.network
     wanted = (network.channels, network.image_size, network.image_size)
     found = tuple(dataset.images.shape[1:])
+    channels, height, width = found
+    if height != width:
+        raise UserError(
+            f"networks take square images, but {dataset.name} has {width}x{height}: make them "
+            "square with underone data FOLDER --size N --out NEW"
+        )
     if wanted != found:
         raise UserError(
             f"the recipe's network takes images of {wanted}, but {dataset.name} has {found}: "
-            "set network.channels and network.image_size"
+            f"add --set network.channels={channels} --set network.image_size={height}"
         )
     if network.classes is not None and network.classes != dataset.num_classes:
         raise UserError(
             f"the recipe's network knows {network.classes} classes, but {dataset.name} has "
-            f"{dataset.num_classes}: set network.classes"
+            f"{dataset.num_classes}: add --set network.classes={dataset.num_classes}"
         )
 
 
