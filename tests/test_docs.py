@@ -105,6 +105,36 @@ def test_the_table_of_planted_faults_is_the_measured_one_and_each_is_seen(
             assert script.seen(results, fault, column), (fault, column)
 
 
+def test_the_costs_of_recipes_are_those_computed_and_the_speed_that_measured(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    script = importlib.import_module("recipe_costs")
+    results = json.loads((ROOT / "benchmarks" / "recipe_costs.json").read_text("utf-8"))
+    for name in script.RECIPES:
+        assert script.arithmetic(name) == results["recipes"][name], name
+    page = (ROOT / "docs" / "cifar10.md").read_text("utf-8")
+    for part in (script.table, script.hours, script.speed):
+        assert part(results) in page, part
+    ours, small = (results["recipes"][name] for name in ("cifar10", "cifar10-small"))
+    assert ours["parameters"] / 35.7e6 == pytest.approx(1, abs=0.05)
+    assert round(ours["parameters"] / small["parameters"]) == 8
+    assert round(ours["forward_flops"] / small["forward_flops"]) == 24
+    assert ours["updates"] / small["updates"] == 40
+    minutes = {
+        name: results["recipes"][name]["whole_training_flops"] / 80e9 / 60
+        for name in ("noto-emoji", "noto-emoji-classifier")
+    }
+    assert minutes["noto-emoji"] == pytest.approx(60, rel=0.1)
+    assert minutes["noto-emoji-classifier"] == pytest.approx(10, rel=0.1)
+    # Recipes for any images take what these take.
+    for kind in ("", "-classifier"):
+        emoji, own = load_recipe(f"noto-emoji{kind}"), load_recipe(f"images{kind}")
+        same = {"data": emoji.data, "augmentation": emoji.augmentation}
+        network = dataclasses.replace(own.network, classes=9)  # type: ignore[type-var]
+        assert own.model_copy(update=same | {"network": network}) == emoji
+
+
 def test_the_metrics_are_those_of_the_table() -> None:
     assert list(rows(ROOT / "docs" / "metrics.md", "`--metrics` | figures | what it is")) == [
         *METRICS

@@ -2,7 +2,6 @@
 
 import json
 import math
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +15,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.distributions import Independent, MultivariateNormal, Normal, kl_divergence
 
+import conftest
 from conftest import ModelFolder
 from helpers import float64, normal
 from studies import small_study
@@ -28,7 +28,6 @@ from underone.checkpoint import (
     save_config,
     save_weights,
 )
-from underone.cli import main
 from underone.data import Dataset, load_dataset, read_samples, to_uint8
 from underone.data.images import to_model_range
 from underone.diffusion import NoiseStreams
@@ -507,48 +506,29 @@ def test_shipping_rounds_its_weights_and_measures_those(
 
 # The commands.
 
-Command = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
-    """Runs a command in this process: (exit status, standard output, standard error)."""
-
-    def call(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["underone", *map(str, arguments)])
-        try:
-            main()
-            status = 0
-        except SystemExit as stop:
-            status = int(stop.code or 0)
-        captured = capsys.readouterr()
-        return status, captured.out, captured.err
-
-    return call
-
 
 def test_it_is_sampled_and_measured_by_the_same_commands(
-    command: Command, trained: Path, tmp_path: Path
+    run: conftest.Run, trained: Path, tmp_path: Path
 ) -> None:
     file = tmp_path / "samples.npz"
     wanted = ("--count", "40", "--seed", "0", "--labels", "balanced")
-    status, out, error = command("sample", trained, *wanted, "--out", file, "--json")
+    status, out, error = run("sample", trained, *wanted, "--out", file, "--json")
     assert status == 0, error
     assert json.loads(out)["sampler"] == "decoder"
-    status, out, error = command("evaluate", file, "--reference", "fashion-mnist", "--json")
+    status, out, error = run("evaluate", file, "--reference", "fashion-mnist", "--json")
     assert status == 0, error
     of_file = json.loads(out)
     assert of_file["subject"]["evaluations"] == {"model": 1}
     by_model = ("--reference", "fashion-mnist", "--count", "40", "--blocks", "1", "--json")
-    status, out, error = command("evaluate", trained, *by_model)
+    status, out, error = run("evaluate", trained, *by_model)
     assert status == 0, error
     assert json.loads(out)["figures"]["fid"] == of_file["figures"]["fid"]
     assert json.loads(out)["subject"]["grid"] == "none"
-    assert command("sample", trained, "--sampler", "decoder", "--out", tmp_path / "a.png")[0] == 0
+    assert run("sample", trained, "--sampler", "decoder", "--out", tmp_path / "a.png")[0] == 0
 
 
 def test_a_study_holds_it_beside_a_diffusion_model(
-    command: Command,
+    run: conftest.Run,
     trained: Path,
     model_folder: ModelFolder,
     tmp_path: Path,
@@ -571,7 +551,7 @@ def test_a_study_holds_it_beside_a_diffusion_model(
         sampler = "decoder"
     """
     file.write_text(slices)
-    status, out, error = command("study", file, "--out", done, "--json")
+    status, out, error = run("study", file, "--out", done, "--json")
     assert status == 0, error
     cells = {(Path(c["model"]).name, c["setting"]["sampler"]): c for c in json.loads(out)}
     assert len(json.loads(out)) == 2
@@ -580,7 +560,7 @@ def test_a_study_holds_it_beside_a_diffusion_model(
     assert mine["evaluations"] == {"model": 1}
     page = (done / "report.html").read_text()
     assert "decoder, 1 step" in page
-    status, out, error = command("recommend", done, "--model", trained)
+    status, out, error = run("recommend", done, "--model", trained)
     assert status == 0, error
     assert f"underone sample {trained} --sampler decoder --count 100" in out
 
@@ -632,7 +612,7 @@ NO_PATH = "sampled in one pass of its decoder, which has no path from noise to i
     ],
 )
 def test_what_means_nothing_to_it_is_one_line(
-    command: Command,
+    run: conftest.Run,
     trained: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -640,7 +620,7 @@ def test_what_means_nothing_to_it_is_one_line(
     told: str,
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    status, out, error = command(*arguments.replace("MODEL", str(trained)).split())
+    status, out, error = run(*arguments.replace("MODEL", str(trained)).split())
     assert (status, out) == (2, ""), error
     assert told in error
     assert error.count("\n") == 1

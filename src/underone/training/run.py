@@ -239,7 +239,7 @@ def start(
     if minutes is not None and not 0 < minutes < float("inf"):
         raise UserError(f"a run needs a finite number of minutes above 0, got {minutes}")
     _check_data(recipe, dataset)
-    state = _fresh_state(recipe, device)
+    state = fresh_state(recipe, device)
     horizon = steps or recipe.steps
     if steps is None and minutes is not None:
         horizon = max(
@@ -262,7 +262,7 @@ def resume(folder: Path, recipe: Recipe, dataset: Dataset, device: torch.device)
             "resume with the same, or choose another --out"
         )
     _check_data(recipe, dataset)
-    state = _fresh_state(recipe, device)
+    state = fresh_state(recipe, device)
     saved = folder / "training" / "state.safetensors"
     if (folder / "config.json").exists():
         if load_config(folder).data.sha256 != dataset.sha256:
@@ -297,7 +297,8 @@ def objective_of(recipe: Recipe) -> Objective:
     return Classification(recipe.label_smoothing)
 
 
-def _fresh_state(recipe: Recipe, device: torch.device) -> TrainingState:
+def fresh_state(recipe: Recipe, device: torch.device) -> TrainingState:
+    """A recipe's state before the first update, its weights drawn by its seed."""
     torch.manual_seed(derived_seed(recipe.seed, Purpose.INITIALISATION))
     return TrainingState.fresh(
         place(build_network(recipe.network), device),

@@ -1,0 +1,161 @@
+"""Whole ways from images to answers, as the documents show them, with tiny networks."""
+
+import json
+import shlex
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from conftest import Run
+from emoji import SLICE, write_folder
+from test_data_cifar import make_members, write_archive
+from test_docs import ROOT, blocks
+
+CLASSIFIER = ("--set", "network.widths=[8,16]", "--set", "batch_size=16", "--steps", 4)
+UNET = ("network.width=8", "network.heads=2", "network.multipliers=[1,2]", "network.blocks=1")
+DIFFUSION = (
+    *(word for change in UNET for word in ("--set", change)),
+    *("--set", "network.attention=[8]", "--set", "network.patch=2", "--set", "batch_size=8"),
+    *("--steps", 4),
+)
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty place to work in, and an empty cache."""
+    monkeypatch.setenv("UNDERONE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def succeeded(result: tuple[int, str, str]) -> str:
+    status, out, error = result
+    assert status == 0, error
+    return out + error
+
+
+def shown(page: str) -> list[list[str]]:
+    """The commands of a page's first block, as words."""
+    lines = blocks(ROOT / "docs" / page, "")[0].splitlines()
+    return [shlex.split(line)[1:] for line in lines]
+
+
+def test_five_commands_lead_from_a_folder_of_pictures_to_the_guide(run: Run) -> None:
+    write_folder(Path("pictures"))
+    data, extractor, reference, diffusion, guide = shown("own-data.md")
+    told = succeeded(run(*data))
+    assert f"underone {shlex.join(diffusion)}" in told
+    assert "test accuracy" in succeeded(run(*extractor, *CLASSIFIER))
+    succeeded(run(*reference))
+    succeeded(run(*diffusion, *DIFFUSION))
+    assert "FID@images-classifier" in succeeded(run(*guide, "--minutes", 0.05))
+    assert Path("guide/report.html").stat().st_size > 10_000
+    config = json.loads(Path("runs/images/config.json").read_text())
+    assert config["training"]["flip"]
+    assert config["data"]["class_names"] == ["Animals & Nature", "Flags", "Food & Drink"]
+
+
+def test_what_does_not_fit_says_which_set_makes_it_fit(run: Run) -> None:
+    write_folder(Path("pictures"))
+    succeeded(run("data", "pictures", "--size", 16, "--out", "mine"))
+    train = ("train", "images", "--set", "data=mine", *DIFFUSION, "--set", "network.attention=[]")
+    for change in ("network.image_size=16", "network.classes=3"):
+        status, _, error = run(*train)
+        assert (status, f"--set {change}" in error) == (2, True)
+        train = (*train, "--set", change)
+    succeeded(run(*train))
+    status, _, error = run("train", "images", *DIFFUSION)
+    assert (status, "no such folder of images: path/to/images" in error) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        ("data pictures --out mine", "--out needs --size"),
+        ("data pictures --size 8", "add --out FOLDER"),
+        ("data fashion-mnist --size 8 --out mine", "prepares a folder of images by class"),
+        ("data absent --size 8 --out mine", "prepares a folder of images by class"),
+        ("data noto-emoji --from absent.tgz", "no such file: absent.tgz"),
+        ("data fashion-mnist --from pictures/x", "--from goes with cifar10 and noto-emoji"),
+        ("data noto-emoji --from a.tgz --root .", "not both"),
+    ],
+)
+def test_a_mistake_with_data_is_one_line(run: Run, line: str, told: str) -> None:
+    Path("pictures/a").mkdir(parents=True)
+    status, out, error = run(*shlex.split(line))
+    assert (status, out) == (2, "")
+    assert told in error
+    assert error.count("\n") == 1
+    assert not Path("mine").exists()
+
+
+def test_a_reference_whose_extractor_is_gone_says_so(run: Run) -> None:
+    write_folder(Path("pictures"))
+    succeeded(run("data", "pictures", "--size", 32, "--out", "mine"))
+    classes = ("--set", "data=mine", "--set", "network.classes=3")
+    succeeded(run("train", "images-classifier", *classes, *CLASSIFIER))
+    succeeded(run("reference", "build", "mine", "--extractor", "runs/images-classifier"))
+    succeeded(run("train", "images", *classes, *DIFFUSION))
+    Path("runs/images-classifier").rename("elsewhere")
+    status, _, error = run("guide", "runs/images", "--reference", "mine.npz")
+    assert status == 2
+    assert "made in the features of runs/images-classifier, which is not found here" in error
+    samples = ("runs/images", "--steps", 1, "--count", 12, "--blocks", 1)
+    against = ("--reference", "mine.npz", "--extractor", "elsewhere")
+    succeeded(run("evaluate", *samples, *against))
+
+
+def test_emoji_from_the_tarball_to_a_memorisation_report(run: Run) -> None:
+    root = ("--root", SLICE)
+    assert "Apache-2.0" in succeeded(run("data", "noto-emoji", *root))
+    few = ("--set", "network.classes=4")
+    succeeded(run("train", "noto-emoji-classifier", *root, *few, *CLASSIFIER))
+    extractor = ("--extractor", "runs/noto-emoji-classifier")
+    succeeded(run("reference", "build", "noto-emoji", *root, *extractor))
+    flips = ("--set", "augmentation.flip=true")
+    succeeded(run("train", "noto-emoji", *root, *few, *flips, *DIFFUSION))
+    samples = ("samples.npz", "--reference", "noto-emoji.npz", *root, "--panel", "nearest.png")
+    succeeded(run("sample", "runs/noto-emoji", "--steps", 1, "--count", 40, "--out", "samples.npz"))
+    told = succeeded(run("evaluate", *samples, "--metrics", "fid,memorisation"))
+    # Of 21 held-out images C_T can say nothing, and the command says so.
+    assert "memorisation is left out" in told
+    # Once of the training images, once of their mirror images, for the model was shown both.
+    assert told.count("features of 87 training images") == 2
+    assert Path("nearest.png").exists()
+
+
+def test_cifar10_from_the_archive_to_a_study(run: Run, here: Path) -> None:
+    # The format's own classes and files, with more records than its own test has.
+    members = make_members()
+    for number, name in enumerate(sorted(name for name in members if name.endswith(".bin"))):
+        members[name] = _records(40, number)
+    archive = write_archive(here / "cifar-10-binary.tar.gz", members)
+    root = ("--root", archive)
+    assert "3 x 32 x 32" in succeeded(run("data", "cifar10", *root))
+    classifier = ("train", "cifar10-classifier", *root, *CLASSIFIER)
+    assert "test accuracy" in succeeded(run(*classifier))
+    build = ("reference", "build", "cifar10", "--extractor", "runs/cifar10-classifier", *root)
+    succeeded(run(*build))
+    for recipe in ("cifar10", "cifar10-small"):
+        succeeded(run("train", recipe, *root, *DIFFUSION))
+    sample = ("sample", "runs/cifar10", "--sampler", "ddim", "--steps", 2, "--count", 40)
+    succeeded(run(*sample, "--out", "samples.npz"))
+    measured = ("evaluate", "samples.npz", "--reference", "cifar10.npz", *root, "--json")
+    status, out, error = run(*measured, "--metrics", "fid,fid-held-out")
+    assert status == 0, error
+    assert set(json.loads(out)["figures"]) == {"fid", "fid-held-out"}
+    Path("study.toml").write_text(
+        'title = "CIFAR-10"\nmodel = "runs/cifar10"\nreferences = ["cifar10.npz"]\nsamples = 20\n'
+        '[[slices]]\nname = "ddim"\nsampler = "ddim"\nsteps = [2, 4]\n'
+    )
+    assert "2 cells" in succeeded(run("study", "study.toml", "--dry-run"))
+    assert not Path("study").exists()
+    shutil.rmtree("runs")
+
+
+def _records(count: int, seed: int) -> bytes:
+    values = np.random.default_rng(seed).integers(0, 256, (count, 3073), dtype=np.uint8)
+    values[:, 0] = np.arange(count) % 10
+    return values.tobytes()
