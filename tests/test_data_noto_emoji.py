@@ -16,10 +16,11 @@ from PIL import Image
 from emoji import IMAGES, SLICE, TARBALL, Members, members, write_tarball
 from underone.data import Dataset, load_dataset, locate
 from underone.data.hold_out import held_out
-from underone.data.locate import NOTO_EMOJI, keep, locate_noto_emoji
+from underone.data.locate import NOTO_EMOJI, NOTO_EMOJI_BY_HAND, keep, locate_noto_emoji
 from underone.data.noto_emoji import family, on_white, read_noto_emoji
-from underone.data.npm import NpmPackage
+from underone.data.npm import NpmPackage, npm_pack
 from underone.errors import UserError
+from underone.metrics.memorisation import memorisation
 
 HAND, TONES = "1f44b", ("1f3fb", "1f3fc", "1f3fd", "1f3fe", "1f3ff")
 NORWAYS = ("1f1f3-1f1f4", "1f1f8-1f1ef", "1f1e7-1f1fb")
@@ -265,19 +266,57 @@ def test_a_root_without_the_tarball_is_refused(tmp_path: Path) -> None:
         load_dataset("noto-emoji", "train", tmp_path)
 
 
-@pytest.mark.slow
-def test_the_whole_package_from_npm(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Dataset, Dataset]:
+    """The whole package, if npm can fetch it."""
     if shutil.which("npm") is None:
         pytest.skip("needs npm")
-    if (kept := os.environ.get("UNDERONE_TEST_CACHE")) is not None:
-        monkeypatch.setenv("UNDERONE_CACHE", kept)
     try:
-        path = locate_noto_emoji()
+        path = npm_pack(NOTO_EMOJI, tmp_path_factory.mktemp("npm"), NOTO_EMOJI_BY_HAND)
     except UserError as error:
         if "wrong checksum" in str(error):
             raise
         pytest.skip(f"npm cannot fetch it here: {error}")
-    train, test = read_noto_emoji(path, "train"), read_noto_emoji(path, "test")
+    return read_noto_emoji(path, "train"), read_noto_emoji(path, "test")
+
+
+@pytest.mark.slow
+def test_copies_of_emoji_show_as_the_page_says(whole: tuple[Dataset, Dataset]) -> None:
+    def features(images: torch.Tensor) -> torch.Tensor:
+        return torch.nn.functional.avg_pool2d(images.float(), 4).flatten(1)
+
+    train, test = (features(dataset.images) for dataset in whole)
+    images = whole[0].images
+    chosen = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))[:757]
+    moved = features(images[chosen].roll(1, 3))
+    found = memorisation(train=train, test=test, generated=moved)
+    page = (Path(__file__).parent.parent / "docs" / "metrics.md").read_text("utf-8")
+    share, authentic, copying = (
+        found.memorised_share,
+        found.authentic_percent,
+        found.data_copying,
+    )
+    told = (
+        f"a memorised share of {share.generated:.2f}, AuthPct {authentic.generated:.0f} "
+        f"(held-out ones {authentic.held_out:.0f}) and C_T {copying.generated:.1f} "
+        f"({copying.held_out:.1f})"
+    )
+    assert told in " ".join(page.split())
+    mirrored = features(images.flip(3))
+    without, with_flips = (
+        memorisation(train=train, test=test, generated=mirrored[chosen], mirrored=views)
+        for views in (None, mirrored)
+    )
+    told = (
+        f"a memorised share of {without.memorised_share.generated:.2f} without it and "
+        f"{with_flips.memorised_share.generated:.2f} with it"
+    )
+    assert told in " ".join(page.split())
+
+
+@pytest.mark.slow
+def test_the_whole_package_from_npm(whole: tuple[Dataset, Dataset]) -> None:
+    train, test = whole
     assert (len(train), len(test)) == (3024, 757)
     assert train.sha256[:16] == "dbf6f403dd1aec20"
     assert test.sha256[:16] == "0bfbab496fae51bd"

@@ -131,7 +131,7 @@ def test_the_costs_of_recipes_are_those_computed_and_the_speed_that_measured(
     for kind in ("", "-classifier"):
         emoji, own = load_recipe(f"noto-emoji{kind}"), load_recipe(f"images{kind}")
         same = {"data": emoji.data, "augmentation": emoji.augmentation}
-        network = dataclasses.replace(own.network, classes=9)  # type: ignore[type-var]
+        network = dataclasses.replace(own.network, classes=9)  # type: ignore[arg-type]
         assert own.model_copy(update=same | {"network": network}) == emoji
 
 

@@ -130,7 +130,7 @@ def test_cifar10_from_the_archive_to_a_study(run: Run, here: Path) -> None:
     # The format's own classes and files, with more records than its own test has.
     members = make_members()
     for number, name in enumerate(sorted(name for name in members if name.endswith(".bin"))):
-        members[name] = _records(40, number)
+        members[name] = _records(150 if name == "test_batch.bin" else 40, number)
     archive = write_archive(here / "cifar-10-binary.tar.gz", members)
     root = ("--root", archive)
     assert "3 x 32 x 32" in succeeded(run("data", "cifar10", *root))
@@ -140,12 +140,20 @@ def test_cifar10_from_the_archive_to_a_study(run: Run, here: Path) -> None:
     succeeded(run(*build))
     for recipe in ("cifar10", "cifar10-small"):
         succeeded(run("train", recipe, *root, *DIFFUSION))
-    sample = ("sample", "runs/cifar10", "--sampler", "ddim", "--steps", 2, "--count", 40)
+    sample = ("sample", "runs/cifar10", "--sampler", "ddim", "--steps", 2, "--count", 100)
     succeeded(run(*sample, "--out", "samples.npz"))
     measured = ("evaluate", "samples.npz", "--reference", "cifar10.npz", *root, "--json")
-    status, out, error = run(*measured, "--metrics", "fid,fid-held-out")
+    status, out, error = run(*measured, "--metrics", "fid,fid-held-out,memorisation")
     assert status == 0, error
-    assert set(json.loads(out)["figures"]) == {"fid", "fid-held-out"}
+    # The recipe flips, and the samples say so: the mirror images are looked at too.
+    assert error.count("features of 200 training images") == 2
+    found = json.loads(out)
+    copying = {"memorised-share", "authentic-percent", "data-copying"}
+    assert set(found["figures"]) == {"fid", "fid-held-out", *copying}
+    assert set(found["copies"]) >= copying
+    assert set(found["floor"]["figures"]) >= copying
+    assert found["copies"]["memorised-share"]["value"] == 1
+    assert found["figures"]["memorised-share"]["value"] < 0.1
     Path("study.toml").write_text(
         'title = "CIFAR-10"\nmodel = "runs/cifar10"\nreferences = ["cifar10.npz"]\nsamples = 20\n'
         '[[slices]]\nname = "ddim"\nsampler = "ddim"\nsteps = [2, 4]\n'

@@ -87,7 +87,8 @@ def open_bench(study: Study, announce: Callable[[str], object] = lambda name: No
         if reference.held_out is None:
             raise UserError(
                 f"reference {reference.name} holds no held-out images, which the floor needs: "
-                "build one with underone reference build"
+                "build one with underone reference build, of a folder with train and test, as "
+                "underone data FOLDER --size N --out NEW makes it"
             )
         yardstick = Yardstick(extractor_of(reference), reference)
         if index == 0 and "consistency" in metrics:
