@@ -21,7 +21,7 @@ from underone.metrics.memorisation import (
     memorisation,
     memorised_share,
 )
-from underone.metrics.neighbours import nearest, nearest_other
+from underone.metrics.neighbours import nearest
 
 CENTRES = 4 * torch.eye(3, 8, dtype=torch.float64)
 
@@ -42,7 +42,7 @@ def measured(generated: Tensor, train: Tensor = TRAIN, block: int = 1000) -> Mem
 
 def authenticity(generated: Tensor, train: Tensor) -> float:
     found = nearest(generated, train)
-    spacing = nearest_other(train, found.indices[:, 0])
+    spacing = nearest(train[found.indices[:, 0]], train, 2).distances[:, 1]
     return authentic_percent(found.distances[:, 0], spacing)
 
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from helpers import float64, normal
-from underone.metrics.neighbours import nearest, nearest_other
+from underone.metrics.neighbours import nearest
 
 
 def direct(queries: Tensor, train: Tensor, count: int) -> tuple[Tensor, Tensor]:
@@ -91,14 +91,6 @@ def test_no_matrix_is_larger_than_a_block_or_the_features() -> None:
     assert 50 * 50 <= largest.size <= 700 * 4
 
 
-def test_the_nearest_other() -> None:
-    train = float64([[0], [1], [3], [3], [7]])
-    assert nearest_other(train).tolist() == [1, 1, 0, 0, 4]
-    assert nearest_other(train, torch.tensor([4, 0])).tolist() == [4, 1]
-    many = float64([[5]] * 9 + [[6]])
-    assert nearest_other(many, block=2).tolist() == [0] * 9 + [1]
-
-
 @pytest.mark.parametrize(
     ("queries", "train", "options", "message"),
     [
@@ -116,8 +108,3 @@ def test_what_does_not_fit_raises(
 ) -> None:
     with pytest.raises(ValueError, match=message):
         nearest(queries, train, **options)
-
-
-def test_one_training_point_has_no_other() -> None:
-    with pytest.raises(ValueError, match=r"1\.\.1"):
-        nearest_other(normal(1, 3))

@@ -10,6 +10,7 @@ import time
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import torch
@@ -334,8 +335,18 @@ def test_augmentation_moves_and_mirrors_and_changes_no_pixel() -> None:
     mirrored = (flipped == images.flip(3)).all(dim=(1, 2, 3))
     assert ((flipped == images).all(dim=(1, 2, 3)) | mirrored).all()
     assert 140 < mirrored.sum() < 260
-    shifted = augmented(images, Augmentation(shift=1), generator)
-    padded = nn.functional.pad(images, (1, 1, 1, 1), value=-1.0)
+
+
+@pytest.mark.parametrize("padding", ["black", "edge"])
+def test_a_shift_brings_in_black_or_the_edge(padding: Literal["black", "edge"]) -> None:
+    generator = torch.Generator().manual_seed(0)
+    images = torch.rand(400, 1, 6, 6, generator=generator)
+    shifted = augmented(images, Augmentation(shift=1, padding=padding), generator)
+    padded = (
+        nn.functional.pad(images, (1, 1, 1, 1), value=-1.0)
+        if padding == "black"
+        else torch.cat([images[:, :, :1], images, images[:, :, -1:]], dim=2)[..., [0, *range(6), 5]]
+    )
     moves = [
         (shifted == padded[:, :, down : down + 6, right : right + 6]).all(dim=(1, 2, 3))
         for down in range(3)

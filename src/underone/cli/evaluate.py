@@ -255,10 +255,8 @@ def _draw_panel(source: SampleSet | Live, by: Yardstick, root: Path | None, path
         drawn = source.images
     features = features_of(by.extractor, drawn).values
     train, images = by.train, training_images(by.reference, root)
-    pixels = images.images
     if by.mirrored is not None:
-        train = torch.cat([train, by.mirrored])
-        pixels = torch.cat([pixels, images.mirrored.images])
-    shown = nearest_panel(drawn, features, train, pixels)
+        train, images = torch.cat([train, by.mirrored]), images.with_mirrored
+    shown = nearest_panel(drawn, features, train, images.images)
     save_picture(tile(shown, columns=1 + PANEL_NEIGHBOURS, scale=2), path)
     note(f"{path}: the samples nearest to training images, each beside its {PANEL_NEIGHBOURS}")

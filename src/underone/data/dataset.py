@@ -52,6 +52,12 @@ class Dataset:
         """The mirror image of each image."""
         return replace(self, images=self.images.flip(3))
 
+    @property
+    def with_mirrored(self) -> "Dataset":
+        """The images, then the mirror image of each."""
+        images = torch.cat([self.images, self.mirrored.images])
+        return replace(self, images=images, labels=self.labels.repeat(2))
+
     @cached_property
     def sha256(self) -> str:
         """The hexadecimal SHA-256 of the images and labels: their shapes, then their bytes."""

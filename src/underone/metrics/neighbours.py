@@ -45,16 +45,6 @@ def nearest(queries: Tensor, train: Tensor, count: int = 1, block: int = 1000) -
     return Neighbours(squared.sqrt(), indices)
 
 
-def nearest_other(train: Tensor, indices: Tensor | None = None, block: int = 1000) -> Tensor:
-    """The distance (K,) from each training point, or those at `indices` (K,), to its nearest other.
-
-    A point is at distance 0 from itself, so it is the second smallest of its distances; 0 where
-    the point is in `train` (M, D), M >= 2, more than once.
-    """
-    points = train if indices is None else train[indices]
-    return nearest(points, train, count=2, block=block).distances[:, 1]
-
-
 def _nearest_to_block(
     queries: Tensor, train: Tensor, count: int, block: int
 ) -> tuple[Tensor, Tensor]:

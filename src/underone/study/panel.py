@@ -26,9 +26,11 @@ def draw_panel(run: Run, on_images: Callable[[int], object], root: Path | None =
     are not at hand; `root` is where they are.
     """
     by = run.bench.yardsticks[0]
-    images = training_images(by.reference, root)
-    train = training_features(by.extractor, images, on_images)
     best = min(standings(run), key=lambda each: (-each.first.draw.count, each.fid)).first
+    images = training_images(by.reference, root)
+    if run.bench.models[best.model].config.training.flip:
+        images = images.with_mirrored
+    train = training_features(by.extractor, images, on_images)
     draw = replace(best.draw, count=min(best.draw.count, _SAMPLES))
     samples = generate(
         run.bench.models[best.model], best.setting, draw, precision=run.bench.precision
