@@ -22,6 +22,7 @@ ORDER = (
     "checkpoint",
     "analytic",
     "shipped",
+    "interop",
     "guides",
     "tuned",
     "generation",

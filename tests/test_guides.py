@@ -12,9 +12,11 @@ from torch import nn
 from conftest import ModelFolder
 from helpers import normal
 from underone.checkpoint import (
+    DiffusionConfig,
     DiffusionModel,
     NoisyClassifierCheckpointConfig,
     load_checkpoint,
+    load_config,
     save_config,
     save_weights,
 )
@@ -33,7 +35,8 @@ NODES = [node_at(LinearBeta(), torch.tensor(t, dtype=torch.float64)) for t in (0
 def folder(model_folder: ModelFolder) -> Path:
     """A model with a weak snapshot beside it, and a classifier of noisy images."""
     folder = model_folder("guided")
-    config = load_checkpoint(folder).config
+    config = load_config(folder)
+    assert isinstance(config, DiffusionConfig)
     torch.manual_seed(1)
     weak = build_network(config.network)
     for parameter in weak.parameters():
@@ -182,6 +185,7 @@ def test_an_impossible_weight_is_refused(
 
 
 def without_dropout(model: DiffusionModel) -> DiffusionModel:
+    assert isinstance(model.config, DiffusionConfig)
     training = model.config.training.model_copy(update={"label_dropout": 0.0})
     return replace(model, config=model.config.model_copy(update={"training": training}))
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from conftest import ModelFolder
 from helpers import SmoothNetwork, draws, each_schedule, float64, normal
-from underone.checkpoint import DiffusionModel
+from underone.checkpoint import DiffusionConfig, DiffusionModel
 from underone.cli import main
 from underone.conformance.oracles import Gaussian, Mixture, SingleImage, plane_mixture
 from underone.data import Dataset, load_dataset, to_model_range
@@ -553,6 +553,7 @@ def test_images_that_are_not_the_models_are_refused(
 
 
 def test_a_network_that_diverges_is_told(small_model: DiffusionModel, test_images: Dataset) -> None:
+    assert isinstance(small_model.config, DiffusionConfig)
     network = UNet(small_model.config.network)
     for parameter in network.parameters():
         torch.nn.init.constant_(parameter, 1e30)

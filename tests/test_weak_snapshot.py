@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from underone.checkpoint import DiffusionModel, load_checkpoint, load_config
+from underone.checkpoint import DiffusionConfig, DiffusionModel, load_checkpoint, load_config
 from underone.cli import main
 from underone.data import Dataset, load_dataset
 from underone.diffusion import Autoguidance, node_at
@@ -184,6 +184,7 @@ def test_it_is_loaded_as_a_model_of_its_own(straight: Path) -> None:
     assert weaker.weights == "weak"
     assert weaker.sha256 != main_model.sha256
     assert weaker.config == main_model.config
+    assert isinstance(weaker.config, DiffusionConfig)
     assert (weaker.config.training.steps, weaker.config.training.weak_steps) == (HORIZON, WEAK)
     assert f"| weak.safetensors | the average after {WEAK} steps |" in (
         straight / "README.md"

@@ -96,7 +96,7 @@ def estimate(model: DiffusionModel, on_images: Callable[[int], object]) -> Error
             "were called, is no data set that can be found by name: choose another sampler"
         )
     data = load_dataset(name, "train")
-    if data.sha256 != model.config.data.sha256:
+    if not model.may_be_of(data):
         raise UserError(
             f"{model.name} was trained on other data than the {data.name} found here, which "
             "ddpm-analytic must know: choose another sampler"

@@ -20,6 +20,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from underone.config import Config, parse
+from underone.data import Dataset
 from underone.data.images import to_model_range
 from underone.diffusion import (
     Cosine,
@@ -32,6 +33,7 @@ from underone.diffusion import (
     Noise,
     NoiseStreams,
     Preconditioned,
+    ScaledLinearBeta,
     Score,
     Straight,
     Velocity,
@@ -55,7 +57,9 @@ from underone.networks import (
 )
 from underone.networks.precision import place
 
-AnySchedule = Annotated[LinearBeta | Cosine | Geometric | Straight, Field(discriminator="name")]
+AnySchedule = Annotated[
+    LinearBeta | ScaledLinearBeta | Cosine | Geometric | Straight, Field(discriminator="name")
+]
 AnyPrediction = Annotated[
     Noise | Data | Velocity | Preconditioned | Score | FlowVelocity, Field(discriminator="name")
 ]
@@ -98,11 +102,15 @@ def check_framework(schedule: AnySchedule, prediction: AnyPrediction, network: U
         )
 
 
+# What the data of a model from elsewhere are called until its user says what they are.
+UNKNOWN_DATA = "unknown"
+
+
 class DataRecord(Config):
-    """The data a model was trained on."""
+    """The data a model was trained on; of a model from elsewhere no hash is known."""
 
     name: str
-    sha256: str
+    sha256: str | None
     class_names: tuple[str, ...]
 
 
@@ -150,6 +158,36 @@ class VAECheckpointConfig(Config):
     network: VAEConfig
     data: DataRecord
     training: TrainingRecord
+
+
+class ForeignNetwork(Config):
+    """What is known of a network that another package builds, by its own `settings`.
+
+    `classes`: how many it knows, without the null class; None for an unconditional network.
+    """
+
+    package: str
+    image_size: int
+    channels: int
+    classes: int | None
+    null_class: int | None
+    settings: dict[str, Any]
+    revision: None = None
+
+
+class ForeignConfig(Config):
+    """What a model from elsewhere is; of its training nothing is known."""
+
+    kind: Literal["diffusion"] = "diffusion"
+    network: ForeignNetwork
+    schedule: AnySchedule
+    prediction: AnyPrediction
+    data: DataRecord
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        check_noisy_end(self.schedule, self.prediction)
+        return self
 
 
 class _FeatureConfig(Config):
@@ -210,15 +248,16 @@ class Checkpoint:
     what: ClassVar[str]
 
     folder: Path
-    config: CheckpointConfig
+    config: CheckpointConfig | ForeignConfig
     network: nn.Module
     sha256: str
     weights: Weights = "model"
+    title: str | None = None
 
     @property
     def name(self) -> str:
-        """The folder's name."""
-        return self.folder.name
+        """The title it was given, or its folder's name."""
+        return self.folder.name if self.title is None else self.title
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -233,12 +272,28 @@ class DiffusionModel(Checkpoint):
 
     what = "a diffusion model, to be sampled"
 
-    config: DiffusionConfig
+    config: DiffusionConfig | ForeignConfig
 
     @property
     def num_classes(self) -> int | None:
-        """How many classes it knows; its null label is this number."""
+        """How many classes it knows; its null label, if it has one, is this number."""
         return self.config.network.classes
+
+    @property
+    def has_null_label(self) -> bool:
+        """Whether it was trained without labels as well as with them, so that it can be guided."""
+        config = self.config
+        if isinstance(config, ForeignConfig):
+            return config.network.null_class is not None
+        return self.num_classes is not None and config.training.label_dropout > 0
+
+    def may_be_of(self, data: Dataset) -> bool:
+        """Whether `data` are what it was trained on or, where it does not say, fit it."""
+        sha256 = self.config.data.sha256
+        if sha256 is not None:
+            return data.sha256 == sha256
+        fits = self.num_classes in (None, data.num_classes)
+        return fits and tuple(data.images.shape[1:]) == self.shape
 
     def denoiser(self, autocast: torch.dtype | None = None, name: str = "model") -> NetworkDenoiser:
         """The network as a denoiser, without guidance or a threshold on x0.
@@ -386,15 +441,15 @@ def load_checkpoint(
     if isinstance(config, DiffusionConfig):
         denoiser = _loaded(UNet(config.network), path, device)
         # The hash is taken now: a run that is still training replaces the file later.
-        return DiffusionModel(folder, config, denoiser, _identity(config, path), weights)
+        return DiffusionModel(folder, config, denoiser, identity_of(config, path), weights)
     if isinstance(config, VAECheckpointConfig):
         autoencoder = _loaded(VAE(config.network), path, device)
-        return VAEModel(folder, config, autoencoder, _identity(config, path), weights)
+        return VAEModel(folder, config, autoencoder, identity_of(config, path), weights)
     if isinstance(config, NoisyClassifierCheckpointConfig):
         classifier = _loaded(HalfUNet(config.network), path, device)
-        return NoisyClassifier(folder, config, classifier, _identity(config, path), weights)
+        return NoisyClassifier(folder, config, classifier, identity_of(config, path), weights)
     features = _loaded(build_feature_network(config.network), path, device)
-    return FeatureModel(folder, config, features, _identity(config, path), weights)
+    return FeatureModel(folder, config, features, identity_of(config, path), weights)
 
 
 def _loaded(network: AnyNetwork, path: Path, device: torch.device | str) -> AnyNetwork:
@@ -402,7 +457,8 @@ def _loaded(network: AnyNetwork, path: Path, device: torch.device | str) -> AnyN
     return place(network, device).eval().requires_grad_(False)
 
 
-def _identity(config: CheckpointConfig, path: Path) -> str:
+def identity_of(config: CheckpointConfig | ForeignConfig, path: Path) -> str:
+    """The hash of the function that a network with the weights in `path` computes."""
     function = {
         key: value
         for key, value in config.model_dump(mode="json").items()
@@ -472,13 +528,18 @@ _PICKLES = (b"PK", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
 def fill(network: nn.Module, tensors: Mapping[str, Tensor], source: Path) -> None:
     """Copy `tensors` into `network`, which must fit them name by name and shape by shape."""
     expected = network.state_dict()
+    check_fit(expected, tensors, source)
+    network.load_state_dict({name: tensors[name].to(expected[name].dtype) for name in expected})
+
+
+def check_fit(expected: Mapping[str, Tensor], tensors: Mapping[str, Tensor], source: Path) -> None:
+    """A `UserError` naming the first of `tensors` that fits none of `expected`."""
     odd = sorted(expected.keys() ^ tensors.keys())
     for name, tensor in expected.items():
         if name in tensors and tensors[name].shape != tensor.shape:
             odd.append(name)
     if odd:
         raise _misfit(source, odd[0], expected, tensors)
-    network.load_state_dict({name: tensors[name].to(expected[name].dtype) for name in expected})
 
 
 def revision_of(names: Mapping[str, Any]) -> int:

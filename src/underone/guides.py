@@ -15,6 +15,7 @@ import torch
 from underone.checkpoint import (
     Checkpoint,
     DiffusionModel,
+    ForeignConfig,
     NoisyClassifier,
     load_checkpoint,
 )
@@ -29,8 +30,9 @@ from underone.diffusion import (
 )
 from underone.diffusion.checks import check_same_schedule
 from underone.errors import UserError
+from underone.interop import load_named
 from underone.named import named
-from underone.shipped import find_checkpoint, model_names
+from underone.shipped import model_names
 
 
 class Form(Protocol):
@@ -136,10 +138,15 @@ class AutoForm:
 
     def partner(self, model: DiffusionModel) -> DiffusionModel:
         """The weak model."""
-        if self.by is None:
-            weak = load_checkpoint(model.folder, "weak")
+        if self.by is not None:
+            weak = load_named(self.by)
+        elif isinstance(model.config, ForeignConfig):
+            raise UserError(
+                f"{model.name} has no weak snapshot beside it: name a weaker model of the same "
+                "data, like --form auto,by=diffusers:PATH"
+            )
         else:
-            weak = load_checkpoint(find_checkpoint(self.by))
+            weak = load_checkpoint(model.folder, "weak")
         if not isinstance(weak, DiffusionModel):
             raise UserError(f"{weak.name} is no diffusion model: it cannot guide one as the weaker")
         _check_kin(model, weak)
@@ -184,7 +191,7 @@ class ClassifierForm:
                 f"no noise-conditioned classifier of {model.config.data.name} is shipped: train "
                 "one and name its folder, like --form classifier,by=runs/my-noisy-classifier"
             )
-        classifier = load_checkpoint(find_checkpoint(name))
+        classifier = load_named(name)
         if not isinstance(classifier, NoisyClassifier):
             raise UserError(
                 f"{name} is no classifier of noisy images: name one that a recipe of kind "
@@ -243,7 +250,13 @@ def check_branches(model: DiffusionModel, weight: float) -> None:
     check_weight_range(weight)
     if weight != 0 and model.num_classes is None:
         raise _unconditional(model, weight)
-    if weight != 0 and model.config.training.label_dropout == 0:
+    if weight != 0 and not model.has_null_label:
+        if isinstance(model.config, ForeignConfig):
+            raise UserError(
+                f"{model.name} has no null class that anybody has named, so guidance {weight:g} "
+                "means nothing to it: use --guidance 0 or, where one of its classes stands for "
+                "none, name that like MODEL,null=10"
+            )
         raise UserError(
             f"{model.name} was trained without label dropout, so it has no unconditional branch "
             f"for guidance {weight:g}: use --guidance 0, or train with label_dropout > 0"
@@ -261,11 +274,15 @@ def _unconditional(model: DiffusionModel, weight: float) -> UserError:
 
 
 def _check_kin(model: DiffusionModel, other: DiffusionModel | NoisyClassifier) -> None:
-    """A `UserError` where `other` was not made for the images, classes and noise of `model`."""
+    """A `UserError` where `other` was not made for the images, classes and noise of `model`.
+
+    What the classes are called is compared where both are known to have been trained on something.
+    """
     mine, theirs = (
         (one.shape, one.num_classes, one.config.data.class_names) for one in (model, other)
     )
-    if mine != theirs:
+    told = None not in (model.config.data.sha256, other.config.data.sha256)
+    if mine[:2] != theirs[:2] or (told and mine != theirs):
         raise UserError(
             f"{other.name} cannot guide {model.name}: it was trained on other images or classes "
             f"({theirs[0]}, {theirs[1]} classes, against {mine[0]}, {mine[1]})"

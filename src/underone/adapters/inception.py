@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from underone.adapters.identity import sha256_of
 from underone.adapters.images import in_parts
-from underone.adapters.packages import imported
 from underone.errors import UserError
+from underone.interop.packages import imported
 from underone.metrics import Features
 
 # What torch's loader and torch-fidelity raise on files of another kind.

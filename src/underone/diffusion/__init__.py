@@ -59,7 +59,13 @@ from underone.diffusion.samplers import (
     UniPC,
 )
 from underone.diffusion.sampling import Batch, integrate, sample, trajectory
-from underone.diffusion.schedule import Cosine, Geometric, LinearBeta, Straight
+from underone.diffusion.schedule import (
+    Cosine,
+    Geometric,
+    LinearBeta,
+    ScaledLinearBeta,
+    Straight,
+)
 from underone.diffusion.variation import noised, path_from
 
 THRESHOLDS: dict[str, Callable[[Denoiser], Denoiser]] = {
@@ -126,6 +132,7 @@ __all__ = [
     "Rescaled",
     "SASolver",
     "Sampler",
+    "ScaledLinearBeta",
     "Schedule",
     "Score",
     "Step",

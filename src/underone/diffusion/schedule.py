@@ -47,12 +47,11 @@ class DiscreteSchedule:
 
 
 @dataclass(frozen=True, kw_only=True)
-class LinearBeta(DiscreteSchedule):
-    """beta_k linear in k from `beta_min` to `beta_max` (Ho et al. 2020, section 4)."""
+class _BetaRange(DiscreteSchedule):
+    """Betas that rise from `beta_min` to `beta_max`."""
 
     beta_min: float = 1e-4
     beta_max: float = 0.02
-    name: Literal["linear-beta"] = "linear-beta"
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -62,9 +61,28 @@ class LinearBeta(DiscreteSchedule):
                 f"and {self.beta_max}"
             )
 
+
+@dataclass(frozen=True, kw_only=True)
+class LinearBeta(_BetaRange):
+    """beta_k linear in k from `beta_min` to `beta_max` (Ho et al. 2020, section 4)."""
+
+    name: Literal["linear-beta"] = "linear-beta"
+
     def betas(self) -> Tensor:
         """beta_1..beta_T, float64, shape (T,)."""
         return torch.linspace(self.beta_min, self.beta_max, self.steps, dtype=torch.float64)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScaledLinearBeta(_BetaRange):
+    """sqrt(beta_k) linear in k, as in the code of Rombach et al. 2022; diffusers' scaled_linear."""
+
+    name: Literal["scaled-linear-beta"] = "scaled-linear-beta"
+
+    def betas(self) -> Tensor:
+        """beta_1..beta_T, float64, shape (T,)."""
+        ends = self.beta_min**0.5, self.beta_max**0.5
+        return torch.linspace(*ends, self.steps, dtype=torch.float64) ** 2
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -162,3 +162,10 @@ class Contraction(nn.Module):
         for stage in self.middle:
             hidden = stage(hidden, embedding)
         return hidden, skips
+
+    def looks(
+        self, x: Tensor, condition: Tensor | None, label: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """The feature maps after the first level, after the last and after the middle."""
+        middle, skips = self.contract(x, self.embed(x, condition, label))
+        return skips[self.config.blocks], skips[-1], middle

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from torch import Tensor
 
 from underone.adapters import extractor_of
-from underone.checkpoint import GenerativeModel
+from underone.checkpoint import UNKNOWN_DATA, GenerativeModel
 from underone.data import SampleSet
 from underone.errors import UserError
 from underone.generation import Precision
@@ -79,6 +79,11 @@ def open_bench(study: Study, announce: Callable[[str], object] = lambda name: No
         models[name] = load_generative_model(name)
     first = next(iter(models.values()))
     names = study.references or (first.config.data.name,)
+    if names == (UNKNOWN_DATA,):
+        raise UserError(
+            f"{first.name} does not say what it was trained on: name what to measure against, by "
+            "--reference or by references in the study, or name the data like MODEL,data=cifar10"
+        )
     metrics = metric_names(study.metrics)
     yardsticks = []
     for index, name in enumerate(names):
@@ -97,7 +102,7 @@ def open_bench(study: Study, announce: Callable[[str], object] = lambda name: No
         yardsticks.append(yardstick)
     data = [by.reference.origin.data for by in yardsticks]
     for name, model in models.items():
-        if model.config.data.name != data[0]:
+        if model.config.data.name not in (data[0], UNKNOWN_DATA):
             raise UserError(
                 f"{name} makes images of {model.config.data.name}, but reference {names[0]} is of "
                 f"{data[0]}: name another reference, or another model"

@@ -163,14 +163,13 @@ def _document(text: str, where: str) -> dict[str, Any]:
 def for_model(study: Study, name: str, model: DiffusionModel, references: Sequence[str]) -> Study:
     """A study of one model made one of another, without what it cannot do.
 
-    That are guidance weights where it was trained without label dropout, and steps beyond its T.
+    That are guidance weights where it has no null label, and steps beyond its T.
     """
-    guided = model.num_classes is not None and model.config.training.label_dropout > 0
     most = model.config.schedule.steps
     slices = []
     for each in study.slices:
         steps = tuple(number for number in each.steps if number <= most)
-        weights = tuple(weight for weight in each.guidance if guided or weight == 0)
+        weights = tuple(weight for weight in each.guidance if model.has_null_label or weight == 0)
         if steps and weights:
             slices.append(each.model_copy(update={"steps": steps, "guidance": weights}))
     if not slices:

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import reduce
-from typing import cast
+from typing import Protocol, cast
 
 import torch
 from torch import Tensor
@@ -11,12 +11,21 @@ from torch.nn import functional
 
 from underone.checkpoint import DiffusionModel
 from underone.diffusion import Node, node_at
-from underone.networks.contraction import Contraction
 
 # At little noise the network looks at texture, at more of it at whole things.
 LOOKING_TIMES = (0.01, 0.1, 0.2)
 # How much more than a pooled feature the means of a class count, whose errors are far smaller.
 _CLASS_WEIGHT = 5.0
+
+
+class LookedInto(Protocol):
+    """A U-Net that shows its feature maps."""
+
+    def looks(
+        self, x: Tensor, condition: Tensor | None, label: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """The feature maps after the first level, after the last and after the middle."""
+        ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,16 +101,14 @@ class OwnFeatures:
         self, x0: Tensor, node: Node, told: Tensor | None, noise: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
         # Whatever wraps it to make it faster, it is a U-Net.
-        network = cast("Contraction", self.model.network)
+        network = cast("LookedInto", self.model.network)
         prediction = self.model.config.prediction
         x = node.alpha * x0 + node.sigma * noise
         condition = prediction.condition(node)
         if condition is not None:
             condition = condition.to(x.device, torch.float32).expand(len(x))
         with torch.autocast(x.device.type, dtype=self.autocast, enabled=self.autocast is not None):
-            embedding = network.embed(x, condition, told)
-            middle, skips = network.contract(prediction.input(x, node), embedding)
-        return skips[network.config.blocks], skips[-1], middle
+            return network.looks(prediction.input(x, node), condition, told)
 
 
 @dataclass(frozen=True)

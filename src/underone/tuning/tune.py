@@ -165,7 +165,7 @@ def set_up(
         raise UserError(f"tuning needs a finite number of minutes above 0, got {minutes}")
     if not 0 <= seed < 2**62:
         raise UserError(f"the seed must lie in 0..2^62 - 1, got {seed}")
-    if dataset.sha256 != model.config.data.sha256:
+    if not model.may_be_of(dataset):
         raise UserError(
             f"{model.name} was trained on other data than the {dataset.name} found here, which a "
             "sampler is tuned by: name them with --root"

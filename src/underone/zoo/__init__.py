@@ -2,16 +2,11 @@
 
 from pathlib import Path
 
-from underone.checkpoint import (
-    DiffusionModel,
-    FeatureModel,
-    GenerativeModel,
-    VAEModel,
-    load_checkpoint,
-)
+from underone.checkpoint import DiffusionModel, FeatureModel, GenerativeModel, VAEModel
 from underone.errors import UserError, unknown
+from underone.interop import is_from_elsewhere, load_named
 from underone.metrics import Judge, NetworkFeatures, Reference, Yardstick, load_reference
-from underone.shipped import find_checkpoint, model_names, zoo_folder
+from underone.shipped import model_names, zoo_folder
 
 
 def reference_names() -> list[str]:
@@ -20,20 +15,22 @@ def reference_names() -> list[str]:
 
 
 def is_model(name: str) -> bool:
-    """Whether `name` is a shipped checkpoint's, or that of a checkpoint folder."""
-    return name in model_names() or (Path(name).expanduser() / "config.json").exists()
+    """Whether `name` is a shipped checkpoint's, a checkpoint folder's, or of one elsewhere."""
+    if name in model_names() or is_from_elsewhere(name):
+        return True
+    return (Path(name).expanduser() / "config.json").exists()
 
 
 def load_generative_model(name: str) -> GenerativeModel:
-    """A model that is sampled, by shipped name or checkpoint folder."""
-    model = load_checkpoint(find_checkpoint(name))
+    """A model that is sampled, named as for `load_model`."""
+    model = load_named(name)
     if not isinstance(model, DiffusionModel | VAEModel):
         raise UserError(f"{name} is no diffusion model but {model.what}: it cannot be sampled")
     return model
 
 
 def load_model(name: str) -> DiffusionModel:
-    """A diffusion model by shipped name or checkpoint folder."""
+    """A diffusion model by shipped name, checkpoint folder, `diffusers:PATH` or `hf://owner/name`."""
     model = load_generative_model(name)
     if isinstance(model, VAEModel):
         raise UserError(
@@ -45,7 +42,7 @@ def load_model(name: str) -> DiffusionModel:
 
 def load_extractor(name: str) -> NetworkFeatures:
     """An extractor by the shipped name or checkpoint folder of its network."""
-    model = load_checkpoint(find_checkpoint(name))
+    model = load_named(name)
     if not isinstance(model, FeatureModel):
         raise UserError(f"{name} is {model.what}: it extracts no features, name an extractor")
     return NetworkFeatures(model)

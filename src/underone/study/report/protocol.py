@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 
+from underone.checkpoint import ForeignNetwork
 from underone.study.cell import CellResult
 from underone.study.plan import Plan
 from underone.study.report.measures import fields
@@ -45,8 +46,13 @@ def protocol(run: Run) -> Facts:
 def _protocol(run: Run) -> Iterator[tuple[str, str]]:
     plan, bench = run.plan, run.bench
     for name, model in bench.models.items():
-        revision = model.config.network.revision
-        yield "model", f"{name} {model.sha256[:16]}, architecture revision {revision}"
+        network = model.config.network
+        made = (
+            f"of {network.package}"
+            if isinstance(network, ForeignNetwork)
+            else f"architecture revision {network.revision}"
+        )
+        yield "model", f"{name} {model.sha256[:16]}, {made}"
     for by in bench.yardsticks:
         of = "" if by.extractor.revision is None else f", revision {by.extractor.revision}"
         yield "extractor", f"{by.extractor.name} {by.extractor.sha256[:16]}{of}"

@@ -1,0 +1,5 @@
+"""Other people's models: diffusers folders read and written, and what lies on the Hub."""
+
+from underone.interop.names import is_from_elsewhere, load_named
+
+__all__ = ["is_from_elsewhere", "load_named"]

@@ -1,0 +1,43 @@
+"""Models on the Hub, through its own client."""
+
+from pathlib import Path
+
+from underone.errors import UserError
+from underone.interop.packages import imported
+
+# What a model of ours or of diffusers consists of; a repository may hold far more.
+_FILES = (
+    "config.json",
+    "model_index.json",
+    "scheduler_config.json",
+    "model.safetensors",
+    "raw.safetensors",
+    "weak.safetensors",
+    "analytic.json",
+    "tuned/*.json",
+    "README.md",
+    "diffusion_pytorch_model.safetensors",
+    "unet/config.json",
+    "unet/diffusion_pytorch_model.safetensors",
+    "scheduler/scheduler_config.json",
+)
+
+
+def fetched(repository: str) -> Path:
+    """The folder of "owner/name" or "owner/name@revision", from the cache or the Hub.
+
+    What cannot be had is a `UserError`. Only configurations and safetensors are fetched.
+    """
+    name, at, revision = repository.partition("@")
+    if name.count("/") != 1 or not all(name.split("/")) or (at and not revision):
+        raise UserError(f"hf://{repository}: write hf://owner/name, or hf://owner/name@revision")
+    hub = imported("huggingface_hub", "underone[diffusers]")
+    try:
+        folder = hub.snapshot_download(name, revision=revision or None, allow_patterns=_FILES)
+    except Exception as error:  # no network, no such repository, no access
+        reason = str(error).strip().partition("\n")[0]
+        raise UserError(
+            f"hf://{repository} cannot be fetched ({type(error).__name__}: {reason}): go online, "
+            "check the name, or name a folder that was fetched before"
+        ) from None
+    return Path(folder)

@@ -1,0 +1,434 @@
+"""Folders that diffusers has written give the images that diffusers gives; others are refused."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from diffusers import DDIMPipeline, DDIMScheduler, DDPMPipeline, DDPMScheduler, UNet2DModel
+from torch import Tensor
+from torch.nn import functional
+
+from helpers import run
+from underone.checkpoint import DiffusionModel, load_tensors
+from underone.cli import main
+from underone.diffusion import (
+    DDIM,
+    GRIDS,
+    ClassifierFree,
+    Clipped,
+    Cosine,
+    Denoiser,
+    LinearBeta,
+    NoiseStreams,
+    ScaledLinearBeta,
+    nodes,
+)
+from underone.diffusion.schedule import DiscreteSchedule
+from underone.errors import UserError
+from underone.generation import Draw, Setting, generate
+from underone.interop import unet2d
+from underone.interop.scheduler import read_scheduler
+from underone.zoo import is_model, load_model
+
+COUNT, STEPS, CLASSES = 4, 10, 3
+LABELS = torch.arange(COUNT) % CLASSES
+CASES = {
+    "linear": {"prediction_type": "epsilon"},
+    "cosine": {"prediction_type": "epsilon", "beta_schedule": "squaredcos_cap_v2"},
+    "velocity": {"prediction_type": "v_prediction", "beta_schedule": "scaled_linear"},
+    "few": {"prediction_type": "sample", "num_train_timesteps": 200},
+}
+each_case = pytest.mark.parametrize("case", CASES)
+
+
+def small_unet(rows: int | None = CLASSES + 1, **changes: Any) -> Any:
+    torch.manual_seed(0)
+    settings: dict[str, Any] = {
+        "sample_size": 8,
+        "in_channels": 1,
+        "out_channels": 1,
+        "block_out_channels": (8, 16),
+        "down_block_types": ("DownBlock2D", "AttnDownBlock2D"),
+        "up_block_types": ("AttnUpBlock2D", "UpBlock2D"),
+        "layers_per_block": 1,
+        "norm_num_groups": 4,
+        "num_class_embeds": rows,
+    }
+    return UNet2DModel(**settings | changes)
+
+
+def trained(scheduler: Any, rows: int | None = CLASSES + 1) -> Any:
+    """Their network after a few steps of their training on images brighter by class."""
+    unet = small_unet(rows)
+    optimizer = torch.optim.Adam(unet.parameters(), 1e-2)
+    generator = torch.Generator().manual_seed(1)
+    for _ in range(12):
+        label = torch.randint(CLASSES, (16,), generator=generator)
+        x0 = (label[:, None, None, None] / CLASSES - 0.5).expand(-1, 1, 8, 8)
+        noise = torch.randn(x0.shape, generator=generator)
+        steps = scheduler.config.num_train_timesteps
+        timestep = torch.randint(steps, (16,), generator=generator)
+        noisy = scheduler.add_noise(x0, noise, timestep)
+        dropped = torch.rand(16, generator=generator) < 0.2
+        shown = None if rows is None else label.masked_fill(dropped, rows - 1)
+        target = {
+            "epsilon": lambda n=noise: n,
+            "sample": lambda x=x0: x,
+            "v_prediction": lambda x=x0, n=noise, t=timestep: scheduler.get_velocity(x, n, t),
+        }[scheduler.config.prediction_type]()
+        loss = functional.mse_loss(unet(noisy, timestep, shown).sample, target)
+        optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+    return unet.eval()
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A pipeline folder of each case, saved by diffusers itself."""
+    root = tmp_path_factory.mktemp("pipelines")
+    for name, settings in CASES.items():
+        scheduler: Any = DDPMScheduler(**settings)  # type: ignore[arg-type]
+        DDPMPipeline(trained(scheduler), scheduler).save_pretrained(root / name)
+    return {name: root / name for name in CASES}
+
+
+def noise() -> Tensor:
+    return NoiseStreams([(0, index) for index in range(COUNT)], (1, 8, 8))()
+
+
+def theirs(folder: Path, labels: Tensor | None, weight: float = 0.0, clip: bool = True) -> Tensor:
+    """Their DDIM on trailing steps, guided as their pipelines guide.
+
+    It clips x0, and the noise that x0 implies if use_clipped_model_output asks for that.
+    """
+    unet: Any = UNet2DModel.from_pretrained(folder / "unet")
+    known: Any = DDPMScheduler.from_pretrained(folder / "scheduler")
+    scheduler: Any = DDIMScheduler.from_config(
+        known.config, timestep_spacing="trailing", clip_sample=clip
+    )
+    scheduler.set_timesteps(STEPS)
+    x = noise()
+    null = None if labels is None else torch.full_like(labels, CLASSES)
+    with torch.no_grad():
+        for timestep in scheduler.timesteps:
+            output = unet(x, timestep, labels).sample
+            if weight:
+                output = (1 + weight) * output - weight * unet(x, timestep, null).sample
+            x = scheduler.step(output, timestep, x, use_clipped_model_output=clip).prev_sample
+    return x
+
+
+def ours(
+    model: DiffusionModel, labels: Tensor | None, weight: float = 0.0, clip: bool = True
+) -> Tensor:
+    denoiser: Denoiser = model.denoiser()
+    if weight:
+        denoiser = ClassifierFree(denoiser, weight, CLASSES)
+    path = nodes(GRIDS["trailing"], denoiser.schedule, STEPS)
+    bounded = Clipped(denoiser) if clip else denoiser
+    return run(bounded, DDIM(), path, noise(), noise, labels)[-1].x
+
+
+@each_case
+@pytest.mark.parametrize(("weight", "clip"), [(0.0, False), (0.0, True), (1.5, True)])
+def test_images_are_those_of_diffusers(
+    folders: dict[str, Path], case: str, weight: float, clip: bool
+) -> None:
+    model = load_model(f"diffusers:{folders[case]},null={CLASSES}")
+    assert (model.num_classes, model.shape) == (CLASSES, (1, 8, 8))
+    mine, peers = ours(model, LABELS, weight, clip), theirs(folders[case], LABELS, weight, clip)
+    # Without clipping x0 grows into thousands on the cosine schedule, so that 1e-4 is relative.
+    torch.testing.assert_close(mine, peers, rtol=0 if clip else 1e-4, atol=1e-4)
+    assert mine.std() > 0.1  # and neither is an empty canvas
+    assert (mine - ours(model, LABELS.flip(0), weight, clip)).abs().max() > 1e-2  # labels matter
+
+
+def test_an_unconditional_network_and_a_folder_without_a_pipeline(tmp_path: Path) -> None:
+    scheduler: Any = DDIMScheduler()
+    unet = trained(scheduler, rows=None)
+    DDIMPipeline(unet, scheduler).save_pretrained(tmp_path / "pipeline")
+    unet.save_pretrained(tmp_path / "alone" / "network")
+    scheduler.save_pretrained(tmp_path / "alone")
+    expected = theirs(tmp_path / "pipeline", None)
+    for folder in (tmp_path / "pipeline", tmp_path / "pipeline" / "unet"):
+        model = load_model(f"diffusers:{folder}")
+        assert model.num_classes is None
+        torch.testing.assert_close(ours(model, None), expected, rtol=0, atol=1e-4)
+    alone = load_model(f"diffusers:{tmp_path / 'alone' / 'network'}")
+    assert alone.sha256 == model.sha256
+    shutil.rmtree(tmp_path / "pipeline" / "scheduler")
+    assert "beside it" in refusal(tmp_path / "pipeline" / "unet")
+
+
+def test_any_row_may_be_the_null_class(folders: dict[str, Path]) -> None:
+    plain, last, first = (
+        load_model(f"diffusers:{folders['linear']}{said}") for said in ("", ",null=3", ",null=0")
+    )
+    assert (plain.num_classes, last.num_classes, first.num_classes) == (4, 3, 3)
+    assert [model.has_null_label for model in (plain, last, first)] == [False, True, True]
+    torch.testing.assert_close(ours(first, LABELS), ours(plain, LABELS + 1))
+    torch.testing.assert_close(
+        ours(first, torch.full((COUNT,), 3)), ours(plain, torch.zeros(COUNT, dtype=torch.int64))
+    )
+    assert len({model.sha256 for model in (plain, last, first)}) == 3
+    with pytest.raises(UserError, match=r"null class that anybody has named.*null=10"):
+        Setting(guidance=1.0).check(plain)
+    Setting(guidance=1.0).check(last)
+
+
+def test_old_names_of_attention_are_read(folders: dict[str, Path], tmp_path: Path) -> None:
+    from safetensors.torch import save_file
+
+    shutil.copytree(folders["linear"], tmp_path / "old")
+    path = tmp_path / "old" / "unet" / unet2d.WEIGHTS
+    renamed = {}
+    for name, tensor in load_tensors(path).items():
+        for old, new in (("query", "to_q"), ("key", "to_k"), ("value", "to_v")):
+            name = name.replace(f".{new}.", f".{old}.")
+        renamed[name.replace(".to_out.0.", ".proj_attn.")] = tensor
+    assert any("proj_attn" in name for name in renamed)
+    save_file(renamed, path)
+    new, old = (load_model(f"diffusers:{each}") for each in (folders["linear"], tmp_path / "old"))
+    torch.testing.assert_close(ours(old, LABELS), ours(new, LABELS), rtol=0, atol=0)
+
+
+def test_what_tuning_looks_at(folders: dict[str, Path]) -> None:
+    model = load_model(f"diffusers:{folders['linear']}")
+    network: Any = model.network
+    first, last, middle = network.looks(noise(), torch.full((COUNT,), 500.0), LABELS)
+    assert [tuple(each.shape) for each in (first, last, middle)] == [
+        (COUNT, 8, 8, 8), (COUNT, 16, 4, 4), (COUNT, 16, 4, 4)
+    ]  # fmt: skip
+    assert (last - middle).abs().max() > 1e-3
+    assert not any(module._forward_hooks for module in network.modules())
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({}, LinearBeta()),
+        ({"num_train_timesteps": 300, "beta_end": 0.03}, LinearBeta(steps=300, beta_max=0.03)),
+        ({"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012},
+         ScaledLinearBeta(beta_min=0.00085, beta_max=0.012)),
+        ({"beta_schedule": "squaredcos_cap_v2", "num_train_timesteps": 200}, Cosine(steps=200)),
+    ],
+)  # fmt: skip
+def test_schedules_are_those_of_diffusers(
+    tmp_path: Path, settings: dict[str, Any], expected: DiscreteSchedule
+) -> None:
+    scheduler: Any = DDPMScheduler(**settings)
+    scheduler.save_pretrained(tmp_path)
+    schedule, _ = read_scheduler(tmp_path / "scheduler_config.json")
+    assert schedule == expected
+    steps = torch.arange(1, schedule.steps + 1, dtype=torch.float64)
+    alpha, _ = schedule(steps / schedule.steps)
+    torch.testing.assert_close((alpha**2).float(), scheduler.alphas_cumprod, rtol=2e-5, atol=1e-7)
+
+
+# Everything that samples, measures or studies goes through one door.
+
+
+def test_commands_take_it(
+    folders: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name = f"diffusers:{folders['linear']},null={CLASSES}"
+    assert is_model(name)
+    command(["sample", name, "--steps", "2", "--count", "3", "--guidance", "1", "--json",
+             "--out", str(tmp_path / "s.npz")])  # fmt: skip
+    told = json.loads(capsys.readouterr().out)
+    assert told["model"] == {
+        "name": "linear", "sha256": load_model(name).sha256, "weights": "model"
+    }  # fmt: skip
+    assert told["revision"] is None
+    command(["trajectory", name, "--steps", "12", "--out", str(tmp_path / "t.png")])
+    assert (tmp_path / "t.png").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["guide"], "name what to measure against"),
+        (["tune", "--nfe", "3"], "'unknown', which they were called, is no data set"),
+        (["sample", "--sampler", "ddpm-analytic"], "'unknown', which they were called"),
+        (["sample", "--form", "auto", "--guidance", "1"], "no weak snapshot beside it"),
+    ],
+)
+def test_what_needs_the_data_or_more_says_so(
+    folders: dict[str, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    message: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    name, *options = arguments
+    with pytest.raises(SystemExit, match="2"):
+        command([name, f"diffusers:{folders['linear']}", *options])
+    assert message in one_line(capsys.readouterr().err)
+
+
+def test_a_weaker_model_may_guide_it(folders: dict[str, Path]) -> None:
+    model = load_model(f"diffusers:{folders['linear']}")
+    weak = f"diffusers:{folders['linear']}"
+    setting = Setting(steps=2, form=f"auto,by={weak}", guidance=1.0)
+    samples = generate(model, setting, Draw(2))
+    assert samples.protocol["evaluations"] == {"model": 2, "weak": 2}
+
+
+def command(arguments: list[str]) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sys.argv", ["underone", *arguments])
+        main()
+
+
+def one_line(text: str) -> str:
+    (line,) = (line for line in text.splitlines() if line.startswith("underone: "))
+    return line
+
+
+# What is refused, each in one line.
+
+
+def refusal(folder: Path | str) -> str:
+    with pytest.raises(UserError) as caught:
+        load_model(f"diffusers:{folder}")
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def changed(path: Path, **values: Any) -> None:
+    document = json.loads(path.read_text()) | values
+    path.write_text(json.dumps({key: value for key, value in document.items() if value != "gone"}))
+
+
+INDEX, UNET, SCHEDULER = "model_index.json", "unet/config.json", "scheduler/scheduler_config.json"
+Damage = Callable[[Path], object]
+
+
+def change(file: str, **values: Any) -> Damage:
+    return lambda folder: changed(folder / file, **values)
+
+
+def write(file: str, content: bytes) -> Damage:
+    return lambda folder: (folder / file).write_bytes(content)
+
+
+def cut(file: str, size: int) -> Damage:
+    return lambda folder: (folder / file).write_bytes((folder / file).read_bytes()[:size])
+
+
+def grown(folder: Path) -> None:
+    with (folder / WEIGHTS).open("r+b") as file:
+        file.truncate(2**40)  # sparse: it takes no space
+
+
+def as_pickle(folder: Path) -> None:
+    (folder / WEIGHTS).rename((folder / WEIGHTS).with_suffix(".bin"))
+
+
+WEIGHTS = f"unet/{unet2d.WEIGHTS}"
+DAMAGES: dict[str, tuple[Damage, str]] = {
+    "latent": (change(INDEX, vqvae=["diffusers", "VQModel"]), "vqvae is not supported"),
+    "text": (change(INDEX, _class_name="StableDiffusionPipeline"), "StableDiffusionPipeline"),
+    "own code": (change(INDEX, _class_name=["mine", "Mine"]), "the pipeline must be"),
+    "no unet": (change(INDEX, unet="gone"), "unet must be diffusers' UNet2DModel, got None"),
+    "traversal": (change(INDEX, unet=["../../evil", "UNet2DModel"]), "unet must be diffusers'"),
+    "scheduler of a kind": (change(INDEX, scheduler=["diffusers", "PNDM"]), "scheduler must be"),
+    "other scheduler": (change(SCHEDULER, _class_name="EulerDiscreteScheduler"), "EulerDiscrete"),
+    "sigmoid": (change(SCHEDULER, beta_schedule="sigmoid"), "beta_schedule 'sigmoid'"),
+    "own betas": (change(SCHEDULER, trained_betas=[0.1, 0.2]), "trained_betas"),
+    "zero snr": (change(SCHEDULER, rescale_betas_zero_snr=True), "rescale_betas_zero_snr"),
+    "thresholding": (change(SCHEDULER, thresholding=True), "thresholding"),
+    "range": (change(SCHEDULER, clip_sample_range=3.0), "clip_sample_range 3"),
+    "learned": (change(SCHEDULER, variance_type="learned_range"), "variance_type 'learned_range'"),
+    "prediction": (change(SCHEDULER, prediction_type="flow"), "prediction_type 'flow'"),
+    "many steps": (change(SCHEDULER, num_train_timesteps=10**12), "num_train_timesteps"),
+    "text for a number": (change(SCHEDULER, beta_end="lots"), "beta_end"),
+    "betas beyond 1": (change(SCHEDULER, beta_end=2.0), "beta_max < 1"),
+    "other network": (change(UNET, _class_name="UNet2DConditionModel"), "UNet2DConditionModel"),
+    "fourier": (change(UNET, time_embedding_type="fourier"), "time_embedding_type 'fourier'"),
+    "class type": (change(UNET, class_embed_type="timestep"), "class_embed_type 'timestep'"),
+    "channels": (change(UNET, in_channels=4, out_channels=4), "in_channels 4.*latent"),
+    "output": (change(UNET, out_channels=2), "out_channels 2"),
+    "no size": (change(UNET, sample_size="gone"), "sample_size: Field required"),
+    "oblong": (change(UNET, sample_size=[8, 16]), "must be squares"),
+    "block": (change(UNET, down_block_types=["Evil", "Evil"]), "cannot be made so: ValueError"),
+    "null type": (change(UNET, norm_num_groups="many"), "cannot be made so"),
+    "newer": (change(UNET, new_trick=True), "new_trick is no setting"),
+    "giant": (change(UNET, block_out_channels=[60000, 60000]), "does not fit its config.json"),
+    "more than giant": (change(UNET, block_out_channels=[10**9, 8]), "block_out_channels.0"),
+    "deep": (change(UNET, layers_per_block=10**9), "layers_per_block"),
+    "other widths": (change(UNET, block_out_channels=[16, 16]), "first tensor that does not fit"),
+    "broken json": (write(UNET, b"{"), "is not valid JSON"),
+    "list": (write(SCHEDULER, b"[1]"), "no JSON object but a list"),
+    "nested": (write(INDEX, b'{"a":' * 100_000), "is not valid JSON"),
+    "binary": (write(UNET, b"\xff\xfe\x00"), "is not valid JSON"),
+    "infinite": (write(SCHEDULER, b'{"_class_name": "DDPMScheduler", "beta_end": 1e999}'),
+                 "beta_end"),
+    "large json": (write(INDEX, b" " * (2**20 + 1)), "larger than any configuration"),
+    "truncated": (cut(WEIGHTS, 1000), "not a whole safetensors file"),
+    "empty": (cut(WEIGHTS, 0), "not a whole safetensors file"),
+    "huge": (grown, "larger than the [0-9,]+ numbers"),
+    "pickle": (write(WEIGHTS, b"\x80\x04abc"), "pickle.*never opened"),
+    "bin alone": (as_pickle, "is a pickle.*save_pretrained"),
+    "no weights": (lambda folder: (folder / WEIGHTS).unlink(), "no weights at"),
+    "variant": (
+        lambda folder: (folder / WEIGHTS).rename(folder / "unet" / "w.fp16.safetensors"),
+        "there is w.fp16.safetensors, another variant",
+    ),
+    "sharded": (
+        lambda folder: (folder / WEIGHTS).rename(folder / f"{WEIGHTS}.index.json"), "sharded"
+    ),
+    "no scheduler": (lambda folder: (folder / SCHEDULER).unlink(), "no file at"),
+    "no config": (lambda folder: (folder / UNET).unlink(), "no file at"),
+    "no index": (lambda folder: (folder / INDEX).unlink(), "neither model_index.json nor"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", DAMAGES)
+def test_what_is_unsupported_or_damaged_is_refused_by_name(
+    folders: dict[str, Path], tmp_path: Path, name: str
+) -> None:
+    damage, message = DAMAGES[name]
+    folder = tmp_path / "model"
+    shutil.copytree(folders["linear"], folder)
+    damage(folder)
+    with pytest.raises(UserError, match=message) as caught:
+        load_model(f"diffusers:{folder}")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("said", "message"),
+    [
+        ("null=9", "num_class_embeds is 4"),
+        ("null=-1", "null is the number of a class"),
+        ("null=", "give null once"),
+        ("null=1,null=2", "give null once"),
+        ("nul=1", "did you mean 'null'"),
+    ],
+)
+def test_what_is_said_must_mean_something(
+    folders: dict[str, Path], said: str, message: str
+) -> None:
+    assert message in refusal(f"{folders['linear']},{said}")
+
+
+def test_where_it_is_called_by_another_name(folders: dict[str, Path]) -> None:
+    for path in (folders["linear"], folders["linear"] / "unet"):
+        with pytest.raises(UserError, match="call it diffusers:"):
+            load_model(str(path))
+    assert "no folder at" in refusal("nowhere")
+
+
+def test_without_the_package_one_line_says_what_to_install(
+    folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "diffusers", None)
+    assert "pip install underone[diffusers]" in refusal(folders["linear"])
