@@ -29,6 +29,23 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
         temporary.unlink(missing_ok=True)
 
 
+def write_folder(folder: Path, write: Callable[[Path], object]) -> None:
+    """Let `write` fill an empty folder, which appears as `folder` when all is written.
+
+    A `UserError` where `folder` holds anything already: old and new would be taken for one.
+    """
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UserError(f"{folder} exists and is not an empty folder: choose another name")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as temporary:
+        whole = Path(temporary) / folder.name
+        whole.mkdir()
+        write(whole)
+        if folder.exists():
+            folder.rmdir()
+        whole.rename(folder)
+
+
 def write_text(path: Path, text: str) -> None:
     """Write UTF-8 text atomically."""
     write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))

@@ -10,6 +10,7 @@ from underone.cli.compare import compare
 from underone.cli.conformance import conformance
 from underone.cli.data import data
 from underone.cli.evaluate import evaluate
+from underone.cli.export import export
 from underone.cli.interpolate import interpolate
 from underone.cli.invert import decode, invert
 from underone.cli.likelihood import likelihood
@@ -58,6 +59,7 @@ for command in (
     conformance,
     data,
     models,
+    export,
 ):
     underone_command.add_command(command)
 

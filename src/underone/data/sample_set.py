@@ -2,7 +2,6 @@
 
 import json
 import re
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,7 +17,7 @@ from underone.data.image_files import is_image_file, read_images
 from underone.data.images import check_images
 from underone.data.picture import to_picture
 from underone.errors import UserError
-from underone.files import read_json, write_json
+from underone.files import read_json, write_folder, write_json
 
 LABELLED_NAME = re.compile(r"\d+_class(\d+)\.png", re.IGNORECASE)
 RECORD_NAME = "samples.json"
@@ -79,19 +78,13 @@ class SampleSet:
         The folder appears when all is written. One that holds anything already is a `UserError`,
         for old and new samples in one folder would be measured as one set.
         """
-        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-            raise UserError(f"{folder} exists and is not an empty folder: choose another name")
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as temporary:
-            whole = Path(temporary) / folder.name
-            whole.mkdir()
-            for image, name in zip(self.images, _png_names(self), strict=True):
-                to_picture(image).save(whole / name)
-            seeds = None if self.seeds is None else self.seeds.tolist()
-            write_json(whole / RECORD_NAME, {"seeds": seeds, "protocol": self.protocol})
-            if folder.exists():
-                folder.rmdir()
-            whole.rename(folder)
+        write_folder(folder, self._write_pngs)
+
+    def _write_pngs(self, folder: Path) -> None:
+        for image, name in zip(self.images, _png_names(self), strict=True):
+            to_picture(image).save(folder / name)
+        seeds = None if self.seeds is None else self.seeds.tolist()
+        write_json(folder / RECORD_NAME, {"seeds": seeds, "protocol": self.protocol})
 
 
 def read_samples(path: Path) -> SampleSet:

@@ -1,0 +1,38 @@
+"""The U-Net of underone as a model of diffusers; underone, which builds it, must be installed."""
+
+from typing import Any
+
+import torch
+from diffusers import ConfigMixin, ModelMixin
+from diffusers.configuration_utils import register_to_config
+from diffusers.models.unets.unet_2d import UNet2DOutput
+from pydantic import TypeAdapter
+from torch import Tensor
+
+from underone.networks import UNet, UNetConfig
+
+
+class UnderoneUNet(ModelMixin, ConfigMixin):
+    """A noisy image (B, C, H, W), a timestep in 0..steps - 1 and classes (B,) -> UNet2DOutput.
+
+    `shape` is the network's `UNetConfig`. The class after the last is the null class, if
+    `null_class`.
+    """
+
+    @register_to_config
+    def __init__(self, shape: dict[str, Any], steps: int, null_class: bool) -> None:
+        super().__init__()
+        self.network = UNet(TypeAdapter(UNetConfig).validate_python(dict(shape)))
+
+    def forward(
+        self,
+        sample: Tensor,
+        timestep: Tensor | float,
+        class_labels: Tensor | None = None,
+        return_dict: bool = True,
+    ) -> UNet2DOutput | tuple[Tensor]:
+        # Timestep i is step i + 1 of underone, whose networks see the time in thousandths.
+        step = torch.as_tensor(timestep, dtype=torch.float32, device=sample.device) + 1
+        condition = (step * 1000 / self.config.steps).expand(len(sample))
+        output = self.network(sample, condition, class_labels)
+        return UNet2DOutput(sample=output) if return_dict else (output,)
