@@ -75,14 +75,12 @@ def trained(scheduler: Any, rows: int | None = CLASSES + 1) -> Any:
         noisy = scheduler.add_noise(x0, noise, timestep)
         dropped = torch.rand(16, generator=generator) < 0.2
         shown = None if rows is None else label.masked_fill(dropped, rows - 1)
-        target = {
-            "epsilon": lambda n=noise: n,
-            "sample": lambda x=x0: x,
-            "v_prediction": lambda x=x0, n=noise, t=timestep: scheduler.get_velocity(x, n, t),
-        }[scheduler.config.prediction_type]()
+        targets = {"epsilon": noise, "sample": x0}
+        targets["v_prediction"] = scheduler.get_velocity(x0, noise, timestep)
+        target = targets[scheduler.config.prediction_type]
         loss = functional.mse_loss(unet(noisy, timestep, shown).sample, target)
         optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        torch.autograd.backward([loss])
         optimizer.step()
     return unet.eval()
 
@@ -92,8 +90,9 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """A pipeline folder of each case, saved by diffusers itself."""
     root = tmp_path_factory.mktemp("pipelines")
     for name, settings in CASES.items():
-        scheduler: Any = DDPMScheduler(**settings)  # type: ignore[arg-type]
-        DDPMPipeline(trained(scheduler), scheduler).save_pretrained(root / name)
+        scheduler: Any = DDPMScheduler(**settings)
+        pipeline: Any = DDPMPipeline(trained(scheduler), scheduler)
+        pipeline.save_pretrained(root / name)
     return {name: root / name for name in CASES}
 
 
@@ -151,7 +150,8 @@ def test_images_are_those_of_diffusers(
 def test_an_unconditional_network_and_a_folder_without_a_pipeline(tmp_path: Path) -> None:
     scheduler: Any = DDIMScheduler()
     unet = trained(scheduler, rows=None)
-    DDIMPipeline(unet, scheduler).save_pretrained(tmp_path / "pipeline")
+    pipeline: Any = DDIMPipeline(unet, scheduler)
+    pipeline.save_pretrained(tmp_path / "pipeline")
     unet.save_pretrained(tmp_path / "alone" / "network")
     scheduler.save_pretrained(tmp_path / "alone")
     expected = theirs(tmp_path / "pipeline", None)
@@ -193,8 +193,8 @@ def test_old_names_of_attention_are_read(folders: dict[str, Path], tmp_path: Pat
         renamed[name.replace(".to_out.0.", ".proj_attn.")] = tensor
     assert any("proj_attn" in name for name in renamed)
     save_file(renamed, path)
-    new, old = (load_model(f"diffusers:{each}") for each in (folders["linear"], tmp_path / "old"))
-    torch.testing.assert_close(ours(old, LABELS), ours(new, LABELS), rtol=0, atol=0)
+    new, renewed = (load_model(f"diffusers:{e}") for e in (folders["linear"], tmp_path / "old"))
+    torch.testing.assert_close(ours(renewed, LABELS), ours(new, LABELS), rtol=0, atol=0)
 
 
 def test_what_tuning_looks_at(folders: dict[str, Path]) -> None:

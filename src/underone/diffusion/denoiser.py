@@ -1,10 +1,11 @@
 """Denoisers: (x_t, node, label) -> E[x0 | x_t]. All samplers ever see of a model."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from underone.diffusion.evaluations import record_evaluations
 from underone.diffusion.node import Estimate, Node, Schedule, node_at
@@ -28,12 +29,13 @@ class Denoiser(Protocol):
 class NetworkDenoiser:
     """A network read through its prediction; the leaf of every chain of denoisers.
 
-    `network(input, condition, label)` gets the condition as float32 of shape (B,). `name` is what
-    its evaluations are counted under. With `autocast` (a dtype, usually bfloat16) the network, and
-    only the network, runs in mixed precision; its output is brought back to the precision of x.
+    `network(input, condition, label)`, any function, gets the condition as float32 of shape (B,).
+    `name` is what its evaluations are counted under. With `autocast` (a dtype, usually bfloat16)
+    the network, and only the network, runs in mixed precision; its output is brought back to the
+    precision of x.
     """
 
-    network: nn.Module
+    network: Callable[[Tensor, Tensor | None, Tensor | None], Tensor]
     schedule: Schedule
     prediction: Prediction
     name: str = "model"

@@ -33,7 +33,7 @@ def fetched(repository: str) -> Path:
         raise UserError(f"hf://{repository}: write hf://owner/name, or hf://owner/name@revision")
     hub = imported("huggingface_hub", "underone[diffusers]")
     try:
-        folder = hub.snapshot_download(name, revision=revision or None, allow_patterns=_FILES)
+        folder = hub.snapshot_download(name, revision=revision or None, allow_patterns=list(_FILES))
     except Exception as error:  # no network, no such repository, no access
         reason = str(error).strip().partition("\n")[0]
         raise UserError(
