@@ -36,7 +36,7 @@ from underone.zoo import is_model, load_model
 
 COUNT, STEPS, CLASSES = 4, 10, 3
 LABELS = torch.arange(COUNT) % CLASSES
-CASES = {
+CASES: dict[str, dict[str, Any]] = {
     "linear": {"prediction_type": "epsilon"},
     "cosine": {"prediction_type": "epsilon", "beta_schedule": "squaredcos_cap_v2"},
     "velocity": {"prediction_type": "v_prediction", "beta_schedule": "scaled_linear"},
@@ -187,14 +187,15 @@ def test_old_names_of_attention_are_read(folders: dict[str, Path], tmp_path: Pat
     shutil.copytree(folders["linear"], tmp_path / "old")
     path = tmp_path / "old" / "unet" / unet2d.WEIGHTS
     renamed = {}
+    names = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
     for name, tensor in load_tensors(path).items():
-        for old, new in (("query", "to_q"), ("key", "to_k"), ("value", "to_v")):
-            name = name.replace(f".{new}.", f".{old}.")
-        renamed[name.replace(".to_out.0.", ".proj_attn.")] = tensor
+        for now, then in names.items():
+            name = name.replace(f".{now}.", f".{then}.")
+        renamed[name] = tensor
     assert any("proj_attn" in name for name in renamed)
     save_file(renamed, path)
-    new, renewed = (load_model(f"diffusers:{e}") for e in (folders["linear"], tmp_path / "old"))
-    torch.testing.assert_close(ours(renewed, LABELS), ours(new, LABELS), rtol=0, atol=0)
+    old, new = (load_model(f"diffusers:{each}") for each in (tmp_path / "old", folders["linear"]))
+    torch.testing.assert_close(ours(old, LABELS), ours(new, LABELS), rtol=0, atol=0)
 
 
 def test_what_tuning_looks_at(folders: dict[str, Path]) -> None:

@@ -6,7 +6,7 @@ labels, and w = -1 the model without labels or, of autoguidance, the weak model.
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Protocol
 
@@ -146,7 +146,7 @@ class AutoForm:
                 "data, like --form auto,by=diffusers:PATH"
             )
         else:
-            weak = load_checkpoint(model.folder, "weak")
+            weak = replace(load_checkpoint(model.folder, "weak"), title=model.title)
         if not isinstance(weak, DiffusionModel):
             raise UserError(f"{weak.name} is no diffusion model: it cannot guide one as the weaker")
         _check_kin(model, weak)

@@ -11,7 +11,6 @@ _FILES = (
     "model_index.json",
     "scheduler_config.json",
     "model.safetensors",
-    "raw.safetensors",
     "weak.safetensors",
     "analytic.json",
     "tuned/*.json",
