@@ -350,7 +350,10 @@ def removed(file: str) -> Damage:
         (edited(network__dropout=2.0), ("config.json", "dropout")),
         (edited(network__attention=[5]), ("config.json", "attention at [5]")),
         (edited(network={}), ("config.json", "network.image_size", "required")),
-        (edited(schedule__name="linear"), ("config.json", "schedule", "'linear-beta', 'cosine'")),
+        (
+            edited(schedule__name="linear"),
+            ("config.json", "schedule", "'linear-beta', 'scaled-linear-beta', 'cosine'"),
+        ),
         (edited(schedule={}), ("config.json", "schedule")),
         (edited(schedule__beta_min=0.5), ("config.json", "beta_min <= beta_max")),
         (edited(schedule__beta_max=1.0), ("config.json", "beta_min <= beta_max")),

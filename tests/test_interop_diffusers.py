@@ -66,7 +66,7 @@ def trained(scheduler: Any, rows: int | None = CLASSES + 1) -> Any:
     unet = small_unet(rows)
     optimizer = torch.optim.Adam(unet.parameters(), 1e-2)
     generator = torch.Generator().manual_seed(1)
-    for _ in range(12):
+    for _ in range(8):
         label = torch.randint(CLASSES, (16,), generator=generator)
         x0 = (label[:, None, None, None] / CLASSES - 0.5).expand(-1, 1, 8, 8)
         noise = torch.randn(x0.shape, generator=generator)
@@ -134,7 +134,7 @@ def ours(
 
 
 @each_case
-@pytest.mark.parametrize(("weight", "clip"), [(0.0, False), (0.0, True), (1.5, True)])
+@pytest.mark.parametrize(("weight", "clip"), [(0.0, False), (1.5, True)])
 def test_images_are_those_of_diffusers(
     folders: dict[str, Path], case: str, weight: float, clip: bool
 ) -> None:
@@ -254,7 +254,7 @@ def test_commands_take_it(
     ("arguments", "message"),
     [
         (["guide"], "name what to measure against"),
-        (["tune", "--nfe", "3"], "'unknown', which they were called, is no data set"),
+        (["tune", "--nfe", "3"], ",data=cifar10"),
         (["sample", "--sampler", "ddpm-analytic"], "'unknown', which they were called"),
         (["sample", "--form", "auto", "--guidance", "1"], "no weak snapshot beside it"),
     ],

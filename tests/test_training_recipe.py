@@ -106,7 +106,7 @@ def test_changes_reach_their_place_and_no_other() -> None:
         ("augmentation.shift=-1", "shift"),
         ("network.heads=0", "heads"),
         ("network.attention=[5]", "never reached"),
-        ("schedule.name=cosin", "'linear-beta', 'cosine'"),
+        ("schedule.name=cosin", "'linear-beta', 'scaled-linear-beta', 'cosine'"),
         ("schedule.beta_min=0.5", "beta_min <= beta_max"),
         ("schedule={name='linear-beta',beta_min=0.5,beta_max=0.9}", "predict velocity or data"),
         ("prediction.name=nois", "'noise', 'data', 'velocity'"),

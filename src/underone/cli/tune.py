@@ -5,6 +5,7 @@ from pathlib import Path
 
 import click
 
+from underone.checkpoint import UNKNOWN_DATA
 from underone.cli.console import announce_revision, note, print_json, progress_bar
 from underone.cli.options import GUIDANCE_HELP, guidance_options
 from underone.data import DATASET_NAMES, load_dataset
@@ -48,6 +49,11 @@ def tune(
     announce_revision(loaded)
     setting = Setting("ddim", nfe, "trailing", guidance, threshold, form, interval)
     name = loaded.config.data.name
+    if name == UNKNOWN_DATA:
+        raise UserError(
+            f"a sampler is tuned by the training data of {loaded.name}, which does not say what "
+            f"they are: name them, like {model},data=cifar10"
+        )
     if name not in DATASET_NAMES and root is None:
         raise UserError(
             f"a sampler is tuned by the training data of {loaded.name}, and {name!r}, which they "
