@@ -3,7 +3,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from helpers import SCHEDULES, AsNetwork, SmoothNetwork, each_schedule, float64, normal
+from helpers import PRESERVING, AsNetwork, SmoothNetwork, each_preserving_schedule, float64, normal
 from underone.conformance.oracles import plane_mixture
 from underone.diffusion import (
     Data,
@@ -33,7 +33,7 @@ each_prediction = pytest.mark.parametrize(
 @settings(deadline=None)
 @given(
     st.sampled_from(list(PREDICTIONS.values())),
-    st.sampled_from(list(SCHEDULES.values())),
+    st.sampled_from(list(PRESERVING.values())),
     st.lists(st.floats(1e-3, 1), min_size=1, max_size=8),
 )
 def test_the_target_implies_x0_at_every_level(
@@ -67,7 +67,7 @@ def test_each_prediction_by_hand() -> None:
 
 
 @each_prediction
-@each_schedule
+@each_preserving_schedule
 def test_networks_that_agree_give_the_same_x0(prediction: Prediction, schedule: Schedule) -> None:
     first = NetworkDenoiser(SmoothNetwork().double(), schedule, Noise())
     second = NetworkDenoiser(AsNetwork(first, prediction), schedule, prediction)

@@ -265,6 +265,11 @@ class Checkpoint:
         network = self.config.network
         return network.channels, network.image_size, network.image_size
 
+    @property
+    def trained_on_flips(self) -> bool:
+        """Whether it was trained on mirror images too; not as far as is known of one elsewhere's."""
+        return not isinstance(self.config, ForeignConfig) and self.config.training.flip
+
 
 @dataclass(frozen=True)
 class DiffusionModel(Checkpoint):
@@ -402,6 +407,9 @@ class NoisyClassifier(Checkpoint):
         return logits.to(x.dtype)
 
 
+AnyCheckpoint = GenerativeModel | FeatureModel | NoisyClassifier
+
+
 def weights_file(folder: Path, weights: Weights = "model") -> Path:
     """Where a checkpoint folder keeps its weights."""
     return folder / f"{weights}.safetensors"
@@ -429,7 +437,7 @@ def save_weights(
 
 def load_checkpoint(
     folder: Path, weights: Weights = "model", device: torch.device | str = "cpu"
-) -> GenerativeModel | FeatureModel | NoisyClassifier:
+) -> AnyCheckpoint:
     """Load a checkpoint folder. Whatever does not fit together is refused in one line."""
     config = load_config(folder)
     path = weights_file(folder, weights)

@@ -368,7 +368,7 @@ def subject(
         "seed": draw.seed,
         "first": draw.first,
         "precision": "float32" if dtype is None else str(dtype).removeprefix("torch."),
-        "trained_on_flips": model.config.training.flip,
+        "trained_on_flips": model.trained_on_flips,
     }
 
 

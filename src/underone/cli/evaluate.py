@@ -207,7 +207,7 @@ def _features(extractor: Extractor, images: Dataset) -> Tensor:
 
 def _trained_on_flips(source: SampleSet | Live) -> bool:
     if isinstance(source, Live):
-        return source.model.config.training.flip
+        return source.model.trained_on_flips
     return source.protocol.get("trained_on_flips") is True
 
 

@@ -4,12 +4,7 @@ from collections.abc import Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 
-from underone.checkpoint import (
-    DiffusionModel,
-    FeatureModel,
-    NoisyClassifier,
-    load_checkpoint,
-)
+from underone.checkpoint import AnyCheckpoint, load_checkpoint
 from underone.errors import UserError, unknown
 from underone.interop.diffusers_folder import Told, is_diffusers_folder, load_diffusers
 from underone.interop.hub import fetched
@@ -23,7 +18,7 @@ def is_from_elsewhere(name: str) -> bool:
     return name.startswith((DIFFUSERS, HUB))
 
 
-def load_named(name: str) -> DiffusionModel | FeatureModel | NoisyClassifier:
+def load_named(name: str) -> AnyCheckpoint:
     """The model that is called `name`; whatever cannot be loaded is a one-line `UserError`.
 
     - a shipped name, or the path of a checkpoint folder

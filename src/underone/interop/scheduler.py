@@ -12,7 +12,16 @@ from pydantic import Field
 
 from underone.checkpoint import AnyPrediction, AnySchedule
 from underone.config import Config, parse
-from underone.diffusion import Cosine, Data, LinearBeta, Noise, ScaledLinearBeta, Velocity
+from underone.diffusion import (
+    Cosine,
+    Data,
+    Geometric,
+    LinearBeta,
+    Noise,
+    ScaledLinearBeta,
+    Straight,
+    Velocity,
+)
 from underone.errors import UserError
 from underone.interop.documents import read_document
 
@@ -98,8 +107,17 @@ def _schedule(settings: _Settings) -> AnySchedule:
 
 
 def scheduler_document(schedule: AnySchedule, prediction: AnyPrediction) -> dict[str, Any]:
-    """The settings of the DDIMScheduler that steps as our DDIM on trailing steps, x0 clipped."""
+    """The settings of the DDIMScheduler that steps as our DDIM on trailing steps, x0 clipped.
+
+    A `UserError` where it knows no such schedule or prediction.
+    """
     betas: dict[str, Any]
+    meanings = [name for name, kind in PREDICTIONS.items() if kind == prediction]
+    if isinstance(schedule, Geometric | Straight) or not meanings:
+        raise UserError(
+            f"diffusers' DDIMScheduler knows no {schedule.name} schedule with {prediction.name} "
+            "prediction: export a model of betas that predicts noise, data or velocity"
+        )
     if isinstance(schedule, Cosine):
         betas = (
             {"beta_schedule": _COSINE}
@@ -113,12 +131,11 @@ def scheduler_document(schedule: AnySchedule, prediction: AnyPrediction) -> dict
             "beta_start": schedule.beta_min,
             "beta_end": schedule.beta_max,
         }
-    (meaning,) = (name for name, kind in PREDICTIONS.items() if kind == prediction)
     return {
         "_class_name": "DDIMScheduler",
         "num_train_timesteps": schedule.steps,
         **betas,
-        "prediction_type": meaning,
+        "prediction_type": meanings[0],
         "timestep_spacing": "trailing",
         "set_alpha_to_one": True,
         "steps_offset": 0,

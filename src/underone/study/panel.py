@@ -28,7 +28,7 @@ def draw_panel(run: Run, on_images: Callable[[int], object], root: Path | None =
     by = run.bench.yardsticks[0]
     best = min(standings(run), key=lambda each: (-each.first.draw.count, each.fid)).first
     images = training_images(by.reference, root)
-    if run.bench.models[best.model].config.training.flip:
+    if run.bench.models[best.model].trained_on_flips:
         images = images.with_mirrored
     train = training_features(by.extractor, images, on_images)
     draw = replace(best.draw, count=min(best.draw.count, _SAMPLES))
