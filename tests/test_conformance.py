@@ -181,7 +181,9 @@ class Broken(Sampler):
             # Fresh noise every step follows no path; too much of it is too much.
             share = 0.6 if self.fault == "noise" else 0.8
             noise = 0.8 * noise + share * at.noise()
-        return to.alpha * x0 + to.sigma * noise, here
+        preserving = self.fault == "preserving"
+        sigma = (1 - to.alpha**2).sqrt() if preserving else to.sigma
+        return to.alpha * x0 + sigma * noise, here
 
     def finish(self, x: Tensor, at: Step) -> tuple[Tensor, Estimate]:
         x0, here = super().finish(x, at)
@@ -198,6 +200,7 @@ _REMEMBERED: list[int] = []
         ("noise", "order along one Brownian path"),
         ("bias", "a single image"),
         ("law", "mean and covariance of a mixture, 200 steps"),
+        ("preserving", "mean and covariance under other schedules, 200 steps"),
         ("residue", "the end is clean"),
         ("finite", "finite on every schedule and grid"),
         ("dtype", "finite on every schedule and grid"),
