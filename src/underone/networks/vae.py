@@ -53,7 +53,7 @@ class VAE(Contraction):
 
         log p(x | c) >= E log p(x | z, c) - KL(q(z | x, c) || p(z)),   z ~ q(z | x, c)
 
-    (Kingma and Welling 2014, eq. 3; with a condition Sohn et al. 2015, eq. 4), where
+    (Kingma and Welling 2014, eq. 3; with a condition Sohn et al. 2015), where
 
         p(z) = N(0, I),   q(z | x, c) = N(m(x, c), diag s(x, c)^2),   z = m + s noise,
         p(x | z, c) = N(mu(z, c), sigma^2 I).
