@@ -230,10 +230,10 @@ CheckpointConfig = (
 )
 _KINDS: dict[str, type[CheckpointConfig]] = {
     "diffusion": DiffusionConfig,
-    "vae": VAECheckpointConfig,
     "classifier": ClassifierCheckpointConfig,
     "encoder": EncoderCheckpointConfig,
     "noisy-classifier": NoisyClassifierCheckpointConfig,
+    "vae": VAECheckpointConfig,
 }
 
 

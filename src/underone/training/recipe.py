@@ -140,10 +140,10 @@ class EncoderRecipe(_Recipe):
 Recipe = DiffusionRecipe | VAERecipe | ClassifierRecipe | EncoderRecipe | NoisyClassifierRecipe
 _KINDS: dict[str, type[Recipe]] = {
     "diffusion": DiffusionRecipe,
-    "vae": VAERecipe,
     "classifier": ClassifierRecipe,
     "encoder": EncoderRecipe,
     "noisy-classifier": NoisyClassifierRecipe,
+    "vae": VAERecipe,
 }
 _SHIPPED = files("underone.training") / "recipes"
 
