@@ -267,7 +267,7 @@ class Checkpoint:
 
     @property
     def trained_on_flips(self) -> bool:
-        """Whether it was trained on mirror images too; not as far as is known of one elsewhere's."""
+        """Whether it was trained on mirror images too, as far as that is known."""
         return not isinstance(self.config, ForeignConfig) and self.config.training.flip
 
 
