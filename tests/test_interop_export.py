@@ -24,7 +24,9 @@ from underone.diffusion import (
     Data,
     LinearBeta,
     Noise,
+    Preconditioned,
     ScaledLinearBeta,
+    Straight,
     Velocity,
     sample,
 )
@@ -78,6 +80,7 @@ def changed(model: DiffusionModel, schedule: AnySchedule, prediction: AnyPredict
         (Cosine(), Velocity(), -1.0),
         (Cosine(offset=0.02), Data(), 0.0),
         (ScaledLinearBeta(), Velocity(), 0.5),
+        (LinearBeta(steps=500), Preconditioned(0.7), 0.5),
     ],
 )
 def test_diffusers_gives_the_same_images(
@@ -93,6 +96,15 @@ def test_diffusers_gives_the_same_images(
     mine = ours(model, replace(SETTING, guidance=weight), 6, seed=3)
     torch.testing.assert_close(2 * peers - 1, mine.clamp(-1, 1), rtol=0, atol=1e-4)
     assert mine.std() > 0.05  # and not an empty canvas
+
+
+def test_a_flow_is_refused_and_nothing_is_written(
+    small_model: DiffusionModel, tmp_path: Path
+) -> None:
+    model = changed(small_model, Straight(), Noise())
+    with pytest.raises(UserError, match="knows no straight schedule"):
+        export_to_diffusers(model, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_the_shipped_model_gives_its_pixels(

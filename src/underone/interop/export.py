@@ -9,9 +9,10 @@ from typing import Any
 from safetensors.torch import save_file
 
 from underone.checkpoint import DiffusionConfig, DiffusionModel
+from underone.diffusion import Data
 from underone.errors import UserError
 from underone.files import write_folder, write_json, write_text
-from underone.interop.scheduler import scheduler_document
+from underone.interop.scheduler import PREDICTIONS, scheduler_document
 from underone.interop.unet2d import WEIGHTS
 
 _CODE = files("underone.interop.exported")
@@ -32,6 +33,7 @@ def export_to_diffusers(model: DiffusionModel, folder: Path) -> None:
 
 
 def _write(model: DiffusionModel, config: DiffusionConfig, folder: Path, name: str) -> None:
+    native = config.prediction in PREDICTIONS.values()
     network = {f"network.{key}": value.cpu() for key, value in model.network.state_dict().items()}
     documents: Mapping[str, dict[str, Any]] = {
         "model_index.json": {
@@ -39,12 +41,16 @@ def _write(model: DiffusionModel, config: DiffusionConfig, folder: Path, name: s
             "scheduler": ["diffusers", "DDIMScheduler"],
             "unet": [_UNET, "UnderoneUNet"],
         },
-        "scheduler/scheduler_config.json": scheduler_document(config.schedule, config.prediction),
+        "scheduler/scheduler_config.json": scheduler_document(
+            config.schedule, config.prediction if native else Data()
+        ),
         "unet/config.json": {
             "_class_name": "UnderoneUNet",
             "shape": asdict(config.network),
             "steps": config.schedule.steps,
             "null_class": model.has_null_label,
+            "schedule": None if native else asdict(config.schedule),
+            "prediction": None if native else asdict(config.prediction),
         },
     }
     for path, document in documents.items():

@@ -109,15 +109,15 @@ def _schedule(settings: _Settings) -> AnySchedule:
 def scheduler_document(schedule: AnySchedule, prediction: AnyPrediction) -> dict[str, Any]:
     """The settings of the DDIMScheduler that steps as our DDIM on trailing steps, x0 clipped.
 
-    A `UserError` where it knows no such schedule or prediction.
+    The prediction is one of `PREDICTIONS`. A schedule that is not made of betas is a `UserError`.
     """
     betas: dict[str, Any]
-    meanings = [name for name, kind in PREDICTIONS.items() if kind == prediction]
-    if isinstance(schedule, Geometric | Straight) or not meanings:
+    if isinstance(schedule, Geometric | Straight):
         raise UserError(
-            f"diffusers' DDIMScheduler knows no {schedule.name} schedule with {prediction.name} "
-            "prediction: export a model of betas that predicts noise, data or velocity"
+            f"diffusers' DDIMScheduler knows no {schedule.name} schedule: only models that are "
+            "trained on a schedule of betas can be exported"
         )
+    (meaning,) = (name for name, kind in PREDICTIONS.items() if kind == prediction)
     if isinstance(schedule, Cosine):
         betas = (
             {"beta_schedule": _COSINE}
@@ -135,7 +135,7 @@ def scheduler_document(schedule: AnySchedule, prediction: AnyPrediction) -> dict
         "_class_name": "DDIMScheduler",
         "num_train_timesteps": schedule.steps,
         **betas,
-        "prediction_type": meanings[0],
+        "prediction_type": meaning,
         "timestep_spacing": "trailing",
         "set_alpha_to_one": True,
         "steps_offset": 0,

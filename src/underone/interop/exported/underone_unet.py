@@ -9,6 +9,8 @@ from diffusers.models.unets.unet_2d import UNet2DOutput
 from pydantic import TypeAdapter
 from torch import Tensor
 
+from underone.checkpoint import AnyPrediction, AnySchedule
+from underone.diffusion import NetworkDenoiser, node_at
 from underone.networks import UNet, UNetConfig
 
 
@@ -16,13 +18,30 @@ class UnderoneUNet(ModelMixin, ConfigMixin):
     """A noisy image (B, C, H, W), a timestep in 0..steps - 1 and classes (B,) -> UNet2DOutput.
 
     `shape` is the network's `UNetConfig`. The class after the last is the null class, if
-    `null_class`.
+    `null_class`. What comes out is the network's output, or where diffusers has no name for what
+    that is, the x0 that it implies by `schedule` and `prediction`.
     """
 
     @register_to_config
-    def __init__(self, shape: dict[str, Any], steps: int, null_class: bool) -> None:
+    def __init__(
+        self,
+        shape: dict[str, Any],
+        steps: int,
+        null_class: bool,
+        schedule: dict[str, Any] | None = None,
+        prediction: dict[str, Any] | None = None,
+    ) -> None:
         super().__init__()
         self.network = UNet(TypeAdapter(UNetConfig).validate_python(dict(shape)))
+        self.denoiser = (
+            None
+            if schedule is None
+            else NetworkDenoiser(
+                self.network,
+                TypeAdapter(AnySchedule).validate_python(schedule),
+                TypeAdapter(AnyPrediction).validate_python(prediction),
+            )
+        )
 
     def forward(
         self,
@@ -33,6 +52,10 @@ class UnderoneUNet(ModelMixin, ConfigMixin):
     ) -> UNet2DOutput | tuple[Tensor]:
         # Timestep i is step i + 1 of underone, whose networks see the time in thousandths.
         step = torch.as_tensor(timestep, dtype=torch.float32, device=sample.device) + 1
-        condition = (step * 1000 / self.config.steps).expand(len(sample))
-        output = self.network(sample, condition, class_labels)
+        if self.denoiser is None:
+            condition = (step * 1000 / self.config.steps).expand(len(sample))
+            output = self.network(sample, condition, class_labels)
+        else:
+            node = node_at(self.denoiser.schedule, step.double() / self.config.steps)
+            output = self.denoiser(sample, node, class_labels)
         return UNet2DOutput(sample=output) if return_dict else (output,)
