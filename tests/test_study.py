@@ -461,3 +461,38 @@ def test_a_sampler_that_is_tuned_anew_makes_other_cells(model_folder: ModelFolde
     after = identities()
     assert after[0] != before[0]
     assert after[1] == before[1]
+
+
+def test_a_budget_can_be_raised_and_nothing_that_is_known_is_lost(
+    folder_of_model: Path, bench: Bench, tmp_path: Path
+) -> None:
+    folder, narrow = tmp_path / "s", small_study(folder_of_model, evaluations=200)
+    run, _ = open_run(folder, narrow, bench)
+    for _ in run.advance(LocalEngine(bench, 1), lambda cell, images: None):
+        pass
+    written = {path: path.read_bytes() for path in (folder / "cells").iterdir()}
+    assert written
+    wide, continued = open_run(folder, small_study(folder_of_model, evaluations=400), bench)
+    assert continued
+    assert wide.known == run.known
+    assert len(wide.plan.left_out) < len(run.plan.left_out)
+    assert wide.due()
+    assert not set(wide.due()) & set(run.known)
+    assert all(path.read_bytes() == content for path, content in written.items())
+    # What was raised is kept: the same command goes on, and the old one does not take it back.
+    again, _ = open_run(folder, small_study(folder_of_model, evaluations=400), bench)
+    assert again.plan == wide.plan
+    for other in (200, 300):
+        with pytest.raises(UserError, match="budget of 400 evaluations: one of evaluations can be"):
+            open_run(folder, small_study(folder_of_model, evaluations=other), bench)
+    unlimited, _ = open_run(folder, small_study(folder_of_model), bench)
+    assert unlimited.plan.left_out == ()
+
+
+def test_a_budget_of_minutes_is_followed_whatever_the_evaluations(
+    folder_of_model: Path, bench: Bench, tmp_path: Path
+) -> None:
+    study = small_study(folder_of_model, evaluations=5000)
+    open_run(tmp_path / "s", study, bench, minutes=1)
+    with pytest.raises(UserError, match=r"budget of \d+\.\d minutes"):
+        open_run(tmp_path / "s", small_study(folder_of_model, evaluations=9000), bench)

@@ -47,6 +47,11 @@ Opener = Callable[[Run], AbstractContextManager[Engine]]
 @click.argument("study")
 @click.option("--out", "folder", type=_FOLDER, help="The folder. [default: the study's name]")
 @click.option("--minutes", type=float, help="Fit samples and settings to so many minutes.")
+@click.option(
+    "--evaluations",
+    type=click.IntRange(min=1),
+    help="The budget in place of the study's own; a folder's may be raised.",
+)
 @click.option("--dry-run", is_flag=True, help="Check all cells, print them with their cost, stop.")
 @click.option(
     "--engine",
@@ -61,6 +66,7 @@ def study(
     study: str,
     folder: Path | None,
     minutes: float | None,
+    evaluations: int | None,
     dry_run: bool,
     engine: str,
     workers: int | None,
@@ -73,6 +79,8 @@ def study(
     """
     opener = _engine(engine, workers)
     asked = load_study(study)
+    if evaluations is not None:
+        asked = asked.model_copy(update={"evaluations": evaluations})
     bench = open_bench(asked)
     if dry_run:
         _show_cells(new_plan(asked, bench, minutes), bench, as_json)

@@ -76,8 +76,22 @@ class Folder:
             yield result
 
 
+def raises(plan: Plan, study: Study) -> bool:
+    """Whether a study allows more evaluations than a plan of it; 0 is no limit."""
+    return plan.evaluations > 0 and not 0 < study.evaluations <= plan.evaluations
+
+
+def _budget(plan: Plan) -> str:
+    if plan.seconds:
+        return f"{plan.seconds / 60:.1f} minutes"
+    return f"{plan.evaluations:,} evaluations" if plan.evaluations else "no limit"
+
+
 def check_same(plan: Plan, study: Study, bench: Bench, folder: Path) -> None:
-    """A `UserError` where a folder's plan is not of this study, these models, these yardsticks."""
+    """A `UserError` where a folder's plan is not of this study, these models, these yardsticks.
+
+    The budget of evaluations may have been raised, if time is none.
+    """
     for what, mine, theirs in (
         ("models", bench.model_hashes, plan.models),
         ("references", bench.reference_hashes, plan.references),
@@ -89,10 +103,17 @@ def check_same(plan: Plan, study: Study, bench: Bench, folder: Path) -> None:
                 f"{folder} holds a study of other {what} ({changed} is not the same): choose "
                 "another --out"
             )
-    if plan.study != study:
-        field = next(
-            name for name in Study.model_fields if getattr(plan.study, name) != getattr(study, name)
-        )
+    differing = [
+        name for name in Study.model_fields if getattr(plan.study, name) != getattr(study, name)
+    ]
+    if differing == ["evaluations"]:
+        if plan.seconds or not raises(plan, study):
+            raise UserError(
+                f"{folder} holds this study with a budget of {_budget(plan)}: one of evaluations "
+                "can be raised, and no other change; choose another --out"
+            )
+    elif differing:
+        field = differing[0]
         raise UserError(
             f"{folder} holds another study than this one (they differ in {field}): choose another "
             "--out, so that the two do not mix"

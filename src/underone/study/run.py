@@ -14,7 +14,7 @@ from underone.study.costs import measured_costs
 from underone.study.definition import Study
 from underone.study.engine import Engine, OnImages
 from underone.study.fit import check_minutes, make_plan
-from underone.study.folder import Folder, check_same
+from underone.study.folder import Folder, check_same, raises
 from underone.study.plan import Plan
 
 
@@ -61,11 +61,15 @@ def open_run(
     """The study in the folder `path`, planned now or going on as planned; and whether it goes on.
 
     The plan is kept before the first cell runs. A rerun follows it, whatever `minutes` are then.
+    Where `study` allows more evaluations it is planned again, and what is known stays known.
     """
     folder = Folder(path)
     kept = folder.plan()
     if kept is not None:
         check_same(kept, study, bench, path)
+        if raises(kept, study):
+            kept = make_plan(study, bench, kept.costs, kept.threads)
+            folder.begin(kept)
         return Run(folder, bench, kept, folder.known(bench)), True
     plan = new_plan(study, bench, minutes)
     folder.begin(plan)
