@@ -32,6 +32,7 @@ from underone.diffusion import (
 )
 from underone.generation import Setting
 from underone.metrics import Measurement, measure
+from underone.training.levels import EVERY_STEP
 from underone.training.objective import Denoising
 from underone.training.objective import noised as drawn
 from underone.zoo import load_yardstick
@@ -188,7 +189,7 @@ def simple_loss(answer: Answer) -> str:
     x0, c = _images(2), torch.arange(6)
     # What the training objective draws, drawn again.
     generator = torch.Generator().manual_seed(0)
-    draw = drawn(x0, SCHEDULE, generator)
+    draw = drawn(x0, SCHEDULE, EVERY_STEP, generator)
     k = (draw.node.t * T).round().long()
     network = _Linear()
     same = torch.Generator().manual_seed(0)

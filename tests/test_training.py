@@ -360,10 +360,15 @@ def test_a_shift_brings_in_black_or_the_edge(padding: Literal["black", "edge"]) 
 @pytest.mark.parametrize("name", shipped_recipes())
 def test_shipped_recipes_fit_their_data(name: str) -> None:
     recipe = load_recipe(name)
-    shape = {"fashion-mnist": (1, 28), "cifar10": (3, 32)}[recipe.data]
-    assert (recipe.network.channels, recipe.network.image_size) == shape
+    channels, size, classes = {
+        "fashion-mnist": (1, 28, 10),
+        "cifar10": (3, 32, 10),
+        "noto-emoji": (3, 32, 9),
+        "path/to/images": (3, 32, 10),
+    }[recipe.data]
+    assert (recipe.network.channels, recipe.network.image_size) == (channels, size)
     blind = isinstance(recipe, EncoderRecipe) or name.endswith("unconditional")
-    assert recipe.network.classes == (None if blind else 10)
+    assert recipe.network.classes == (None if blind else classes)
     assert recipe.network.revision == 2
 
 
