@@ -171,6 +171,18 @@ def test_five_minutes_on_two_cores_buy_a_guide(thousand_steps: Bench) -> None:
     assert seconds <= 0.8 * plan.seconds <= 0.8 * 300
 
 
+def test_a_slow_machine_still_asks_every_question(thousand_steps: Bench) -> None:
+    # 200 evaluations a second: two old cores without bfloat16.
+    cells = planned_cells(guide_plan(thousand_steps, 1 / 200))
+    plain = {cell.setting for cell in cells if cell.setting.guidance == 0}
+    samplers = {setting.sampler for setting in plain if setting.steps == 5}
+    assert samplers == {"unipc", "ddim", "ddpm-small", "ddpm-large"}
+    assert {"unipc", "ddim"} <= {setting.sampler for setting in plain if setting.steps == 10}
+    weights = {cell.setting.guidance for cell in cells if cell.setting.steps == 5}
+    assert {0, 0.5, 1} <= weights
+    assert min(cell.draw.count for cell in cells) >= LEAST_SAMPLES
+
+
 @pytest.mark.parametrize("speed", [3e-2, 3e-3, 1e-3, 3e-4, 1e-4, 1e-5])
 def test_a_plan_keeps_its_budget_and_says_what_it_left_out(
     thousand_steps: Bench, speed: float

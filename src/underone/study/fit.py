@@ -94,19 +94,27 @@ def _fits(plan: Plan, bench: Bench) -> bool:
 
 
 def _trimmed(plan: Plan, bench: Bench) -> Plan:
-    """Without the costliest candidates, as far as the budgets demand; one is always left."""
+    """Without the costliest candidates, as far as the budgets demand; one is always left.
+
+    Of equally costly ones, first from the slice that has the most of them, so that no question is
+    given up for another; there the one that is named last.
+    """
     while not _fits(plan, bench):
-        every = {candidate for each in plan.slices for candidate in each.candidates}
-        if len(every) == 1:
+        costs = [
+            {candidate: _cost(candidate, bench) for candidate in each.candidates}
+            for each in plan.slices
+        ]
+        highest = max(max(each.values()) for each in costs)
+        alike = [[one for one, cost in each.items() if cost == highest] for each in costs]
+        if len(set().union(*costs)) == 1:
             break
-        plan = _without(plan, max(every, key=lambda one: _cost(one, bench)))
+        plan = _without(plan, max(alike, key=len)[-1])
     return plan
 
 
-def _cost(candidate: Candidate, bench: Bench) -> tuple[int, str]:
-    """Evaluations an image; the rest decides between equals, the same every time."""
-    model = bench.models[candidate.model]
-    return candidate.setting.evaluations(model), candidate.model_dump_json()
+def _cost(candidate: Candidate, bench: Bench) -> int:
+    """Evaluations an image."""
+    return candidate.setting.evaluations(bench.models[candidate.model])
 
 
 def _without(plan: Plan, left_out: Candidate) -> Plan:
