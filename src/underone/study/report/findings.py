@@ -79,7 +79,7 @@ def _harder_data(run: Run, beside: Sequence[Run]) -> Iterator[str]:
     yield (
         f"This study does not tell: all its models make images of {data_of(run)}. The same study "
         'on a model of other data would: set "model" and "references" in a copy of its .toml file, '
-        'run "underone study COPY.toml", and then "underone report" with both folders.'
+        'run "underone study COPY.toml", and then "underone report" with "--beside COPY".'
     )
 
 
