@@ -1,8 +1,6 @@
 """Every kind of model goes the whole way by the ordinary commands: trained, resumed, measured."""
 
 import json
-import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +9,8 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
+from conftest import Run
 from underone.checkpoint import DiffusionModel, load_checkpoint
-from underone.cli import main
 from underone.data import load_dataset
 from underone.diffusion import (
     Cosine,
@@ -31,7 +29,6 @@ from underone.training.recipe import DiffusionRecipe, load_recipe
 from underone.training.run import start
 
 SLICE = Path(__file__).parent / "data" / "fashion-mnist"
-Run = Callable[..., tuple[int, str, str]]
 
 RECIPES: dict[str, tuple[type[Schedule], type[Prediction], int | None]] = {
     "fashion-mnist-score": (Geometric, Score, 10),
@@ -41,23 +38,6 @@ RECIPES: dict[str, tuple[type[Schedule], type[Prediction], int | None]] = {
     "fashion-mnist-cosine": (Cosine, Velocity, 10),
 }
 SHRUNK = ("network.width=8", "network.heads=2", "batch_size=8", "optimisation.warmup_steps=2")
-
-
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """Runs a command in this process: (exit status, standard output, standard error)."""
-
-    def call(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["underone", *map(str, arguments)])
-        try:
-            main()
-            status = 0
-        except SystemExit as stop:
-            status = int(stop.code or 0)
-        captured = capsys.readouterr()
-        return status, captured.out, captured.err
-
-    return call
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,6 @@
 
 import json
 import math
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -13,10 +12,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from conftest import ModelFolder
+from conftest import ModelFolder, Run
 from helpers import SmoothNetwork, draws, each_schedule, float64, normal
 from underone.checkpoint import DiffusionConfig, DiffusionModel
-from underone.cli import main
 from underone.conformance.oracles import Gaussian, Mixture, SingleImage, plane_mixture
 from underone.data import Dataset, load_dataset, to_model_range
 from underone.diffusion import LinearBeta, Node, Schedule, count_evaluations, node_at
@@ -565,29 +563,14 @@ def test_a_network_that_diverges_is_told(small_model: DiffusionModel, test_image
 # The command
 
 
-Run = Callable[..., tuple[int, str, str]]
-
-
 @pytest.fixture
-def run(
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    model_folder: ModelFolder,
-) -> Run:
+def run(run: Run, model_folder: ModelFolder) -> Run:
     """Runs `underone likelihood` on a small model: (exit status, stdout, stderr)."""
     folder = model_folder()
 
     def call(*arguments: object) -> tuple[int, str, str]:
         data = () if "--data" in arguments else ("--data", "fashion-mnist", "--root", SLICE)
-        given = ("underone", "likelihood", folder, *data, *arguments)
-        monkeypatch.setattr(sys, "argv", [str(argument) for argument in given])
-        try:
-            main()
-            status = 0
-        except SystemExit as stop:
-            status = int(stop.code or 0)
-        captured = capsys.readouterr()
-        return status, captured.out, captured.err
+        return run("likelihood", folder, *data, *arguments)
 
     return call
 

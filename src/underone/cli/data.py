@@ -18,6 +18,7 @@ from underone.data import (
     prepare_folder,
 )
 from underone.data.images import to_model_range
+from underone.data.prepare import HELD_OUT
 from underone.diffusion.score_levels import score_levels
 from underone.errors import UserError
 from underone.training.recipe import load_recipe
@@ -99,10 +100,7 @@ def _prepare(name: str, out: Path, size: int | None, held_out: float | None) -> 
         raise UserError(f"--out prepares a folder of images by class, and {name} is none")
     if size is None:
         raise UserError("--out needs --size, the side of the images in pixels, like --size 32")
-    if held_out is None:
-        prepare_folder(Path(name), out, size)
-    else:
-        prepare_folder(Path(name), out, size, held_out)
+    prepare_folder(Path(name), out, size, HELD_OUT if held_out is None else held_out)
 
 
 def _training(name: str, dataset: Dataset) -> str:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from underone.config import parse
 from underone.errors import UserError
-from underone.files import read_json, write_atomically, write_json
+from underone.files import read_json, write_bytes, write_json
 from underone.study.bench import Bench
 from underone.study.cell import Cell, CellResult, Outcome
 from underone.study.definition import Study
@@ -54,8 +54,7 @@ class Folder:
 
     def keep(self, outcome: Outcome) -> None:
         """Keep a cell: its picture, and then its result, which says that it is done."""
-        path = self.picture_path(outcome.result.id)
-        write_atomically(path, lambda temporary: temporary.write_bytes(outcome.picture))
+        write_bytes(self.picture_path(outcome.result.id), outcome.picture)
         result = outcome.result.model_dump(mode="json")
         write_json(self.result_path(outcome.result.id), result)
 
@@ -81,12 +80,6 @@ def raises(plan: Plan, study: Study) -> bool:
     return plan.evaluations > 0 and not 0 < study.evaluations <= plan.evaluations
 
 
-def _budget(plan: Plan) -> str:
-    if plan.seconds:
-        return f"{plan.seconds / 60:.1f} minutes"
-    return f"{plan.evaluations:,} evaluations" if plan.evaluations else "no limit"
-
-
 def check_same(plan: Plan, study: Study, bench: Bench, folder: Path) -> None:
     """A `UserError` where a folder's plan is not of this study, these models, these yardsticks.
 
@@ -109,8 +102,8 @@ def check_same(plan: Plan, study: Study, bench: Bench, folder: Path) -> None:
     if differing == ["evaluations"]:
         if plan.seconds or not raises(plan, study):
             raise UserError(
-                f"{folder} holds this study with a budget of {_budget(plan)}: one of evaluations "
-                "can be raised, and no other change; choose another --out"
+                f"{folder} holds this study with another budget ({plan.budget}): one of "
+                "evaluations can be raised, and nothing else; choose another --out"
             )
     elif differing:
         field = differing[0]

@@ -53,6 +53,13 @@ class Plan(Config):
     evaluations: int = 0
 
     @property
+    def budget(self) -> str:
+        """The budgets in words."""
+        parts = [f"{self.seconds / 60:.1f} minutes"] if self.seconds else []
+        parts += [f"{self.evaluations:,} evaluations"] if self.evaluations else []
+        return ", ".join(parts) or "none"
+
+    @property
     def fresh(self) -> range:
         """The blocks that no setting is chosen on."""
         return range(1, max(self.study.most_blocks, *(each.blocks for each in self.slices)))

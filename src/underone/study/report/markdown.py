@@ -5,7 +5,7 @@ from pathlib import Path
 
 import jinja2
 
-from underone.files import write_atomically, write_text
+from underone.files import write_bytes, write_text
 from underone.study.report import protocol, tables, view
 from underone.study.report.agreement import extractor_findings
 from underone.study.report.charts import nfe_charts, weight_charts
@@ -27,10 +27,10 @@ def write_markdown(run: Run, path: Path, command: str, beside: Sequence[Run] = (
     folder = path.with_suffix("")
     figures = {HOW_MANY_STEPS: nfe_charts(run), WHICH_WEIGHT: weight_charts(run)}
     for chart in (chart for group in figures.values() for chart in group):
-        _keep(folder / f"{chart.name}.png", chart.png())
+        write_bytes(folder / f"{chart.name}.png", chart.png())
     pictures = []
     for card in _shown(run):
-        _keep(folder / f"{card.cell}.png", run.folder.picture_path(card.cell).read_bytes())
+        write_bytes(folder / f"{card.cell}.png", run.folder.picture_path(card.cell).read_bytes())
         pictures.append((card.title, f"{card.cell}.png"))
     write_text(path, page(run, command, folder.name, figures, pictures, beside))
     return path
@@ -107,7 +107,3 @@ def _shown(run: Run) -> list[view.Card]:
         if cell.w == 0
     ]
     return [titles[cell] for cell in chosen[:_PICTURES]]
-
-
-def _keep(path: Path, content: bytes) -> None:
-    write_atomically(path, lambda temporary: temporary.write_bytes(content))

@@ -4,7 +4,6 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from underone.checkpoint import ForeignNetwork
 from underone.study.cell import CellResult
-from underone.study.plan import Plan
 from underone.study.report.measures import fields
 from underone.study.report.tables import Facts
 from underone.study.run import Run
@@ -69,7 +68,7 @@ def _protocol(run: Run) -> Iterator[tuple[str, str]]:
     yield "seed", f"{plan.study.seed}: block b has the samples (seed, b N) to (seed, (b + 1) N − 1)"
     yield "blocks", f"{plan.study.blocks}, of contenders up to {plan.study.most_blocks}"
     yield from _of_cells(list(run.known.values()))
-    yield "budget", _budget(plan)
+    yield "budget", plan.budget
     yield (
         "left out by the budget",
         "; ".join(f"{each.model}: {setting_title(each.setting)}" for each in plan.left_out),
@@ -97,9 +96,3 @@ def _of_cells(known: Sequence[CellResult]) -> Iterator[tuple[str, str]]:
 
 def _each(values: Iterable[object]) -> str:
     return ", ".join(dict.fromkeys(str(value) for value in values))
-
-
-def _budget(plan: Plan) -> str:
-    parts = [f"{plan.seconds / 60:.1f} minutes"] if plan.seconds else []
-    parts += [f"{plan.evaluations:,} evaluations"] if plan.evaluations else []
-    return ", ".join(parts) or "none"

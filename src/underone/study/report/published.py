@@ -67,14 +67,18 @@ def counterparts(field: Field) -> list[Counterpart]:
 
 def published_findings(run: Run) -> list[Part]:
     """Where the study agrees with the table, and where not; nothing where it has too little."""
-    found = ((field_place(run, field), counterparts(field)) for field in fields(run))
-    return [Part(where, tuple(_pattern(mine))) for where, mine in found if len(mine) >= _LEAST]
+    return [Part(where, tuple(_pattern(mine))) for where, mine in _enough(run)]
 
 
 def published_tables(run: Run) -> list[tuple[str, Table]]:
     """The counterparts side by side, of each field that has enough."""
+    return [(where, _table(mine)) for where, mine in _enough(run)]
+
+
+def _enough(run: Run) -> list[tuple[str, list[Counterpart]]]:
+    """The counterparts of each field that has enough of them."""
     found = ((field_place(run, field), counterparts(field)) for field in fields(run))
-    return [(where, _table(mine)) for where, mine in found if len(mine) >= _LEAST]
+    return [(where, mine) for where, mine in found if len(mine) >= _LEAST]
 
 
 def _table(mine: list[Counterpart]) -> Table:

@@ -17,7 +17,7 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from underone.files import write_atomically, write_json, write_text
+from underone.files import write_bytes, write_json, write_text
 from underone.study.report import protocol, tables, view
 from underone.study.report.agreement import agreement, extractor_findings
 from underone.study.report.charts import (
@@ -154,10 +154,7 @@ def data_uri(path: Path) -> str:
 
 def _write_chart(chart: Chart, folder: Path) -> None:
     write_text(folder / "figures" / f"{chart.name}.svg", chart.svg)
-    picture = chart.png()
-    write_atomically(
-        folder / "figures" / f"{chart.name}.png", lambda path: path.write_bytes(picture)
-    )
+    write_bytes(folder / "figures" / f"{chart.name}.png", chart.png())
     write_text(folder / "data" / f"{chart.name}.csv", csv_text(chart))
 
 
