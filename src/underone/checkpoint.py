@@ -23,8 +23,11 @@ from underone.config import Config, parse
 from underone.data import Dataset
 from underone.data.images import to_model_range
 from underone.diffusion import (
+    DDIM,
+    Consistency,
     Cosine,
     Data,
+    Explicit,
     FlowVelocity,
     Geometric,
     LinearBeta,
@@ -33,6 +36,7 @@ from underone.diffusion import (
     Noise,
     NoiseStreams,
     Preconditioned,
+    Sampler,
     ScaledLinearBeta,
     Score,
     Straight,
@@ -133,8 +137,40 @@ class TrainingRecord(Config):
     torch: str
 
 
+class DistillationRecord(Config):
+    """What a distilled model was taught, and how it is sampled: by `sampler` along one of `paths`.
+
+    `paths` are the steps k of each number of evaluations that it was made for, noisy first. What
+    its teacher was guided by is in it, so that it is not guided itself.
+    """
+
+    teacher: str
+    teacher_sha256: str
+    method: str
+    guidance: float = 0.0
+    form: str = "classifier-free"
+    sampler: Literal["ddim", "consistency"]
+    paths: tuple[tuple[float, ...], ...] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _has_paths(self) -> Self:
+        for path in self.paths:
+            Explicit(path)
+        return self
+
+    @property
+    def own_sampler(self) -> Sampler:
+        """How it takes its steps."""
+        return DDIM() if self.sampler == "ddim" else Consistency()
+
+    def path(self, steps: int) -> Explicit | None:
+        """Its grid of so many steps, if it has one."""
+        found = (path for path in self.paths if len(path) == steps)
+        return next((Explicit(path) for path in found), None)
+
+
 class DiffusionConfig(Config):
-    """What a diffusion model's config.json says."""
+    """What a diffusion model's config.json says; `distillation` only of one that was distilled."""
 
     kind: Literal["diffusion"] = "diffusion"
     format_version: Literal[1] = 1
@@ -143,6 +179,7 @@ class DiffusionConfig(Config):
     prediction: AnyPrediction
     data: DataRecord
     training: TrainingRecord
+    distillation: DistillationRecord | None = None
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
@@ -291,6 +328,11 @@ class DiffusionModel(Checkpoint):
         if isinstance(config, ForeignConfig):
             return config.network.null_class is not None
         return self.num_classes is not None and config.training.label_dropout > 0
+
+    @property
+    def distillation(self) -> DistillationRecord | None:
+        """What it was taught, if it was distilled."""
+        return None if isinstance(self.config, ForeignConfig) else self.config.distillation
 
     def may_be_of(self, data: Dataset) -> bool:
         """Whether `data` are what it was trained on or, where it does not say, fit it."""

@@ -9,7 +9,13 @@ import torch
 from torch import Tensor
 
 from underone.analytic import data_variance
-from underone.checkpoint import Checkpoint, DiffusionModel, GenerativeModel, VAEModel
+from underone.checkpoint import (
+    Checkpoint,
+    DiffusionModel,
+    DistillationRecord,
+    GenerativeModel,
+    VAEModel,
+)
 from underone.data import SampleSet, to_uint8
 from underone.diffusion import (
     THRESHOLDS,
@@ -28,9 +34,9 @@ from underone.networks.precision import fast_dtype
 from underone.tuned import Purpose, tuned_sampler
 
 DEFAULT_BATCH_SIZE = 128
-# The samplers that are made for a model, from what is kept beside it, and the one of every VAE.
-ANALYTIC, TUNED, DECODER = MADE_FOR_A_MODEL
-# The grids of a tuned sampler, its own, and of a decoder, which takes no steps.
+# The samplers that are made for a model, from what is kept with it, and the one of every VAE.
+ANALYTIC, TUNED, DECODER, DISTILLED = MADE_FOR_A_MODEL
+# The grids of a tuned sampler or a distilled model, their own, and of a decoder, without steps.
 OWN_GRIDS = LEARNED, NO_GRID = "learned", "none"
 # What an adaptive sampler usually takes at its default tolerance, for plans alone.
 _ADAPTIVE_EVALUATIONS = 450
@@ -45,8 +51,8 @@ class Setting:
     """How to sample: everything that may differ between two sample sets of one model.
 
     `sampler` and `grid` are names as `underone.named` reads them, or the sampler is "ddpm-analytic"
-    or "tuned", whose grid is "learned" and may be left out, or "decoder", that of a VAE, of which
-    nothing else is to be chosen: it takes 1 step and no grid.
+    or "tuned" or "distilled", whose grid is "learned" and may be left out, or "decoder", that of a
+    VAE, of which nothing else is to be chosen: it takes 1 step and no grid.
 
     `guidance` is the weight w, `form` how it acts, a name of `underone.guides.FORMS`, and
     `interval` the (low, high] of sigma / alpha to which it is limited, if it is. `threshold`, a
@@ -65,7 +71,7 @@ class Setting:
     def __post_init__(self) -> None:
         if self.sampler not in MADE_FOR_A_MODEL:
             sampler_named(self.sampler)
-        if self.sampler == TUNED:
+        if self.sampler in (TUNED, DISTILLED):
             self._take_learned_grid()
         elif self.sampler == DECODER:
             self._take_one_pass()
@@ -82,7 +88,9 @@ class Setting:
 
     def _take_learned_grid(self) -> None:
         if self.grid not in (LEARNED, Setting.grid):
-            raise UserError(f"a tuned sampler has a grid of its own: leave out --grid {self.grid}")
+            raise UserError(
+                f"a {self.sampler} sampler has a grid of its own: leave out --grid {self.grid}"
+            )
         object.__setattr__(self, "grid", LEARNED)
 
     def _take_one_pass(self) -> None:
@@ -222,9 +230,13 @@ class Draw:
         return chosen[indices % len(chosen)]
 
 
-def usual_sampler(model: GenerativeModel) -> str:
-    """What a model is sampled by where nothing is said."""
-    return DECODER if isinstance(model, VAEModel) else Setting.sampler
+def usual_setting(model: GenerativeModel) -> Setting:
+    """How a model is sampled where nothing is said."""
+    if isinstance(model, VAEModel):
+        return Setting(DECODER)
+    if model.distillation is not None:
+        return Setting(DISTILLED, len(model.distillation.paths[0]))
+    return Setting()
 
 
 def check(model: GenerativeModel, setting: Setting, draw: Draw) -> None:
@@ -343,14 +355,32 @@ def sampler_for(model: DiffusionModel, setting: Setting) -> Sampler:
         return AnalyticDDPM(data_variance(model))
     if setting.sampler == TUNED:
         return tuned_sampler(model, setting.purpose).sampler
+    if setting.sampler == DISTILLED:
+        return _taught(model, setting.sampler).own_sampler
     return sampler_named(setting.sampler)
 
 
 def grid_for(model: DiffusionModel, setting: Setting) -> Grid:
-    """The grid of a setting; a tuned sampler has its own."""
+    """The grid of a setting; a tuned sampler has its own, and a distilled model."""
     if setting.sampler == TUNED:
         return tuned_sampler(model, setting.purpose).placement
+    if setting.sampler == DISTILLED:
+        taught = _taught(model, setting.sampler)
+        path = taught.path(setting.steps)
+        if path is None:
+            known = " or ".join(str(len(each)) for each in taught.paths)
+            raise UserError(f"{model.name} is distilled to {known} steps, not {setting.steps}")
+        return path
     return grid_named(setting.grid)
+
+
+def _taught(model: DiffusionModel, sampler: str) -> DistillationRecord:
+    if model.distillation is None:
+        raise UserError(
+            f"{model.name} is not {sampler}: use another sampler, like {Setting.sampler}, or make "
+            "a model of few steps from it with underone distill"
+        )
+    return model.distillation
 
 
 def subject(

@@ -19,7 +19,7 @@ from underone.diffusion import GRIDS, SAMPLERS, Explicit, Grid, Sampler
 from underone.errors import UserError, unknown
 
 # The samplers that are no part of the mathematics alone: see `underone.generation`.
-MADE_FOR_A_MODEL = ("ddpm-analytic", "tuned", "decoder")
+MADE_FOR_A_MODEL = ("ddpm-analytic", "tuned", "decoder", "distilled")
 
 
 def sampler_named(text: str) -> Sampler:

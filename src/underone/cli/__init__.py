@@ -9,6 +9,7 @@ import underone
 from underone.cli.compare import compare
 from underone.cli.conformance import conformance
 from underone.cli.data import data
+from underone.cli.distill import distill
 from underone.cli.evaluate import evaluate
 from underone.cli.export import export
 from underone.cli.interpolate import interpolate
@@ -45,6 +46,7 @@ for command in (
     recommend_setting,
     train,
     tune,
+    distill,
     sample,
     trajectory,
     vary,

@@ -11,7 +11,7 @@ from click.core import ParameterSource
 from underone.checkpoint import GenerativeModel
 from underone.diffusion import GRIDS, SAMPLERS, THRESHOLDS
 from underone.errors import UserError
-from underone.generation import Draw, Precision, Setting, usual_sampler
+from underone.generation import Draw, Precision, Setting, usual_setting
 from underone.guides import FORMS
 from underone.named import MADE_FOR_A_MODEL
 
@@ -112,10 +112,16 @@ def _names(kind: type[Setting] | type[Draw]) -> list[str]:
 
 
 def usual_for(model: GenerativeModel, setting: Setting) -> Setting:
-    """The setting that was asked for; where no sampler was named, with that of `model`."""
-    source = click.get_current_context().get_parameter_source("sampler")
-    named = source is not ParameterSource.DEFAULT
-    return setting if named else replace(setting, sampler=usual_sampler(model))
+    """The setting that was asked for; where no sampler was named, with what `model` usually has.
+
+    That is the sampler and, unless they were named, its number of steps.
+    """
+    source = click.get_current_context().get_parameter_source
+    if source("sampler") is not ParameterSource.DEFAULT:
+        return setting
+    usual = usual_setting(model)
+    steps = usual.steps if source("steps") is ParameterSource.DEFAULT else setting.steps
+    return replace(setting, sampler=usual.sampler, steps=steps)
 
 
 def guidance_options(command: AnyCommand) -> AnyCommand:

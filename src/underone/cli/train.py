@@ -1,15 +1,12 @@
 """`underone train`."""
 
-import sys
 from pathlib import Path
 
 import click
-import torch
 
-from underone.cli.console import note, out, print_json, progress_bar, table
+from underone.cli.console import note, out, print_json, table
+from underone.cli.training import check_length, device_named, see_through
 from underone.data import available_splits, load_dataset
-from underone.errors import UserError
-from underone.training.loop import DivergedError
 from underone.training.noisy_accuracy import TIMES
 from underone.training.recipe import (
     ClassifierRecipe,
@@ -20,8 +17,7 @@ from underone.training.recipe import (
     load_recipe,
     shipped_recipes,
 )
-from underone.training.run import Run, resume, start
-from underone.training.stop import StopRequest, stop_on_signals
+from underone.training.run import resume, start
 
 
 @click.command(epilog=f"Shipped recipes: {', '.join(shipped_recipes())}.")
@@ -53,40 +49,22 @@ def train(
 
     Ctrl-C saves and stops; --resume goes on exactly where the run was.
     """
-    if steps is not None and max_minutes is not None:
-        raise UserError("give --steps or --max-minutes, not both")
+    check_length(steps, max_minutes, resuming)
     settings = load_recipe(recipe, changes)
     folder = out or Path("runs") / Path(recipe).stem
     dataset = load_dataset(settings.data, "train", root)
-    where = _device(device)
+    where = device_named(device)
     test = None
     if not isinstance(settings, DiffusionRecipe) and "test" in available_splits(settings.data):
         test = load_dataset(settings.data, "test", root)
     if resuming:
-        if steps is not None:
-            raise UserError(
-                "a run's --steps are fixed when it starts: leave them out with --resume"
-            )
         run = resume(folder, settings, dataset, where)
     else:
         name = Path(recipe).stem
         run = start(folder, name, settings, dataset, where, steps=steps, minutes=max_minutes)
     if settings.network.revision == 1:
         note("this trains the legacy architecture revision 1; new models are revision 2")
-    note(f"{folder}: step {run.state.step} of {run.plan.horizon}")
-    limit = max_minutes if resuming else None
-    with stop_on_signals() as stop:
-        try:
-            _watch(run, stop, limit)
-        except DivergedError as error:
-            kept = (folder / "config.json").exists()
-            rest = "keeps the last good checkpoint" if kept else "has no checkpoint yet"
-            note(f"underone: {error}; {folder} {rest}")
-            sys.exit(1)
-    if not run.done:
-        run.save()
-        note(f"stopped at step {run.state.step} of {run.plan.horizon}; --resume goes on")
-        sys.exit(128 + stop.signal if stop.signal is not None else 0)
+    see_through(run, max_minutes if resuming else None)
     if isinstance(settings, ClassifierRecipe | EncoderRecipe):
         note(f"scaling its features on {len(run.dataset):,} images; stopped now, they are unscaled")
     elif isinstance(settings, NoisyClassifierRecipe) and test is not None:
@@ -111,30 +89,3 @@ def _show(scores: dict[str, str]) -> None:
     for name, value in scores.items():
         grid.add_row(name, value)
     out.print(grid)
-
-
-def _watch(run: Run, stop: StopRequest, minutes: float | None) -> None:
-    deadline = None if minutes is None else run.state.seconds + 60 * minutes
-
-    def should_stop() -> bool:
-        return stop.signal is not None or (deadline is not None and run.state.seconds >= deadline)
-
-    with progress_bar() as progress:
-        task = progress.add_task("training", total=run.plan.horizon, completed=run.state.step)
-        for now in run.advance(should_stop):
-            progress.update(
-                task,
-                completed=now.update.step,
-                description=f"loss {now.update.loss:.4f}  {now.images_per_second:4.0f} images/s",
-            )
-
-
-def _device(name: str) -> torch.device:
-    try:
-        device = torch.device(name)
-        torch.empty(1, device=device).item()
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise UserError(
-            f"--device {name} cannot be used here: {str(error).splitlines()[0]}"
-        ) from None
-    return device

@@ -5,11 +5,9 @@ from pathlib import Path
 
 import click
 
-from underone.checkpoint import UNKNOWN_DATA
 from underone.cli.console import announce_revision, note, print_json, progress_bar
 from underone.cli.options import GUIDANCE_HELP, guidance_options
-from underone.data import DATASET_NAMES, load_dataset
-from underone.errors import UserError
+from underone.cli.training import training_data
 from underone.generation import TUNED, Setting
 from underone.training.stop import StopRequest, stop_on_signals
 from underone.tuned import tuned_path
@@ -48,18 +46,8 @@ def tune(
     loaded = load_model(model)
     announce_revision(loaded)
     setting = Setting("ddim", nfe, "trailing", guidance, threshold, form, interval)
-    name = loaded.config.data.name
-    if name == UNKNOWN_DATA:
-        raise UserError(
-            f"a sampler is tuned by the training data of {loaded.name}, which does not say what "
-            f"they are: name them, like {model},data=cifar10"
-        )
-    if name not in DATASET_NAMES and root is None:
-        raise UserError(
-            f"a sampler is tuned by the training data of {loaded.name}, and {name!r}, which they "
-            "were called, is no data set that can be found by name: name them with --root"
-        )
-    tuning = set_up(loaded, setting, load_dataset(name, "train", root), minutes=minutes, seed=seed)
+    dataset = training_data(loaded, root, "a sampler is tuned by")
+    tuning = set_up(loaded, setting, dataset, minutes=minutes, seed=seed)
     with stop_on_signals() as stop:
         _watch(tuning, stop)
     if not tuning.done:

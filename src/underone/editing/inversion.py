@@ -13,6 +13,7 @@ from underone.editing.source import check_source
 from underone.errors import UserError
 from underone.generation import (
     DEFAULT_BATCH_SIZE,
+    DISTILLED,
     TUNED,
     Setting,
     denoiser_for,
@@ -31,8 +32,10 @@ def check_invertible(model: DiffusionModel, setting: Setting) -> None:
             f"the {setting.threshold} threshold takes many x0 to one, so that there is no way back "
             "from it: use --threshold none"
         )
-    if setting.sampler == TUNED:
-        raise UserError(f"{TUNED} has learned one path, and one way: use --sampler dpm-solver-2m")
+    if setting.sampler in (TUNED, DISTILLED):
+        raise UserError(
+            f"{setting.sampler} has learned one path, and one way: use --sampler dpm-solver-2m"
+        )
     if sampler_for(model, setting).stochastic:
         raise UserError(
             f"{setting.sampler} draws noise, so that it cannot be run backwards: use a "

@@ -26,6 +26,7 @@ from underone.errors import UserError
 from underone.generation import (
     ANALYTIC,
     DEFAULT_BATCH_SIZE,
+    DISTILLED,
     TUNED,
     Draw,
     Precision,
@@ -72,8 +73,10 @@ class Variation:
     def check(self, model: DiffusionModel, setting: Setting) -> None:
         """The strength lies in (0, 1], and the sampler can begin on its way."""
         path_from(path_of(model, setting), self.strength)
-        if setting.sampler == TUNED:
-            raise UserError(f"{TUNED} has learned a whole path, not a part: use another sampler")
+        if setting.sampler in (TUNED, DISTILLED):
+            raise UserError(
+                f"{setting.sampler} has learned a whole path, not a part: use another sampler"
+            )
 
     def start(
         self, model: Model, path: Sequence[Node], x0: Tensor, noise: Callable[[], Tensor]

@@ -10,7 +10,7 @@ from underone.checkpoint import DiffusionModel, GenerativeModel
 from underone.config import Config
 from underone.data import SampleSet, tile
 from underone.data.picture import png_bytes
-from underone.generation import TUNED, Draw, Setting, generate
+from underone.generation import DISTILLED, TUNED, Draw, Setting, generate, grid_for
 from underone.metrics import Measurement
 from underone.metrics.measurement import PROTOCOL_VERSION, FloorRecord
 from underone.study.bench import Bench
@@ -50,10 +50,12 @@ class Cell:
 
 
 def _made_for_the_model(model: GenerativeModel, setting: Setting) -> dict[str, str]:
-    """What the name of a tuned sampler does not say: it may be tuned anew."""
-    if setting.sampler != TUNED or not isinstance(model, DiffusionModel):
-        return {}
-    return {"tuned": tuned_sampler(model, setting.purpose).sha256}
+    """What the name of a sampler does not say: it may be tuned or distilled anew."""
+    if isinstance(model, DiffusionModel) and setting.sampler == TUNED:
+        return {"tuned": tuned_sampler(model, setting.purpose).sha256}
+    if isinstance(model, DiffusionModel) and setting.sampler == DISTILLED:
+        return {"distilled": repr(grid_for(model, setting))}
+    return {}
 
 
 class CellResult(Config):

@@ -6,15 +6,15 @@ from collections.abc import Callable
 
 import torch
 
-from underone.checkpoint import GenerativeModel
+from underone.checkpoint import GenerativeModel, VAEModel
 from underone.config import Config
 from underone.data import SampleSet
 from underone.generation import (
+    DECODER,
     DEFAULT_BATCH_SIZE,
     Draw,
     Setting,
     generate_batches,
-    usual_sampler,
 )
 from underone.study.bench import Bench
 from underone.study.cell import Cell
@@ -55,7 +55,7 @@ def seconds_per_evaluation(model: GenerativeModel) -> float:
 
     A single timing, or the first, is often far off: the machine has just been busy otherwise.
     """
-    once = Setting(usual_sampler(model), 1)
+    once = Setting(DECODER) if isinstance(model, VAEModel) else Setting(steps=1)
 
     def batch() -> None:
         list(generate_batches(model, once, Draw(DEFAULT_BATCH_SIZE)))

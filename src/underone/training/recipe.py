@@ -2,6 +2,7 @@
 
 import tomllib
 from collections.abc import Iterable
+from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -101,6 +102,68 @@ class DiffusionRecipe(AveragedRecipe):
         return self
 
 
+@dataclass(frozen=True)
+class Trajectories:
+    """Take `evaluations` steps along the teacher's own trajectories (`FollowingTrajectories`).
+
+    The teacher takes `inner` more steps within each, on `grid`, guided with weight `guidance` in
+    `form`.
+    """
+
+    evaluations: int
+    grid: str = "karras"
+    inner: int = 3
+    guidance: float = 0.0
+    form: str = "classifier-free"
+    name: Literal["trajectories"] = "trajectories"
+
+    def __post_init__(self) -> None:
+        if self.evaluations < 1 or self.inner < 0:
+            raise UserError(
+                "a student takes at least 1 evaluation, and its teacher 0 or more within each, got "
+                f"{self.evaluations} and {self.inner}"
+            )
+
+
+@dataclass(frozen=True)
+class ConsistencyTuning:
+    """Give the same image from all along a trajectory (`AgreeingAlongTheFlow`).
+
+    `closeness` is how near two levels are compared; log levels are normal with `mean` and
+    `deviation`. `evaluations`, 1 or 2: the second begins at the level `middle`. Levels are in units
+    in which the data's standard deviation, `data_deviation`, is 1/2; the numbers are the authors'.
+    """
+
+    evaluations: int
+    data_deviation: float = 0.5
+    closeness: float = 256.0
+    mean: float = -1.1
+    deviation: float = 2.0
+    middle: float = 0.821
+    name: Literal["consistency"] = "consistency"
+
+    def __post_init__(self) -> None:
+        if self.evaluations not in (1, 2):
+            raise UserError(
+                f"a consistency model is sampled in 1 or 2 evaluations, not {self.evaluations}: "
+                "leave out --method for a student that follows trajectories"
+            )
+        if not (self.closeness > 1 and self.deviation > 0 and self.middle > 0):
+            raise UserError("closeness must be above 1, deviation and middle above 0")
+
+
+class DistillationRecipe(AveragedRecipe):
+    """A student of few evaluations, which begins as its `teacher` and is read as that was."""
+
+    kind: Literal["distillation"]
+    teacher: str
+    teacher_sha256: str
+    method: Annotated[Trajectories | ConsistencyTuning, Field(discriminator="name")]
+    network: UNetConfig
+    schedule: AnySchedule
+    prediction: AnyPrediction
+
+
 class VAERecipe(AveragedRecipe):
     """A conditional VAE under its evidence lower bound, the divergence in it weighted by `beta`."""
 
@@ -137,9 +200,17 @@ class EncoderRecipe(_Recipe):
     covariance: float = Field(default=1.0, ge=0)
 
 
-Recipe = DiffusionRecipe | VAERecipe | ClassifierRecipe | EncoderRecipe | NoisyClassifierRecipe
+Recipe = (
+    DiffusionRecipe
+    | DistillationRecipe
+    | VAERecipe
+    | ClassifierRecipe
+    | EncoderRecipe
+    | NoisyClassifierRecipe
+)
 _KINDS: dict[str, type[Recipe]] = {
     "diffusion": DiffusionRecipe,
+    "distillation": DistillationRecipe,
     "classifier": ClassifierRecipe,
     "encoder": EncoderRecipe,
     "noisy-classifier": NoisyClassifierRecipe,

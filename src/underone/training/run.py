@@ -49,6 +49,7 @@ from underone.training.randomness import Purpose, derived_seed
 from underone.training.recipe import (
     AveragedRecipe,
     DiffusionRecipe,
+    DistillationRecipe,
     EncoderRecipe,
     NoisyClassifierRecipe,
     Recipe,
@@ -56,6 +57,7 @@ from underone.training.recipe import (
     parse_recipe,
 )
 from underone.training.state import TrainingState
+from underone.training.teaching import distillation_record, objective_with_teacher, teacher_of
 
 _TIMED_UPDATES = 6
 # The share of a time budget left for checkpoints, previews and the slower moments of a machine.
@@ -158,7 +160,7 @@ class Run:
         An extractor gets its feature scale too. Of a VAE the bound on `test` is found.
         """
         self.save()
-        if isinstance(self.recipe, DiffusionRecipe):
+        if isinstance(self.recipe, DiffusionRecipe | DistillationRecipe):
             return {}
         if isinstance(self.recipe, VAERecipe):
             return {} if test is None else held_out_bound(self.folder, test, self.device)
@@ -170,7 +172,7 @@ class Run:
         return updates(
             self.state,
             self.recipe,
-            objective_of(self.recipe),
+            objective_of(self.recipe, self.device),
             self.dataset,
             self.plan.horizon,
             fast_dtype(self.device),
@@ -197,13 +199,15 @@ class Run:
             flip=recipe.augmentation.flip,
             torch=torch.__version__,
         )
-        if isinstance(recipe, DiffusionRecipe):
+        if isinstance(recipe, DiffusionRecipe | DistillationRecipe):
+            taught = distillation_record(recipe) if isinstance(recipe, DistillationRecipe) else None
             return DiffusionConfig(
                 network=recipe.network,
                 schedule=recipe.schedule,
                 prediction=recipe.prediction,
                 data=data,
                 training=training,
+                distillation=taught,
             )
         if isinstance(recipe, VAERecipe):
             return VAECheckpointConfig(network=recipe.network, data=data, training=training)
@@ -278,8 +282,10 @@ def resume(folder: Path, recipe: Recipe, dataset: Dataset, device: torch.device)
     return Run(folder, plan, recipe, dataset, state, device)
 
 
-def objective_of(recipe: Recipe) -> Objective:
+def objective_of(recipe: Recipe, device: torch.device) -> Objective:
     """What a recipe minimises."""
+    if isinstance(recipe, DistillationRecipe):
+        return objective_with_teacher(recipe, device)
     if isinstance(recipe, DiffusionRecipe):
         return Denoising(
             recipe.schedule,
@@ -298,10 +304,13 @@ def objective_of(recipe: Recipe) -> Objective:
 
 
 def fresh_state(recipe: Recipe, device: torch.device) -> TrainingState:
-    """A recipe's state before the first update, its weights drawn by its seed."""
+    """A recipe's state before the first update: a teacher's weights, or drawn by the seed."""
     torch.manual_seed(derived_seed(recipe.seed, Purpose.INITIALISATION))
+    network = build_network(recipe.network)
+    if isinstance(recipe, DistillationRecipe):
+        network.load_state_dict(teacher_of(recipe).network.state_dict())
     return TrainingState.fresh(
-        place(build_network(recipe.network), device),
+        place(network, device),
         recipe.optimisation,
         averaged=isinstance(recipe, AveragedRecipe),
     )
@@ -316,7 +325,7 @@ def _seconds_per_update(state: TrainingState, recipe: Recipe, dataset: Dataset) 
     )
     device = next(state.network.parameters()).device
     running = updates(
-        trial, recipe, objective_of(recipe), dataset, 2 * _TIMED_UPDATES, fast_dtype(device)
+        trial, recipe, objective_of(recipe, device), dataset, 2 * _TIMED_UPDATES, fast_dtype(device)
     )
     next(running), next(running)
     before = trial.seconds

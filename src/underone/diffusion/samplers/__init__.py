@@ -1,5 +1,6 @@
 """The samplers, one family a file, and the names users call them by."""
 
+from underone.diffusion.samplers.consistency import Consistency
 from underone.diffusion.samplers.ddim import DDIM
 from underone.diffusion.samplers.ddpm import DDPM, AnalyticDDPM
 from underone.diffusion.samplers.dpm_solver import DPMSolver
@@ -12,7 +13,7 @@ from underone.diffusion.samplers.sampler import Sampler, Step
 from underone.diffusion.samplers.tuned import Tuned
 from underone.diffusion.samplers.unipc import UniPC
 
-# AnalyticDDPM and Tuned are not among them: they are made for a model.
+# AnalyticDDPM, Consistency and Tuned are not among them: they are made for a model.
 SAMPLERS: dict[str, Sampler] = {
     "ddpm-large": DDPM("large"),
     "ddpm-small": DDPM("small"),
@@ -46,6 +47,7 @@ __all__ = [
     "SAMPLERS",
     "AnalyticDDPM",
     "AnnealedLangevin",
+    "Consistency",
     "DPMSolver",
     "Euler",
     "Heun",

@@ -1,0 +1,101 @@
+"""`underone distill`."""
+
+from pathlib import Path
+
+import click
+
+from underone.cli.console import announce_revision, note, print_json
+from underone.cli.training import check_length, device_named, see_through, training_data
+from underone.errors import UserError
+from underone.guides import FORMS
+from underone.training.recipe import ConsistencyTuning, Trajectories
+from underone.training.run import resume, start
+from underone.training.teaching import distillation_recipe
+from underone.zoo import load_model
+
+_METHODS = Trajectories.name, ConsistencyTuning.name
+
+
+@click.command(epilog=f"Forms of guidance: {', '.join(FORMS)}, as in `underone sample`.")
+@click.argument("model")
+@click.option("--nfe", type=click.IntRange(min=1), required=True, help="The student's evaluations.")
+@click.option(
+    "--method",
+    type=click.Choice(_METHODS),
+    default=Trajectories.name,
+    help="Follow the teacher's trajectories, or be consistent along one's own.",
+)
+@click.option("--guidance", default=0.0, help="The weight w that the teacher is guided with.")
+@click.option("--form", default="classifier-free", help="How the weight acts.")
+@click.option("--grid", default=Trajectories.grid, help="Where the student's steps are placed.")
+@click.option("--out", type=click.Path(path_type=Path), help="[default: runs/MODEL-N-steps]")
+@click.option("--resume", "resuming", is_flag=True, help="Go on with the run in --out.")
+@click.option("--steps", type=click.IntRange(min=1), help="Updates. [default: 4000]")
+@click.option(
+    "--max-minutes",
+    type=click.FloatRange(min=0, min_open=True),
+    help="Fit a new run's updates to this time; stop a resumed one after it.",
+)
+@click.option("--seed", default=0, help="Of the noise and the order of images.")
+@click.option("--root", type=click.Path(path_type=Path), help="Where the data set's files are.")
+@click.option("--device", default="cpu", help="A torch device.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+def distill(
+    model: str,
+    nfe: int,
+    method: str,
+    guidance: float,
+    form: str,
+    grid: str,
+    out: Path | None,
+    resuming: bool,
+    steps: int | None,
+    max_minutes: float | None,
+    seed: int,
+    root: Path | None,
+    device: str,
+    as_json: bool,
+) -> None:
+    """Teach a copy of MODEL to sample in so few evaluations.
+
+    The student is a model like any other, sampled by its own steps where nothing else is said.
+    Guidance that the teacher is given is learned with the rest, and costs the student nothing.
+    Ctrl-C saves and stops; --resume goes on exactly where the run was.
+    """
+    check_length(steps, max_minutes, resuming)
+    teacher = load_model(model)
+    announce_revision(teacher)
+    folder = out or Path("runs") / f"{teacher.name}-{nfe}-{'step' if nfe == 1 else 'steps'}"
+    where = device_named(device)
+    recipe = distillation_recipe(
+        model, _method(method, nfe, guidance, form, grid), teacher.config.data.name, seed
+    )
+    dataset = training_data(teacher, root, "a student learns from")
+    if not teacher.may_be_of(dataset):
+        raise UserError(
+            f"{teacher.name} was trained on other data than the {dataset.name} found here: name "
+            "them with --root"
+        )
+    if resuming:
+        run = resume(folder, recipe, dataset, where)
+    else:
+        run = start(folder, folder.name, recipe, dataset, where, steps=steps, minutes=max_minutes)
+    see_through(run, max_minutes if resuming else None)
+    run.finish(None)
+    if as_json:
+        print_json({"folder": str(folder), "steps": run.state.step})
+    else:
+        note(f"{folder}: done, {run.state.step} steps; draw with underone sample {folder}")
+
+
+def _method(
+    name: str, nfe: int, guidance: float, form: str, grid: str
+) -> Trajectories | ConsistencyTuning:
+    if name == Trajectories.name:
+        return Trajectories(nfe, grid, guidance=guidance, form=form)
+    if guidance != 0 or grid != Trajectories.grid:
+        raise UserError(
+            "consistency tuning has no teacher to be guided, nor a grid to choose: leave out "
+            "--guidance and --grid"
+        )
+    return ConsistencyTuning(nfe)

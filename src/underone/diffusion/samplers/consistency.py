@@ -1,0 +1,32 @@
+"""Sampling a model whose every estimate is already a sample."""
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from underone.diffusion.node import Estimate
+from underone.diffusion.samplers.sampler import Sampler, Step
+
+
+@dataclass(frozen=True)
+class Consistency(Sampler):
+    """x_s = alpha_s x0 + sigma_s z, with z fresh at every step (Song et al. 2023, Algorithm 1).
+
+    For consistency models (arXiv 2303.01469), whose x0 is where the probability flow from x ends.
+    An ordinary model's x0 is a mean, from which each such step would lose variance.
+    """
+
+    @property
+    def stochastic(self) -> bool:
+        """From the second step on."""
+        return True
+
+    @property
+    def global_order(self) -> int | None:
+        """None: it is no discretisation of anything."""
+        return None
+
+    def step(self, x: Tensor, at: Step) -> tuple[Tensor, Estimate]:
+        """One evaluation, noised again."""
+        here = at.evaluate(x)
+        return at.to.alpha * here.x0 + at.to.sigma * at.noise(), here
