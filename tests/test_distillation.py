@@ -136,7 +136,7 @@ def test_a_student_ends_nearer_to_the_teachers_end_than_its_teacher_in_as_few_st
     teacher = SmoothNetwork(0)
     with torch.no_grad():
         for parameter in teacher.parameters():
-            parameter *= 2
+            parameter.mul_(2)
     student = SmoothNetwork(0)
     student.load_state_dict(teacher.state_dict())
     objective = following(smooth_denoiser(teacher), 2, 7)

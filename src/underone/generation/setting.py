@@ -1,49 +1,26 @@
-"""From a model and a setting to a sample set: the one way images are made."""
+"""How a model is sampled, and the denoiser, sampler and grid that this means for it."""
 
-from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
 
-import numpy as np
 import torch
-from torch import Tensor
 
 from underone.analytic import data_variance
-from underone.checkpoint import (
-    Checkpoint,
-    DiffusionModel,
-    DistillationRecord,
-    GenerativeModel,
-    VAEModel,
-)
-from underone.data import SampleSet, to_uint8
-from underone.diffusion import (
-    THRESHOLDS,
-    AnalyticDDPM,
-    Denoiser,
-    Grid,
-    Sampler,
-    count_evaluations,
-    nodes,
-    sample,
-)
+from underone.checkpoint import DiffusionModel, DistillationRecord, GenerativeModel, VAEModel
+from underone.diffusion import THRESHOLDS, AnalyticDDPM, Denoiser, Grid, Sampler, nodes
 from underone.errors import UserError, unknown
 from underone.guides import Form, form_named, guided
 from underone.named import MADE_FOR_A_MODEL, grid_named, sampler_named
 from underone.networks.precision import fast_dtype
 from underone.tuned import Purpose, tuned_sampler
 
-DEFAULT_BATCH_SIZE = 128
 # The samplers that are made for a model, from what is kept with it, and the one of every VAE.
 ANALYTIC, TUNED, DECODER, DISTILLED = MADE_FOR_A_MODEL
 # The grids of a tuned sampler or a distilled model, their own, and of a decoder, without steps.
 OWN_GRIDS = LEARNED, NO_GRID = "learned", "none"
 # What an adaptive sampler usually takes at its default tolerance, for plans alone.
 _ADAPTIVE_EVALUATIONS = 450
-LABEL_POLICIES = ("balanced", "random")
 Precision = Literal["auto", "float32"]
-# The stream that random labels are drawn from: no sample's, for those have the index in its place.
-_LABEL_STREAM = 2**64 - 1
 
 
 @dataclass(frozen=True)
@@ -192,44 +169,6 @@ class Setting:
         return sampler_named(self.sampler).evaluations(self.steps)
 
 
-@dataclass(frozen=True)
-class Draw:
-    """Which samples: `count` of them, keyed by (seed, first), (seed, first + 1), ...
-
-    `labels`: "balanced" (sample i has class i mod C), "random" (uniform), or whole numbers
-    separated by commas, repeated in turn.
-    """
-
-    count: int
-    seed: int = 0
-    first: int = 0
-    labels: str = "balanced"
-
-    def __post_init__(self) -> None:
-        if self.count < 1:
-            raise UserError(f"count must be at least 1, got {self.count}")
-        if not (0 <= self.seed < 2**63 and 0 <= self.first < 2**63 - self.count):
-            raise UserError("seeds and indices must lie in 0..2^63 - 1")
-
-    @property
-    def keys(self) -> list[tuple[int, int]]:
-        """The (seed, index) of each sample."""
-        return [(self.seed, self.first + offset) for offset in range(self.count)]
-
-    def class_labels(self, classes: int) -> Tensor:
-        """The label of each sample, (count,) int64."""
-        indices = torch.arange(self.first, self.first + self.count)
-        if self.labels == "balanced":
-            return indices % classes
-        if self.labels == "random":
-            key = np.array([self.seed, _LABEL_STREAM], dtype=np.uint64)
-            stream = np.random.Generator(np.random.Philox(key=key))
-            drawn = stream.integers(classes, size=self.first + self.count)
-            return torch.from_numpy(drawn[self.first :])
-        chosen = torch.tensor(_parse_labels(self.labels, classes))
-        return chosen[indices % len(chosen)]
-
-
 def usual_setting(model: GenerativeModel) -> Setting:
     """How a model is sampled where nothing is said."""
     if isinstance(model, VAEModel):
@@ -239,114 +178,13 @@ def usual_setting(model: GenerativeModel) -> Setting:
     return Setting()
 
 
-def check(model: GenerativeModel, setting: Setting, draw: Draw) -> None:
-    """A `UserError` where `model` cannot give this draw at this setting."""
-    setting.check(model)
-    if model.num_classes is not None:
-        draw.class_labels(model.num_classes)
-
-
-def generate(
-    model: GenerativeModel,
-    setting: Setting,
-    draw: Draw,
-    *,
-    batch_size: int = DEFAULT_BATCH_SIZE,
-    precision: Precision = "auto",
-    on_images: Callable[[int], object] = lambda images: None,
-) -> SampleSet:
-    """Draw a sample set. `on_images` hears of each batch's size as it is done.
-
-    `precision`: "auto" runs the network in bfloat16 where the machine is fast in it, but for
-    adaptive samplers, whose control of the error would chase its rounding.
-    """
-    images = []
-    # What an analytic sampler must know is found out before the count begins.
-    batches = generate_batches(model, setting, draw, batch_size=batch_size, precision=precision)
-    with count_evaluations() as counter:
-        for batch in batches:
-            images.append(batch)
-            on_images(len(batch))
-    protocol = subject(model, setting, draw, precision) | {
-        "evaluations": {name: total / draw.count for name, total in counter.items()}
-    }
-    labels = labels_of(model, setting, draw)
-    return SampleSet(torch.cat(images), labels, torch.tensor(draw.keys), protocol)
-
-
-def uses_labels(model: GenerativeModel, setting: Setting) -> bool:
-    """Whether samples are of the classes asked for: not unconditionally, nor without labels."""
-    return model.num_classes is not None and setting.uses_labels
-
-
-def labels_of(model: GenerativeModel, setting: Setting, draw: Draw) -> Tensor | None:
-    """The classes that a draw's samples were asked to be of; None where none was."""
-    if model.num_classes is None or not uses_labels(model, setting):
-        return None
-    return draw.class_labels(model.num_classes)
-
-
-def generate_batches(
-    model: GenerativeModel,
-    setting: Setting,
-    draw: Draw,
-    *,
-    batch_size: int = DEFAULT_BATCH_SIZE,
-    precision: Precision = "auto",
-) -> Iterator[Tensor]:
-    """The images of a draw, uint8 (B, C, H, W) on the CPU, batch after batch."""
-    check(model, setting, draw)
-    if isinstance(model, VAEModel):
-        batches = _decoded(model, draw, batch_size, _autocast(model, setting, precision))
-    else:
-        batches = _denoised(model, setting, draw, batch_size, precision)
-    return (to_images(x.cpu(), setting) for x in batches)
-
-
-def _denoised(
-    model: DiffusionModel, setting: Setting, draw: Draw, batch_size: int, precision: Precision
-) -> Iterator[Tensor]:
-    batches = sample(
-        denoiser_for(model, setting, precision),
-        sampler_for(model, setting),
-        grid_for(model, setting),
-        setting.steps,
-        shape=model.shape,
-        keys=draw.keys,
-        labels=None if model.num_classes is None else draw.class_labels(model.num_classes),
-        batch_size=batch_size,
-        device=_device(model),
-    )
-    return (batch.x for batch in batches)
-
-
-def _decoded(
-    model: VAEModel, draw: Draw, batch_size: int, autocast: torch.dtype | None
-) -> Iterator[Tensor]:
-    labels = draw.class_labels(model.num_classes)
-    for start in range(0, draw.count, batch_size):
-        rows = slice(start, start + batch_size)
-        yield model.decode(model.latents(draw.keys[rows]), labels[rows], autocast)
-
-
 def denoiser_for(
     model: DiffusionModel, setting: Setting, precision: Precision = "auto"
 ) -> Denoiser:
     """What a sampler is given: the network, then guidance, then a threshold on x0."""
-    autocast = _autocast(model, setting, precision)
+    autocast = autocast_of(model, setting, precision)
     denoiser = guided(model, setting.guide, setting.guidance, setting.interval, autocast)
     return THRESHOLDS[setting.threshold](denoiser)
-
-
-def to_images(x: Tensor, setting: Setting) -> Tensor:
-    """What sampling with `setting` ended in as uint8 images; a `UserError` where it diverged."""
-    if not x.isfinite().all():
-        raise UserError(
-            f"sampling with {setting.sampler} at {setting.steps} steps of {setting.grid}, "
-            f"w = {setting.guidance:g}, has diverged to NaN or infinity: take more even steps, a "
-            "smaller guidance weight, or another sampler"
-        )
-    return to_uint8(x)
 
 
 def sampler_for(model: DiffusionModel, setting: Setting) -> Sampler:
@@ -383,56 +221,14 @@ def _taught(model: DiffusionModel, sampler: str) -> DistillationRecord:
     return model.distillation
 
 
-def subject(
-    model: GenerativeModel, setting: Setting, draw: Draw, precision: Precision
-) -> dict[str, Any]:
-    """What a sample set is of, as it is recorded beside every figure measured on it."""
-    dtype = _autocast(model, setting, precision)
-    return {
-        "model": _origin(model),
-        "revision": model.config.network.revision,
-        **asdict(setting),
-        "guidance_scale": 1 + setting.guidance,
-        "guided_by": _guided_by(model, setting),
-        "labels": draw.labels if uses_labels(model, setting) else "none",
-        "seed": draw.seed,
-        "first": draw.first,
-        "precision": "float32" if dtype is None else str(dtype).removeprefix("torch."),
-        "trained_on_flips": model.trained_on_flips,
-    }
-
-
-def _guided_by(model: GenerativeModel, setting: Setting) -> dict[str, str] | None:
-    if setting.guidance == 0 or isinstance(model, VAEModel):
-        return None
-    partner = setting.guide.partner(model)
-    return None if partner is None else _origin(partner)
-
-
-def _origin(checkpoint: Checkpoint) -> dict[str, str]:
-    weights = str(checkpoint.weights)
-    return {"name": checkpoint.name, "sha256": checkpoint.sha256, "weights": weights}
-
-
-def _device(model: GenerativeModel) -> torch.device:
-    return next(model.network.parameters()).device
-
-
-def _autocast(model: GenerativeModel, setting: Setting, precision: Precision) -> torch.dtype | None:
+def autocast_of(
+    model: GenerativeModel, setting: Setting, precision: Precision
+) -> torch.dtype | None:
+    """The dtype of mixed precision, where there is any: not for adaptive samplers."""
     adaptive = setting.declared_evaluations is None
-    return fast_dtype(_device(model)) if precision == "auto" and not adaptive else None
+    return fast_dtype(device_of(model)) if precision == "auto" and not adaptive else None
 
 
-def _parse_labels(text: str, classes: int) -> list[int]:
-    try:
-        labels = [int(part) for part in text.split(",")]
-    except ValueError:
-        raise UserError(
-            f"labels must be {', '.join(LABEL_POLICIES)} or classes like 0,3,3, got {text!r}"
-        ) from None
-    outside = next((label for label in labels if not 0 <= label < classes), None)
-    if outside is not None:
-        raise UserError(
-            f"label {outside} is not a class of this model: choose from 0..{classes - 1}"
-        )
-    return labels
+def device_of(model: GenerativeModel) -> torch.device:
+    """Where its weights lie."""
+    return next(model.network.parameters()).device

@@ -1,0 +1,87 @@
+"""Checkpoint folders: config.json + model.safetensors, atomic, versioned, never mixed up.
+
+A folder holds everything sampling needs: `config.json` (what the network is, its schedule and
+prediction, its data set and classes, how it was trained), `model.safetensors` (the weights to use;
+for a model that is sampled their moving average), where they differ `raw.safetensors`, and where it
+was kept `weak.safetensors`, the moving average as it was early in the training.
+"""
+
+from underone.checkpoint.configs import (
+    UNKNOWN_DATA,
+    AnyClassifier,
+    AnyPrediction,
+    AnySchedule,
+    CheckpointConfig,
+    ClassifierCheckpointConfig,
+    DataRecord,
+    DiffusionConfig,
+    DistillationRecord,
+    EncoderCheckpointConfig,
+    ForeignConfig,
+    ForeignNetwork,
+    NoisyClassifierCheckpointConfig,
+    TrainingRecord,
+    VAECheckpointConfig,
+    check_framework,
+)
+from underone.checkpoint.folder import (
+    identity_of,
+    load_checkpoint,
+    load_config,
+    save_config,
+)
+from underone.checkpoint.models import (
+    AnyCheckpoint,
+    Checkpoint,
+    DiffusionModel,
+    FeatureModel,
+    GenerativeModel,
+    NoisyClassifier,
+    VAEModel,
+)
+from underone.checkpoint.weights import (
+    Weights,
+    check_finite,
+    check_fit,
+    fill,
+    load_tensors,
+    save_weights,
+    weights_file,
+)
+
+__all__ = [
+    "UNKNOWN_DATA",
+    "AnyCheckpoint",
+    "AnyClassifier",
+    "AnyPrediction",
+    "AnySchedule",
+    "Checkpoint",
+    "CheckpointConfig",
+    "ClassifierCheckpointConfig",
+    "DataRecord",
+    "DiffusionConfig",
+    "DiffusionModel",
+    "DistillationRecord",
+    "EncoderCheckpointConfig",
+    "FeatureModel",
+    "ForeignConfig",
+    "ForeignNetwork",
+    "GenerativeModel",
+    "NoisyClassifier",
+    "NoisyClassifierCheckpointConfig",
+    "TrainingRecord",
+    "VAECheckpointConfig",
+    "VAEModel",
+    "Weights",
+    "check_finite",
+    "check_fit",
+    "check_framework",
+    "fill",
+    "identity_of",
+    "load_checkpoint",
+    "load_config",
+    "load_tensors",
+    "save_config",
+    "save_weights",
+    "weights_file",
+]

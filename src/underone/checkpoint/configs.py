@@ -1,0 +1,237 @@
+"""What the config.json of a checkpoint folder says, by the kind of its network."""
+
+from typing import Annotated, Any, Literal, Self
+
+import torch
+from pydantic import Field, model_validator
+
+from underone.config import Config
+from underone.diffusion import (
+    DDIM,
+    Consistency,
+    Cosine,
+    Data,
+    Explicit,
+    FlowVelocity,
+    Geometric,
+    LinearBeta,
+    Noise,
+    Preconditioned,
+    Sampler,
+    ScaledLinearBeta,
+    Score,
+    Straight,
+    Velocity,
+)
+from underone.errors import UserError
+from underone.networks import (
+    ClassifierConfig,
+    EncoderConfig,
+    NoisyClassifierConfig,
+    TransformerConfig,
+    UNetConfig,
+    VAEConfig,
+)
+
+AnySchedule = Annotated[
+    LinearBeta | ScaledLinearBeta | Cosine | Geometric | Straight, Field(discriminator="name")
+]
+AnyPrediction = Annotated[
+    Noise | Data | Velocity | Preconditioned | Score | FlowVelocity, Field(discriminator="name")
+]
+AnyClassifier = Annotated[ClassifierConfig | TransformerConfig, Field(discriminator="name")]
+
+
+def check_noisy_end(schedule: AnySchedule, prediction: AnyPrediction) -> None:
+    """A `UserError` where noise is predicted though no signal is left to divide out at t = 1."""
+    alpha = schedule(torch.ones(()))[0].item()
+    if isinstance(prediction, Noise) and alpha < torch.finfo(torch.float32).eps:
+        raise UserError(
+            f"this schedule ends at alpha = {alpha:.2g}, where x0 = (x - sigma noise) / alpha is "
+            "rounding error alone: predict velocity or data, or use smaller betas"
+        )
+
+
+def check_framework(schedule: AnySchedule, prediction: AnyPrediction, network: UNetConfig) -> None:
+    """A `UserError` where what the network predicts does not fit its noise or what it is told."""
+    check_noisy_end(schedule, prediction)
+    alpha, sigma = schedule(torch.linspace(0, 1, 9, dtype=torch.float64))
+    whole = torch.ones_like(alpha)
+    if isinstance(prediction, Velocity) and not torch.allclose(alpha**2 + sigma**2, whole):
+        raise UserError(
+            "velocity is alpha z - sigma x0, from which x0 is found only where alpha^2 + sigma^2 "
+            f"= 1, unlike in the {schedule.name} schedule: predict noise or data, or flow-velocity "
+            "in the straight one"
+        )
+    if isinstance(prediction, FlowVelocity) and not torch.allclose(alpha + sigma, whole):
+        raise UserError(
+            "flow-velocity is z - x0, the velocity of the straight path, and the "
+            f"{schedule.name} schedule is not straight: choose the straight one, or predict "
+            "velocity, noise or data"
+        )
+    if isinstance(prediction, Score) and network.time:
+        raise UserError(
+            "a score network is told no time, which it reads from the noise itself: set "
+            "network.time = false, or predict noise"
+        )
+
+
+# What the data of a model from elsewhere are called until its user says what they are.
+UNKNOWN_DATA = "unknown"
+
+
+class DataRecord(Config):
+    """The data a model was trained on; of a model from elsewhere no hash is known."""
+
+    name: str
+    sha256: str | None
+    class_names: tuple[str, ...]
+
+
+class TrainingRecord(Config):
+    """How a model was trained; `weak_steps` of its `steps` made its `weak.safetensors`, if any.
+
+    `flip`: it was shown mirror images as well.
+    """
+
+    recipe: str
+    steps: int
+    weak_steps: int | None = None
+    batch_size: int
+    images_seen: int
+    seconds: float
+    seed: int
+    label_dropout: float = 0.0
+    moving_average: float | None = None
+    flip: bool = False
+    torch: str
+
+
+class DistillationRecord(Config):
+    """What a distilled model was taught, and how it is sampled: by `sampler` along one of `paths`.
+
+    `paths` are the steps k of each number of evaluations that it was made for, noisy first. What
+    its teacher was guided by is in it, so that it is not guided itself.
+    """
+
+    teacher: str
+    teacher_sha256: str
+    method: str
+    guidance: float = 0.0
+    form: str = "classifier-free"
+    sampler: Literal["ddim", "consistency"]
+    paths: tuple[tuple[float, ...], ...] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _has_paths(self) -> Self:
+        for path in self.paths:
+            Explicit(path)
+        return self
+
+    @property
+    def own_sampler(self) -> Sampler:
+        """How it takes its steps."""
+        return DDIM() if self.sampler == "ddim" else Consistency()
+
+    def path(self, steps: int) -> Explicit | None:
+        """Its grid of so many steps, if it has one."""
+        found = (path for path in self.paths if len(path) == steps)
+        return next((Explicit(path) for path in found), None)
+
+
+class DiffusionConfig(Config):
+    """What a diffusion model's config.json says; `distillation` only of one that was distilled."""
+
+    kind: Literal["diffusion"] = "diffusion"
+    format_version: Literal[1] = 1
+    network: UNetConfig
+    schedule: AnySchedule
+    prediction: AnyPrediction
+    data: DataRecord
+    training: TrainingRecord
+    distillation: DistillationRecord | None = None
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        check_framework(self.schedule, self.prediction, self.network)
+        return self
+
+
+class VAECheckpointConfig(Config):
+    """What the config.json of a variational autoencoder says."""
+
+    kind: Literal["vae"] = "vae"
+    format_version: Literal[1] = 1
+    network: VAEConfig
+    data: DataRecord
+    training: TrainingRecord
+
+
+class ForeignNetwork(Config):
+    """What is known of a network that another package builds, by its own `settings`.
+
+    `classes`: how many it knows, without the null class; None for an unconditional network.
+    """
+
+    package: str
+    image_size: int
+    channels: int
+    classes: int | None
+    null_class: int | None
+    settings: dict[str, Any]
+    revision: None = None
+
+
+class ForeignConfig(Config):
+    """What a model from elsewhere is; of its training nothing is known."""
+
+    kind: Literal["diffusion"] = "diffusion"
+    network: ForeignNetwork
+    schedule: AnySchedule
+    prediction: AnyPrediction
+    data: DataRecord
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        check_noisy_end(self.schedule, self.prediction)
+        return self
+
+
+class _FeatureConfig(Config):
+    """Features are multiplied by `feature_scale` before anything is measured in them."""
+
+    format_version: Literal[1] = 1
+    feature_scale: float = Field(default=1.0, gt=0)
+    data: DataRecord
+    training: TrainingRecord
+
+
+class ClassifierCheckpointConfig(_FeatureConfig):
+    """What a classifier's config.json says."""
+
+    kind: Literal["classifier"] = "classifier"
+    network: AnyClassifier
+
+
+class EncoderCheckpointConfig(_FeatureConfig):
+    """What the config.json of an encoder says, which was trained without labels."""
+
+    kind: Literal["encoder"] = "encoder"
+    network: EncoderConfig
+
+
+class NoisyClassifierCheckpointConfig(Config):
+    """What the config.json of a classifier of noisy images says."""
+
+    kind: Literal["noisy-classifier"] = "noisy-classifier"
+    format_version: Literal[1] = 1
+    network: NoisyClassifierConfig
+    schedule: AnySchedule
+    data: DataRecord
+    training: TrainingRecord
+
+
+FeatureConfig = ClassifierCheckpointConfig | EncoderCheckpointConfig
+CheckpointConfig = (
+    DiffusionConfig | VAECheckpointConfig | FeatureConfig | NoisyClassifierCheckpointConfig
+)

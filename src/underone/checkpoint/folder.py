@@ -1,0 +1,120 @@
+"""Checkpoint folders, read and written."""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+from torch import nn
+
+from underone.checkpoint.configs import (
+    CheckpointConfig,
+    ClassifierCheckpointConfig,
+    DiffusionConfig,
+    EncoderCheckpointConfig,
+    ForeignConfig,
+    NoisyClassifierCheckpointConfig,
+    VAECheckpointConfig,
+)
+from underone.checkpoint.models import (
+    AnyCheckpoint,
+    DiffusionModel,
+    FeatureModel,
+    NoisyClassifier,
+    VAEModel,
+)
+from underone.checkpoint.weights import Weights, fill, load_tensors, revision_of, weights_file
+from underone.config import parse
+from underone.errors import UserError
+from underone.files import read_json, sha256_of_file, write_json
+from underone.networks import VAE, HalfUNet, UNet, build_feature_network
+from underone.networks.precision import place
+
+AnyNetwork = TypeVar("AnyNetwork", bound=nn.Module)
+_KINDS: dict[str, type[CheckpointConfig]] = {
+    "diffusion": DiffusionConfig,
+    "classifier": ClassifierCheckpointConfig,
+    "encoder": EncoderCheckpointConfig,
+    "noisy-classifier": NoisyClassifierCheckpointConfig,
+    "vae": VAECheckpointConfig,
+}
+
+
+def save_config(folder: Path, config: CheckpointConfig) -> None:
+    """Write `config.json`."""
+    write_json(folder / "config.json", config.model_dump(mode="json"))
+
+
+def load_checkpoint(
+    folder: Path, weights: Weights = "model", device: torch.device | str = "cpu"
+) -> AnyCheckpoint:
+    """Load a checkpoint folder. Whatever does not fit together is refused in one line."""
+    config = load_config(folder)
+    path = weights_file(folder, weights)
+    if weights == "weak" and not path.exists():
+        raise UserError(
+            f"{folder} holds no {path.name}: it was trained before such snapshots were kept, or "
+            "with weak_at = 0; train it again, or name another model as the weak one"
+        )
+    if isinstance(config, DiffusionConfig):
+        denoiser = _loaded(UNet(config.network), path, device)
+        # The hash is taken now: a run that is still training replaces the file later.
+        return DiffusionModel(folder, config, denoiser, identity_of(config, path), weights)
+    if isinstance(config, VAECheckpointConfig):
+        autoencoder = _loaded(VAE(config.network), path, device)
+        return VAEModel(folder, config, autoencoder, identity_of(config, path), weights)
+    if isinstance(config, NoisyClassifierCheckpointConfig):
+        classifier = _loaded(HalfUNet(config.network), path, device)
+        return NoisyClassifier(folder, config, classifier, identity_of(config, path), weights)
+    features = _loaded(build_feature_network(config.network), path, device)
+    return FeatureModel(folder, config, features, identity_of(config, path), weights)
+
+
+def _loaded(network: AnyNetwork, path: Path, device: torch.device | str) -> AnyNetwork:
+    fill(network, load_tensors(path), path)
+    return place(network, device).eval().requires_grad_(False)
+
+
+def identity_of(config: CheckpointConfig | ForeignConfig, path: Path) -> str:
+    """The hash of the function that a network with the weights in `path` computes."""
+    function = {
+        key: value
+        for key, value in config.model_dump(mode="json").items()
+        if key in ("kind", "network", "schedule", "prediction", "feature_scale")
+    }
+    digest = hashlib.sha256(json.dumps(function, sort_keys=True).encode())
+    digest.update(sha256_of_file(path).encode())
+    return digest.hexdigest()
+
+
+def load_config(folder: Path) -> CheckpointConfig:
+    """Read a checkpoint folder's config.json."""
+    if folder.is_file():
+        raise _bare_weights(folder)
+    if not folder.is_dir():
+        raise UserError(f"no checkpoint folder at {folder}")
+    path = folder / "config.json"
+    if not path.exists():
+        found = weights_file(folder)
+        raise (
+            _bare_weights(found)
+            if found.exists()
+            else UserError(f"{folder} is not a checkpoint folder: it has no config.json")
+        )
+    document = read_json(path)
+    kind = document.get("kind") if isinstance(document, dict) else None
+    if not isinstance(kind, str) or kind not in _KINDS:
+        raise UserError(f"{path}: kind must be one of {', '.join(_KINDS)}, got {kind!r}")
+    return parse(_KINDS[kind], document, str(path))
+
+
+def _bare_weights(path: Path) -> UserError:
+    names = load_tensors(path)
+    found = revision_of(names)
+    first = next((n for n in sorted(names) if "sample." in n), next(iter(sorted(names)), "none"))
+    return UserError(
+        f"{path} is a bare state dict without config.json: its tensors look like architecture "
+        f"revision {found} (see {first}), but revisions 1 and 2 compute different functions of "
+        "their weights, so it is not guessed: give the folder that holds config.json as well"
+    )

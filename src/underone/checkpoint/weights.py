@@ -1,0 +1,110 @@
+"""Tensors in files: written whole, read with suspicion, and never of another architecture."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from underone.errors import UserError
+from underone.files import write_atomically
+
+Weights = Literal["model", "raw", "weak"]
+# A zip archive, which torch.save writes, and pickle protocols 2 to 5.
+_PICKLES = (b"PK", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
+_RESAMPLING = ("downsample", "upsample")
+
+
+def weights_file(folder: Path, weights: Weights = "model") -> Path:
+    """Where a checkpoint folder keeps its weights."""
+    return folder / f"{weights}.safetensors"
+
+
+def save_weights(
+    folder: Path,
+    tensors: Mapping[str, Tensor],
+    weights: Weights = "model",
+    dtype: torch.dtype = torch.float32,
+) -> None:
+    """Write weights as safetensors, floating-point ones as `dtype`; there they must be finite."""
+    plain = {
+        name: tensor.detach().to(dtype if tensor.is_floating_point() else tensor.dtype).contiguous()
+        for name, tensor in tensors.items()
+    }
+    check_finite(plain, weights_file(folder, weights))
+    write_atomically(weights_file(folder, weights), lambda path: save_file(plain, path))
+
+
+def load_tensors(path: Path) -> dict[str, Tensor]:
+    """Read a safetensors file; truncated, pickled or non-finite content is refused."""
+    if not path.is_file():
+        raise UserError(f"no weights at {path}")
+    with path.open("rb") as file:
+        start = file.read(9)
+    # safetensors begin with the 8-byte length of a JSON object, which may itself look like "PK".
+    if start[8:] != b"{" and start.startswith(_PICKLES):
+        raise UserError(
+            f"{path} holds a pickle, which can run any code and is never opened: "
+            "save the tensors with safetensors.torch.save_file"
+        )
+    try:
+        tensors = load_file(path)
+    except (SafetensorError, ValueError, OverflowError) as error:
+        raise UserError(
+            f"{path} is not a whole safetensors file ({error}): fetch or save it again"
+        ) from None
+    check_finite(tensors, path)
+    return tensors
+
+
+def check_finite(tensors: Mapping[str, Tensor], path: Path) -> None:
+    """A `UserError` naming the first tensor with a NaN or infinite value."""
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point() and not tensor.isfinite().all():
+            raise UserError(
+                f"{path}: tensor {name} holds NaN or infinite values: not a usable model"
+            )
+
+
+def fill(network: nn.Module, tensors: Mapping[str, Tensor], source: Path) -> None:
+    """Copy `tensors` into `network`, which must fit them name by name and shape by shape."""
+    expected = network.state_dict()
+    check_fit(expected, tensors, source)
+    network.load_state_dict({name: tensors[name].to(expected[name].dtype) for name in expected})
+
+
+def check_fit(expected: Mapping[str, Tensor], tensors: Mapping[str, Tensor], source: Path) -> None:
+    """A `UserError` naming the first of `tensors` that fits none of `expected`."""
+    odd = sorted(expected.keys() ^ tensors.keys())
+    for name, tensor in expected.items():
+        if name in tensors and tensors[name].shape != tensor.shape:
+            odd.append(name)
+    if odd:
+        raise _misfit(source, odd[0], expected, tensors)
+
+
+def revision_of(names: Mapping[str, Any]) -> int:
+    """The architecture revision whose resampling tensors these are."""
+    return 1 if any(f"{part}.0.conv." in name for name in names for part in _RESAMPLING) else 2
+
+
+def _misfit(
+    source: Path, name: str, expected: Mapping[str, Tensor], given: Mapping[str, Tensor]
+) -> UserError:
+    wanted, found = revision_of(expected), revision_of(given)
+    shapes = " and ".join(
+        f"{where} {tuple(tensors[name].shape)}" if name in tensors else f"not {where}"
+        for where, tensors in (("in the config's network", expected), ("in the file", given))
+    )
+    if wanted != found:
+        return UserError(
+            f"{source} holds weights of architecture revision {found}, but its config.json says "
+            f"revision {wanted}: first tensor that does not fit: {name} ({shapes}). Revisions are "
+            "never mixed; restore the config.json that was saved with these weights"
+        )
+    return UserError(
+        f"{source} does not fit its config.json: first tensor that does not fit: {name} ({shapes})"
+    )

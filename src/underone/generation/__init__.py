@@ -1,0 +1,51 @@
+"""From a model and a setting to a sample set: the one way images are made."""
+
+from underone.generation.draw import (
+    Draw,
+)
+from underone.generation.sample_sets import (
+    DEFAULT_BATCH_SIZE,
+    check,
+    generate,
+    generate_batches,
+    labels_of,
+    subject,
+    to_images,
+    uses_labels,
+)
+from underone.generation.setting import (
+    ANALYTIC,
+    DECODER,
+    DISTILLED,
+    OWN_GRIDS,
+    TUNED,
+    Precision,
+    Setting,
+    denoiser_for,
+    grid_for,
+    sampler_for,
+    usual_setting,
+)
+
+__all__ = [
+    "ANALYTIC",
+    "DECODER",
+    "DEFAULT_BATCH_SIZE",
+    "DISTILLED",
+    "OWN_GRIDS",
+    "TUNED",
+    "Draw",
+    "Precision",
+    "Setting",
+    "check",
+    "denoiser_for",
+    "generate",
+    "generate_batches",
+    "grid_for",
+    "labels_of",
+    "sampler_for",
+    "subject",
+    "to_images",
+    "uses_labels",
+    "usual_setting",
+]

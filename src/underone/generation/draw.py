@@ -1,0 +1,66 @@
+"""Which samples are drawn: how many, keyed by what, and of which classes."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from underone.errors import UserError
+
+LABEL_POLICIES = ("balanced", "random")
+# The stream that random labels are drawn from: no sample's, for those have the index in its place.
+_LABEL_STREAM = 2**64 - 1
+
+
+@dataclass(frozen=True)
+class Draw:
+    """Which samples: `count` of them, keyed by (seed, first), (seed, first + 1), ...
+
+    `labels`: "balanced" (sample i has class i mod C), "random" (uniform), or whole numbers
+    separated by commas, repeated in turn.
+    """
+
+    count: int
+    seed: int = 0
+    first: int = 0
+    labels: str = "balanced"
+
+    def __post_init__(self) -> None:
+        if self.count < 1:
+            raise UserError(f"count must be at least 1, got {self.count}")
+        if not (0 <= self.seed < 2**63 and 0 <= self.first < 2**63 - self.count):
+            raise UserError("seeds and indices must lie in 0..2^63 - 1")
+
+    @property
+    def keys(self) -> list[tuple[int, int]]:
+        """The (seed, index) of each sample."""
+        return [(self.seed, self.first + offset) for offset in range(self.count)]
+
+    def class_labels(self, classes: int) -> Tensor:
+        """The label of each sample, (count,) int64."""
+        indices = torch.arange(self.first, self.first + self.count)
+        if self.labels == "balanced":
+            return indices % classes
+        if self.labels == "random":
+            key = np.array([self.seed, _LABEL_STREAM], dtype=np.uint64)
+            stream = np.random.Generator(np.random.Philox(key=key))
+            drawn = stream.integers(classes, size=self.first + self.count)
+            return torch.from_numpy(drawn[self.first :])
+        chosen = torch.tensor(_parse_labels(self.labels, classes))
+        return chosen[indices % len(chosen)]
+
+
+def _parse_labels(text: str, classes: int) -> list[int]:
+    try:
+        labels = [int(part) for part in text.split(",")]
+    except ValueError:
+        raise UserError(
+            f"labels must be {', '.join(LABEL_POLICIES)} or classes like 0,3,3, got {text!r}"
+        ) from None
+    outside = next((label for label in labels if not 0 <= label < classes), None)
+    if outside is not None:
+        raise UserError(
+            f"label {outside} is not a class of this model: choose from 0..{classes - 1}"
+        )
+    return labels

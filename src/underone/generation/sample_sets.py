@@ -1,0 +1,157 @@
+"""Sample sets drawn from a model."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from underone.checkpoint import Checkpoint, DiffusionModel, GenerativeModel, VAEModel
+from underone.data import SampleSet, to_uint8
+from underone.diffusion import count_evaluations, sample
+from underone.errors import UserError
+from underone.generation.draw import Draw
+from underone.generation.setting import (
+    Precision,
+    Setting,
+    autocast_of,
+    denoiser_for,
+    device_of,
+    grid_for,
+    sampler_for,
+)
+
+DEFAULT_BATCH_SIZE = 128
+
+
+def check(model: GenerativeModel, setting: Setting, draw: Draw) -> None:
+    """A `UserError` where `model` cannot give this draw at this setting."""
+    setting.check(model)
+    if model.num_classes is not None:
+        draw.class_labels(model.num_classes)
+
+
+def generate(
+    model: GenerativeModel,
+    setting: Setting,
+    draw: Draw,
+    *,
+    batch_size: int = DEFAULT_BATCH_SIZE,
+    precision: Precision = "auto",
+    on_images: Callable[[int], object] = lambda images: None,
+) -> SampleSet:
+    """Draw a sample set. `on_images` hears of each batch's size as it is done.
+
+    `precision`: "auto" runs the network in bfloat16 where the machine is fast in it, but for
+    adaptive samplers, whose control of the error would chase its rounding.
+    """
+    images = []
+    # What an analytic sampler must know is found out before the count begins.
+    batches = generate_batches(model, setting, draw, batch_size=batch_size, precision=precision)
+    with count_evaluations() as counter:
+        for batch in batches:
+            images.append(batch)
+            on_images(len(batch))
+    protocol = subject(model, setting, draw, precision) | {
+        "evaluations": {name: total / draw.count for name, total in counter.items()}
+    }
+    labels = labels_of(model, setting, draw)
+    return SampleSet(torch.cat(images), labels, torch.tensor(draw.keys), protocol)
+
+
+def uses_labels(model: GenerativeModel, setting: Setting) -> bool:
+    """Whether samples are of the classes asked for: not unconditionally, nor without labels."""
+    return model.num_classes is not None and setting.uses_labels
+
+
+def labels_of(model: GenerativeModel, setting: Setting, draw: Draw) -> Tensor | None:
+    """The classes that a draw's samples were asked to be of; None where none was."""
+    if model.num_classes is None or not uses_labels(model, setting):
+        return None
+    return draw.class_labels(model.num_classes)
+
+
+def generate_batches(
+    model: GenerativeModel,
+    setting: Setting,
+    draw: Draw,
+    *,
+    batch_size: int = DEFAULT_BATCH_SIZE,
+    precision: Precision = "auto",
+) -> Iterator[Tensor]:
+    """The images of a draw, uint8 (B, C, H, W) on the CPU, batch after batch."""
+    check(model, setting, draw)
+    if isinstance(model, VAEModel):
+        batches = _decoded(model, draw, batch_size, autocast_of(model, setting, precision))
+    else:
+        batches = _denoised(model, setting, draw, batch_size, precision)
+    return (to_images(x.cpu(), setting) for x in batches)
+
+
+def _denoised(
+    model: DiffusionModel, setting: Setting, draw: Draw, batch_size: int, precision: Precision
+) -> Iterator[Tensor]:
+    batches = sample(
+        denoiser_for(model, setting, precision),
+        sampler_for(model, setting),
+        grid_for(model, setting),
+        setting.steps,
+        shape=model.shape,
+        keys=draw.keys,
+        labels=None if model.num_classes is None else draw.class_labels(model.num_classes),
+        batch_size=batch_size,
+        device=device_of(model),
+    )
+    return (batch.x for batch in batches)
+
+
+def _decoded(
+    model: VAEModel, draw: Draw, batch_size: int, autocast: torch.dtype | None
+) -> Iterator[Tensor]:
+    labels = draw.class_labels(model.num_classes)
+    for start in range(0, draw.count, batch_size):
+        rows = slice(start, start + batch_size)
+        yield model.decode(model.latents(draw.keys[rows]), labels[rows], autocast)
+
+
+def to_images(x: Tensor, setting: Setting) -> Tensor:
+    """What sampling with `setting` ended in as uint8 images; a `UserError` where it diverged."""
+    if not x.isfinite().all():
+        raise UserError(
+            f"sampling with {setting.sampler} at {setting.steps} steps of {setting.grid}, "
+            f"w = {setting.guidance:g}, has diverged to NaN or infinity: take more even steps, a "
+            "smaller guidance weight, or another sampler"
+        )
+    return to_uint8(x)
+
+
+def subject(
+    model: GenerativeModel, setting: Setting, draw: Draw, precision: Precision
+) -> dict[str, Any]:
+    """What a sample set is of, as it is recorded beside every figure measured on it."""
+    dtype = autocast_of(model, setting, precision)
+    return {
+        "model": _origin(model),
+        "revision": model.config.network.revision,
+        **asdict(setting),
+        "guidance_scale": 1 + setting.guidance,
+        "guided_by": _guided_by(model, setting),
+        "labels": draw.labels if uses_labels(model, setting) else "none",
+        "seed": draw.seed,
+        "first": draw.first,
+        "precision": "float32" if dtype is None else str(dtype).removeprefix("torch."),
+        "trained_on_flips": model.trained_on_flips,
+    }
+
+
+def _guided_by(model: GenerativeModel, setting: Setting) -> dict[str, str] | None:
+    if setting.guidance == 0 or isinstance(model, VAEModel):
+        return None
+    partner = setting.guide.partner(model)
+    return None if partner is None else _origin(partner)
+
+
+def _origin(checkpoint: Checkpoint) -> dict[str, str]:
+    weights = str(checkpoint.weights)
+    return {"name": checkpoint.name, "sha256": checkpoint.sha256, "weights": weights}
