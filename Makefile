@@ -13,7 +13,7 @@ PEERS := k-diffusion torchdiffeq torchsde trampoline \
 	torch-fidelity torchmetrics lightning-utilities clean-fid pytorch-fid prdc \
 	timm transformers tokenizers
 
-.PHONY: guide test check format docs clean
+.PHONY: guide test check format docs speedrun clean
 
 guide: $(VENV)/.installed ## compare samplers, steps and guidance on the shipped model
 	$(BIN)/underone guide
@@ -37,6 +37,9 @@ docs: $(VENV)/.installed ## draw the pictures of the documentation anew
 	$(BIN)/underone invert fashion-mnist --images fashion-mnist --out docs/editing-inversion.png
 	$(BIN)/underone interpolate fashion-mnist --images fashion-mnist --guidance -1 \
 		--out docs/editing-interpolation.png
+
+speedrun: $(VENV)/.installed ## train from scratch for 15 minutes, and measure every minute of it
+	$(BIN)/python benchmarks/speedrun.py
 
 format: $(VENV)/.check
 	$(BIN)/ruff format .

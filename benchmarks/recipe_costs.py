@@ -106,7 +106,9 @@ def measured_speed(name: str) -> dict[str, Any]:
     images = torch.randint(0, 256, (256, 3, 32, 32), dtype=torch.uint8)
     dataset = Dataset("random", "train", images, torch.arange(256) % 10, tuple("0123456789"))
     state = fresh_state(recipe, torch.device("cpu"))
-    running = updates(state, recipe, objective_of(recipe), dataset, recipe.steps, None)
+    running = updates(
+        state, recipe, objective_of(recipe, torch.device("cpu")), dataset, recipe.steps, None
+    )
     next(running)
     started = time.process_time()
     for _ in islice(running, UPDATES):

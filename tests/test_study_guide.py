@@ -121,6 +121,9 @@ def test_the_page_holds_every_finding_and_its_figures_lie_beside_it(
         drawn.folder.keep(outcome)
         drawn.known[outcome.result.cell] = outcome.result
     path = write_markdown(drawn, tmp_path / "docs" / "guide.md", "underone report x")
+    opening = path.read_text(encoding="utf-8").partition("##")[0]
+    assert "Nothing here was measured on cifar10: `underone study cifar10`" in opening
+    assert "measured on fashion-mnist" not in opening
     text = path.read_text(encoding="utf-8")
     assert "`underone report x`" in text
     assert "**Not finished:**" in text

@@ -272,6 +272,13 @@ def test_a_class_without_images_does_not_count() -> None:
 # The whole.
 
 
+@pytest.fixture(autouse=True)
+def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A quarter of the usual: what is tuned here has few features to be seen by."""
+    for module in ("task", "descent", "tune"):
+        monkeypatch.setattr(f"underone.tuning.{module}.BATCH", BATCH // 4)
+
+
 @pytest.fixture
 def dataset() -> Dataset:
     return load_dataset("fashion-mnist", "test", DATA)

@@ -17,7 +17,7 @@ from rich.table import Table
 
 from underone import analytic
 from underone.checkpoint import Checkpoint, DiffusionModel, GenerativeModel
-from underone.generation import ANALYTIC, Setting
+from underone.generation import ANALYTIC, Precision, Setting, compiled, repays_compiling
 from underone.metrics import Extractor, NetworkFeatures
 
 out = Console(highlight=False)
@@ -77,6 +77,19 @@ def learn_variance(model: GenerativeModel, setting: Setting) -> None:
     if not analytic.is_known(model):
         with counted("estimating the data's variance, once", analytic.EVALUATIONS) as on_images:
             analytic.data_variance(model, on_images)
+
+
+def sped_up(
+    model: GenerativeModel, setting: Setting, count: int, precision: Precision
+) -> GenerativeModel:
+    """The model, its network compiled where drawing so many images repays that."""
+    if not isinstance(model, DiffusionModel) or precision != "auto":
+        return model
+    evaluations = count * setting.evaluations(model)
+    if not repays_compiling(model, evaluations, note):
+        return model
+    note(f"compiling the network of {model.name}, which so much work repays")
+    return compiled(model)
 
 
 def table(title: str, *columns: str) -> Table:

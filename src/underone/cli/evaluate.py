@@ -17,6 +17,7 @@ from underone.cli.console import (
     learn_variance,
     note,
     print_json,
+    sped_up,
 )
 from underone.cli.figures import show
 from underone.cli.options import SAMPLING_HELP, SAMPLING_OPTIONS, sampling_options, usual_for
@@ -117,9 +118,11 @@ def evaluate(
     if is_model(samples):
         model = load_generative_model(samples)
         setting = usual_for(model, setting)
-        source = Live(model, setting, draw, precision, blocks or _MODEL_BLOCKS)
+        blocks = blocks or _MODEL_BLOCKS
         check(model, setting, draw)
         announce_revision(model)
+        faster = sped_up(model, setting, blocks * draw.count, precision)
+        source = Live(faster, setting, draw, precision, blocks)
     else:
         if not samples:
             raise UserError("SAMPLES is empty: name a file, a folder of PNGs or a model")

@@ -4,7 +4,14 @@ from pathlib import Path
 
 import click
 
-from underone.cli.console import announce_revision, counted, learn_variance, note, print_json
+from underone.cli.console import (
+    announce_revision,
+    counted,
+    learn_variance,
+    note,
+    print_json,
+    sped_up,
+)
 from underone.cli.options import SAMPLING_HELP, sampling_options, usual_for
 from underone.cli.output import check_output, save
 from underone.generation import Draw, Precision, Setting, check, generate
@@ -36,6 +43,7 @@ def sample(
     check(loaded, setting, draw)
     announce_revision(loaded)
     learn_variance(loaded, setting)
+    loaded = sped_up(loaded, setting, draw.count, precision)
     with counted(f"{setting.sampler}, {setting.steps} steps", draw.count) as on_images:
         samples = generate(
             loaded,

@@ -121,7 +121,7 @@ def _engine(name: str, workers: int | None = None) -> Opener:
             raise UserError("torchrun's processes are the engine here: leave out --engine")
         return lambda run: nullcontext(open_ranks(_commission(run), run.bench))
     if name == "local":
-        return lambda run: nullcontext(LocalEngine(run.bench, run.plan.threads))
+        return lambda run: nullcontext(_local(run))
     try:
         from underone.study.ray_engine import open_ray
     except ImportError:
@@ -129,8 +129,13 @@ def _engine(name: str, workers: int | None = None) -> Opener:
     return lambda run: open_ray(_commission(run), workers)
 
 
+def _local(run: Run) -> LocalEngine:
+    return LocalEngine(_commission(run).prepared(run.bench), run.plan.threads)
+
+
 def _commission(run: Run) -> Commission:
-    return Commission.of(run.plan.study, run.bench, run.plan.threads)
+    plan = run.plan
+    return Commission.of(plan.study, run.bench, plan.threads, plan.compiled)
 
 
 def _run_study(
@@ -145,7 +150,7 @@ def _run_study(
         announce_revision(model)
     for by in bench.yardsticks:
         announce(by.extractor)
-    run, continued = open_run(folder, study, bench, minutes)
+    run, continued = open_run(folder, study, bench, minutes, note)
     _introduce(run, continued)
     for cell in run.due():
         learn_variance(bench.models[cell.model], cell.setting)

@@ -1,5 +1,6 @@
 """From a model and a setting to a sample set: the one way images are made."""
 
+from underone.generation.compilation import compiled, repays_compiling
 from underone.generation.draw import (
     Draw,
 )
@@ -38,11 +39,13 @@ __all__ = [
     "Precision",
     "Setting",
     "check",
+    "compiled",
     "denoiser_for",
     "generate",
     "generate_batches",
     "grid_for",
     "labels_of",
+    "repays_compiling",
     "sampler_for",
     "subject",
     "to_images",

@@ -21,6 +21,7 @@ from underone.generation.setting import (
     grid_for,
     sampler_for,
 )
+from underone.networks.fixed_batches import InFixedBatches
 
 DEFAULT_BATCH_SIZE = 128
 
@@ -141,6 +142,7 @@ def subject(
         "seed": draw.seed,
         "first": draw.first,
         "precision": "float32" if dtype is None else str(dtype).removeprefix("torch."),
+        "compiled": isinstance(model.network, InFixedBatches),
         "trained_on_flips": model.trained_on_flips,
     }
 

@@ -1,15 +1,15 @@
 """What all cells of a study share: the models, and what they are measured with and against."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 
 from torch import Tensor
 
 from underone.adapters import extractor_of
-from underone.checkpoint import UNKNOWN_DATA, GenerativeModel
+from underone.checkpoint import UNKNOWN_DATA, DiffusionModel, GenerativeModel
 from underone.data import SampleSet
 from underone.errors import UserError
-from underone.generation import Precision
+from underone.generation import Precision, compiled
 from underone.metrics import Measurement, Yardstick, measure, metric_names
 from underone.metrics.measurement import FloorRecord
 from underone.study.definition import Study
@@ -49,6 +49,14 @@ class Bench:
     def extractor_hashes(self) -> dict[str, str]:
         """What each extractor is."""
         return {by.extractor.name: by.extractor.sha256 for by in self.yardsticks}
+
+    def with_compiled(self, names: Collection[str]) -> "Bench":
+        """The same bench, the networks of the models of these names compiled."""
+        models = {
+            name: compiled(model) if name in names and isinstance(model, DiffusionModel) else model
+            for name, model in self.models.items()
+        }
+        return replace(self, models=models)
 
     def measured(self, samples: SampleSet) -> tuple[Measurement, ...]:
         """A sample set by each yardstick."""

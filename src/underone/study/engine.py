@@ -43,19 +43,22 @@ class LocalEngine:
 class Commission:
     """What a process that works for another one is told first.
 
-    It opens the bench by itself, from the study; `content` is what it must find there, and
-    `device` where its models draw.
+    It opens the bench by itself, from the study; `content` is what it must find there, `device`
+    where its models draw, and `compiled` are those whose networks are compiled, if that is a CPU.
     """
 
     study: Study
     threads: int
     content: Mapping[str, str]
     device: str = "cpu"
+    compiled: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, study: Study, bench: Bench, threads: int) -> "Commission":
+    def of(
+        cls, study: Study, bench: Bench, threads: int, compiled: tuple[str, ...] = ()
+    ) -> "Commission":
         """What makes another process draw as this one does."""
-        return cls(study, threads, content_of(bench))
+        return cls(study, threads, content_of(bench), compiled=compiled)
 
     def opened(self, worker: str) -> Bench:
         """The same bench, here; a `UserError` that names `worker` where it cannot be had."""
@@ -72,14 +75,14 @@ class Commission:
                 )
         if self.device == "cuda" and not torch.cuda.is_available():
             raise UserError(f"{worker} sees no GPU, but others draw on one: use machines alike")
-        self.prepare(bench)
-        return bench
+        return self.prepared(bench)
 
-    def prepare(self, bench: Bench) -> None:
-        """Let this process draw with the models of `bench` as all others do."""
+    def prepared(self, bench: Bench) -> Bench:
+        """`bench`, with which this process draws as all others do."""
         torch.set_num_threads(self.threads)
         for model in bench.models.values():
             place(model.network, self.device)
+        return bench.with_compiled(self.compiled) if self.device == "cpu" else bench
 
 
 def content_of(bench: Bench) -> dict[str, str]:

@@ -39,6 +39,8 @@ class Plan(Config):
 
     `models`, `references` and `extractors` are hashes by name. `left_out` are the candidates that
     no budget was left for. `seconds` and `evaluations` are the budgets, 0 if there is none.
+    `compiled` are the models whose networks are compiled, everywhere and to the end: it is faster
+    for so much work, and rounds otherwise.
     """
 
     study: Study
@@ -47,6 +49,7 @@ class Plan(Config):
     extractors: dict[str, str]
     slices: tuple[PlannedSlice, ...]
     left_out: tuple[Candidate, ...] = ()
+    compiled: tuple[str, ...] = ()
     costs: Costs
     threads: int = Field(ge=1)
     seconds: float = 0.0

@@ -98,9 +98,9 @@ def open_ranks(commission: Commission, bench: Bench) -> RankEngine:
         commission = replace(commission, device="cuda")
         _take_gpu()
     _tell(commission)
-    commission.prepare(bench)
+    prepared = commission.prepared(bench)
     _gather([])
-    return RankEngine(bench)
+    return RankEngine(prepared)
 
 
 def _follow() -> None:

@@ -1,19 +1,21 @@
 """A study from start to finish: begun or found again, run until nothing is due."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 
+from underone.checkpoint import DiffusionModel
 from underone.errors import UserError
+from underone.generation import repays_compiling
 from underone.study.bench import Bench, open_bench
 from underone.study.cell import Cell, CellResult
 from underone.study.contest import Entry
 from underone.study.costs import measured_costs
 from underone.study.definition import Study
 from underone.study.engine import Engine, OnImages
-from underone.study.fit import check_minutes, make_plan
+from underone.study.fit import check_minutes, make_plan, planned_cells
 from underone.study.folder import Folder, check_same, raises
 from underone.study.plan import Plan
 
@@ -56,22 +58,31 @@ class Run:
 
 
 def open_run(
-    path: Path, study: Study, bench: Bench, minutes: float | None = None
+    path: Path,
+    study: Study,
+    bench: Bench,
+    minutes: float | None = None,
+    announce: Callable[[str], object] = lambda told: None,
 ) -> tuple[Run, bool]:
     """The study in the folder `path`, planned now or going on as planned; and whether it goes on.
 
     The plan is kept before the first cell runs. A rerun follows it, whatever `minutes` are then.
-    Where `study` allows more evaluations it is planned again, and what is known stays known.
+    Where `study` allows more evaluations it is planned again, and what is known stays known. A plan
+    without a time budget says which networks are compiled; `announce` is told while that is found.
     """
     folder = Folder(path)
     kept = folder.plan()
     if kept is not None:
         check_same(kept, study, bench, path)
         if raises(kept, study):
+            compiled = kept.compiled
             kept = make_plan(study, bench, kept.costs, kept.threads)
+            kept = kept.model_copy(update={"compiled": compiled})
             folder.begin(kept)
         return Run(folder, bench, kept, folder.known(bench)), True
     plan = new_plan(study, bench, minutes)
+    if minutes is None:
+        plan = plan.model_copy(update={"compiled": _worth_compiling(plan, bench, announce)})
     folder.begin(plan)
     return Run(folder, bench, plan), False
 
@@ -92,3 +103,16 @@ def new_plan(study: Study, bench: Bench, minutes: float | None = None) -> Plan:
     check_minutes(minutes)
     costs = measured_costs(bench)
     return make_plan(study, bench, costs, torch.get_num_threads(), minutes)
+
+
+def _worth_compiling(
+    plan: Plan, bench: Bench, announce: Callable[[str], object]
+) -> tuple[str, ...]:
+    """The models whose planned cells are done sooner if their networks are compiled first."""
+    cells = planned_cells(plan)
+    found = []
+    for name, model in bench.models.items():
+        evaluations = sum(cell.evaluations(bench) for cell in cells if cell.model == name)
+        if isinstance(model, DiffusionModel) and repays_compiling(model, evaluations, announce):
+            found.append(name)
+    return tuple(found)

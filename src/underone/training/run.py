@@ -141,13 +141,13 @@ class Run:
         """Write all a resume needs, the weights as they are now, and the pictures."""
         state, folder = self.state, self.folder
         state.save(folder / "training" / "state.safetensors")
-        save_config(folder, self._config())
+        save_config(folder, self.config())
         if state.average is None:
             save_weights(folder, state.network.state_dict())
         else:
             save_weights(folder, state.average.state_dict())
             save_weights(folder, state.network.state_dict(), "raw")
-        write_text(folder / "README.md", model_card(folder.name, self._config(), {}))
+        write_text(folder / "README.md", model_card(folder.name, self.config(), {}))
         log = folder / "log.jsonl"
         if log.exists() and log.stat().st_size:
             draw_loss(log, folder / "loss.png", f"{self.plan.name}: training loss")
@@ -178,7 +178,8 @@ class Run:
             fast_dtype(self.device),
         )
 
-    def _config(self) -> CheckpointConfig:
+    def config(self) -> CheckpointConfig:
+        """What `config.json` says of it now."""
         recipe, state = self.recipe, self.state
         data = DataRecord(
             name=self.dataset.name,

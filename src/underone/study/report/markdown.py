@@ -11,6 +11,7 @@ from underone.study.report.agreement import extractor_findings
 from underone.study.report.charts import nfe_charts, weight_charts
 from underone.study.report.drawing import Chart
 from underone.study.report.findings import HOW_MANY_STEPS, WHICH_WEIGHT, findings
+from underone.study.report.other_data import not_measured
 from underone.study.report.published import published_findings, published_tables
 from underone.study.report.sentences import Part
 from underone.study.run import Run
@@ -58,6 +59,7 @@ def page(
         summary=protocol.summary(run),
         command=command,
         due=len(run.due()),
+        not_measured=not_measured([run, *beside]),
         findings=findings(run, beside),
         figures=figures,
         figure_folder=figure_folder,

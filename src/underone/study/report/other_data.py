@@ -2,9 +2,11 @@
 
 from collections.abc import Iterator, Sequence
 
+from underone.data import DATASET_NAMES
 from underone.generation import Setting
 from underone.study.answers import Standing, answers
 from underone.study.contest import Subject
+from underone.study.definition import shipped_studies
 from underone.study.report.agreement import rank_correlation
 from underone.study.report.measures import FID, fields
 from underone.study.run import Run
@@ -16,6 +18,17 @@ _LEAST = 3
 def data_of(run: Run) -> str:
     """What a study's models make images of."""
     return run.bench.yardsticks[0].reference.origin.data
+
+
+def not_measured(runs: Sequence[Run]) -> list[str]:
+    """The data sets whose studies are shipped and are none of these runs', each a sentence."""
+    measured = {data_of(run) for run in runs}
+    missing = [name for name in DATASET_NAMES if name not in measured]
+    return [
+        f"Nothing here was measured on {name}: `underone study {name}` asks the same of it."
+        for name in missing
+        if name in shipped_studies()
+    ]
 
 
 def on_other_data(run: Run, others: Sequence[Run]) -> Iterator[str]:

@@ -1,0 +1,116 @@
+"""What each choice of the training recipe is worth, at equal time.
+
+    python benchmarks/training_ladder.py                 # trains and measures what is missing
+    python benchmarks/training_ladder.py --minutes 30
+    python benchmarks/training_ladder.py table           # the result as Markdown
+
+Every rung trains for the same minutes of the same two cores, on its own, and differs from
+`fashion-mnist-preconditioned` in what its name says; then FID of 2,000 balanced samples in 10
+evaluations, at a setting that was chosen beforehand. Two rungs are trained with a second seed, for
+that moves FID more than drawing again does. Each result is kept in `training_ladder.json` once
+measured, with its minutes: stopped at any moment, the same command goes on.
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from measuring import environment
+from trained import DRAW, SETTING, advance, begun, score
+
+from underone.checkpoint import load_config
+from underone.cli.console import note
+from underone.files import write_json
+from underone.training.recipe import load_recipe
+from underone.training.stop import stop_on_signals
+
+RESULTS = Path(__file__).with_suffix(".json")
+PLAIN, BEST = "fashion-mnist", "fashion-mnist-preconditioned"
+# What differs, by the name of the rung: the recipe, and changes of it.
+RUNGS: dict[str, tuple[str, tuple[str, ...]]] = {
+    "plain DDPM": (PLAIN, ()),
+    "plain DDPM, second seed": (PLAIN, ("seed=1",)),
+    "plain DDPM, Muon": (
+        PLAIN,
+        ("optimisation.optimiser=muon", "optimisation.learning_rate=2e-3"),
+    ),
+    "velocity": ("fashion-mnist-velocity", ()),
+    "preconditioned": (BEST, ()),
+    "preconditioned, second seed": (BEST, ("seed=1",)),
+    "AdamW": (BEST, ("optimisation.optimiser=adamw",)),
+    "every step alike": (BEST, ("levels={name='every-step'}",)),
+    "cosine decay": (BEST, ("optimisation.decay=cosine", "optimisation.flat=0.0")),
+    "rate 1e-3": (BEST, ("optimisation.learning_rate=1e-3",)),
+    "rate 4e-3": (BEST, ("optimisation.learning_rate=4e-3",)),
+    "batch 64": (BEST, ("batch_size=64",)),
+    "batch 256": (BEST, ("batch_size=256",)),
+    "label dropout 0.05": (BEST, ("label_dropout=0.05",)),
+    "label dropout 0.2": (BEST, ("label_dropout=0.2",)),
+    "average of width 0.05": (BEST, ("moving_average=0.05",)),
+    "average of width 0.2": (BEST, ("moving_average=0.2",)),
+    "width 48": (BEST, ("network.width=48",)),
+    "width 96": (BEST, ("network.width=96",)),
+    "two blocks": (BEST, ("network.blocks=2",)),
+}
+
+
+def known() -> dict[str, dict[str, Any]]:
+    return json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+
+
+def climb(minutes: float, runs: Path) -> None:
+    """Train and measure every rung that is missing."""
+    for name, (recipe, changes) in RUNGS.items():
+        found = known()
+        if name in found and found[name]["minutes"] == minutes:
+            continue
+        settings = load_recipe(recipe, changes)
+        folder = runs / name.replace(" ", "-").replace(",", "")
+        run = begun(folder, recipe, settings, minutes)
+        with stop_on_signals() as stop:
+            advance(run, name, stop)
+        if not run.done:
+            note("stopped and saved; the same command goes on")
+            sys.exit(130)
+        training = load_config(folder).training
+        found[name] = {
+            "recipe": recipe,
+            "changes": list(changes),
+            "minutes": minutes,
+            "updates": training.steps,
+            "images": training.images_seen,
+            "seconds": training.seconds,
+            **score(folder),
+            "setting": f"{SETTING.sampler}, {SETTING.steps} steps, {SETTING.grid}",
+            "samples": DRAW.count,
+            "environment": environment(),
+        }
+        write_json(RESULTS, found)
+        note(f"{name}: FID {found[name]['fid']:.3f}")
+
+
+def markdown() -> str:
+    """The rungs, lowest FID first."""
+    rows = ["| recipe | minutes | images | FID | real images |", "| --- | --- | --- | --- | --- |"]
+    for name, each in sorted(known().items(), key=lambda item: item[1]["fid"]):
+        row = name, f"{each['minutes']:g}", f"{each['images']:,}", f"{each['fid']:.3f}"
+        rows.append(f"| {' | '.join(row)} | {each['floor']:.3f} |")
+    return "\n".join(rows)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("what", nargs="?", choices=["table"])
+    parser.add_argument("--minutes", type=float, default=20.0)
+    parser.add_argument("--runs", type=Path, default=Path("runs/ladder"))
+    arguments = parser.parse_args()
+    if arguments.what == "table":
+        sys.stdout.write(markdown() + "\n")
+    else:
+        climb(arguments.minutes, arguments.runs)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,129 @@
+"""A network compiled by torch, where the work that is planned repays the time that this takes."""
+
+import hashlib
+import platform
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from underone.checkpoint import DiffusionModel
+from underone.config import Config, parse
+from underone.data import cache_folder
+from underone.diffusion import node_at
+from underone.errors import UserError
+from underone.files import read_json, write_json
+from underone.generation.sample_sets import DEFAULT_BATCH_SIZE
+from underone.generation.setting import device_of
+from underone.networks.fixed_batches import InFixedBatches
+from underone.networks.precision import fast_dtype
+
+# Compiling takes about a minute, so that less work than this is not worth finding out about.
+_WORTH_A_TRY = 600.0
+_TIMINGS = 3
+
+
+class Speed(Config):
+    """Seconds of a batch as it is and compiled, and of compiling; None where that failed."""
+
+    plain: float
+    compiled: float | None
+    compiling: float
+
+    def repays(self, batches: float) -> bool:
+        """Whether so many batches are done sooner if the network is compiled first."""
+        if self.compiled is None:
+            return False
+        return batches * (self.plain - self.compiled) > self.compiling
+
+
+class Speeds(Config):
+    """What is known of networks on this machine, by a hash of what their speed depends on."""
+
+    speeds: dict[str, Speed]
+
+
+def compiled(model: DiffusionModel) -> DiffusionModel:
+    """The same model, its network compiled at its first batch."""
+    return replace(model, network=InFixedBatches(model.network, DEFAULT_BATCH_SIZE))
+
+
+def repays_compiling(
+    model: DiffusionModel, evaluations: int, announce: Callable[[str], object]
+) -> bool:
+    """Whether `evaluations` of a model's network are done sooner if it is compiled first.
+
+    Decided from times that were measured on this machine and are kept between runs. Where none are
+    known they are measured now, if there is enough work for that: `announce` is told then.
+    """
+    if device_of(model).type != "cpu":
+        return False
+    batches = evaluations / DEFAULT_BATCH_SIZE
+    known, key = _known(), _key(model)
+    if key not in known:
+        plain = _seconds(model)
+        if batches * plain < _WORTH_A_TRY:
+            return False
+        announce(f"compiling the network of {model.name} once, to see how much faster it is")
+        known = {**known, key: _measured(model, plain)}
+        write_json(_file(), Speeds(speeds=known).model_dump())
+    return known[key].repays(batches)
+
+
+def _measured(model: DiffusionModel, plain: float) -> Speed:
+    started = time.perf_counter()
+    try:
+        faster = compiled(model)
+        _batch(faster)
+        compiling = time.perf_counter() - started
+        return Speed(plain=plain, compiled=_seconds(faster), compiling=compiling)
+    except Exception:  # whatever a compiler may miss on a machine; the plain network works on
+        return Speed(plain=plain, compiled=None, compiling=time.perf_counter() - started)
+
+
+def _seconds(model: DiffusionModel) -> float:
+    """The median time of a batch, not counting the first."""
+    _batch(model)
+    times = []
+    for _ in range(_TIMINGS):
+        started = time.perf_counter()
+        _batch(model)
+        times.append(time.perf_counter() - started)
+    return statistics.median(times)
+
+
+@torch.no_grad()
+def _batch(model: DiffusionModel) -> None:
+    schedule = model.config.schedule
+    node = node_at(schedule, torch.tensor(0.5, dtype=torch.float64))
+    x = torch.zeros(DEFAULT_BATCH_SIZE, *model.shape)
+    labels = None if model.num_classes is None else torch.zeros(len(x), dtype=torch.int64)
+    model.denoiser(fast_dtype("cpu"))(x, node, labels)
+
+
+def _key(model: DiffusionModel) -> str:
+    """A hash of all that a network's speed depends on here."""
+    where = (
+        repr(model.config.network),
+        str(fast_dtype("cpu")),
+        torch.__version__,
+        torch.get_num_threads(),
+        torch.backends.cpu.get_cpu_capability(),
+        platform.processor(),
+    )
+    return hashlib.sha256(repr(where).encode()).hexdigest()[:16]
+
+
+def _file() -> Path:
+    return cache_folder() / "compiled.json"
+
+
+def _known() -> dict[str, Speed]:
+    """What has been measured; a file that is none of ours is as good as none."""
+    try:
+        return dict(parse(Speeds, read_json(_file()), str(_file())).speeds)
+    except UserError:
+        return {}

@@ -1,0 +1,47 @@
+"""A compiled network, for batches of any size."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+
+class InFixedBatches(nn.Module):
+    """`network`, compiled for batches of `size`: others are cut, and filled up with zeros.
+
+    So it is compiled once, whatever comes. Where gradients are wanted the plain network is asked.
+    """
+
+    def __init__(self, network: nn.Module, size: int) -> None:
+        super().__init__()
+        self.network = network
+        self.size = size
+        compiled: Callable[..., Tensor] = torch.compile(network, dynamic=False)
+        # In a tuple it is no second module with the same weights.
+        self._compiled = (compiled,)
+
+    def forward(self, x: Tensor, condition: Tensor | None, label: Tensor | None) -> Tensor:
+        if torch.is_grad_enabled():
+            output: Tensor = self.network(x, condition, label)
+            return output
+        parts = []
+        for start in range(0, len(x), self.size):
+            rows = slice(start, start + self.size)
+            rest = (None if each is None else each[rows] for each in (condition, label))
+            parts.append(self._part(x[rows], *rest))
+        return torch.cat(parts)
+
+    def looks(self, *inputs: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+        """What the plain network shows of its feature maps."""
+        shown: tuple[Tensor, Tensor, Tensor] = self.network.looks(*inputs)  # type: ignore[operator]
+        return shown
+
+    def _part(self, x: Tensor, condition: Tensor | None, label: Tensor | None) -> Tensor:
+        filled = (_filled(each, self.size) for each in (x, condition, label))
+        return self._compiled[0](*filled)[: len(x)]
+
+
+def _filled(tensor: Tensor | None, size: int) -> Tensor | None:
+    if tensor is None or len(tensor) == size:
+        return tensor
+    return torch.cat([tensor, tensor.new_zeros(size - len(tensor), *tensor.shape[1:])])
