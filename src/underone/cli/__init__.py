@@ -6,6 +6,7 @@ import click
 import torch
 
 import underone
+from underone.cli.average import average
 from underone.cli.compare import compare
 from underone.cli.conformance import conformance
 from underone.cli.data import data
@@ -47,6 +48,7 @@ for command in (
     train,
     tune,
     distill,
+    average,
     sample,
     trajectory,
     vary,

@@ -1,11 +1,16 @@
 """The moving average of the weights that is sampled from."""
 
 import math
+from functools import lru_cache
 
 import torch
 from torch import Tensor, nn
 
+# The width of the narrow average, of the other's.
+NARROW = 0.5
 
+
+@lru_cache
 def power(relative_width: float) -> float:
     """The k of an averaging profile t^k whose standard deviation is `relative_width` of the run.
 

@@ -10,7 +10,7 @@ from torch import nn
 from underone.data import Dataset
 from underone.data.images import to_model_range
 from underone.training.augment import augmented
-from underone.training.average import power, update_average
+from underone.training.average import NARROW, power, update_average
 from underone.training.learning_rate import learning_rate
 from underone.training.objective import Objective
 from underone.training.randomness import Purpose, batch_indices, derived_seed
@@ -50,7 +50,7 @@ def updates(
     Raises `DivergedError` before a bad update reaches the weights.
     """
     optimisation = recipe.optimisation
-    exponent = power(recipe.moving_average) if isinstance(recipe, AveragedRecipe) else None
+    width = recipe.moving_average if isinstance(recipe, AveragedRecipe) else None
     device = next(state.network.parameters()).device
     state.network.train()
     while state.step < horizon:
@@ -84,8 +84,9 @@ def updates(
                 group["lr"] = rate
             optimizer.step()
         state.step += 1
-        if state.average is not None and exponent is not None:
-            update_average(state.average, state.network, state.step, exponent)
+        for average, share in ((state.average, 1.0), (state.narrow, NARROW)):
+            if average is not None and width is not None:
+                update_average(average, state.network, state.step, power(share * width))
         state.seconds += time.monotonic() - started
         yield Update(state.step, loss.item(), norm.item(), rate)
 

@@ -74,10 +74,13 @@ class _Recipe(Config):
 class AveragedRecipe(_Recipe):
     """A model that is sampled, from a moving average of its weights.
 
-    `moving_average`: its relative width, see `average`.
+    `moving_average`: its relative width, see `average`. `snapshots`: how often over the run it and
+    one of half its width are kept, from which averages of other widths are made afterwards
+    (`post_hoc`).
     """
 
     moving_average: float = Field(default=0.1, gt=0, lt=0.28)
+    snapshots: int = Field(default=0, ge=0)
 
 
 class DiffusionRecipe(AveragedRecipe):

@@ -30,6 +30,7 @@ from underone.errors import UserError
 from underone.files import read_json, write_json, write_text
 from underone.networks import build_network
 from underone.networks.precision import fast_dtype, place
+from underone.training.average import NARROW
 from underone.training.calibration import calibrate
 from underone.training.card import model_card
 from underone.training.held_out_bound import held_out_bound
@@ -44,6 +45,7 @@ from underone.training.objective import (
     NoisyClassification,
     Objective,
 )
+from underone.training.post_hoc import save_snapshot
 from underone.training.preview import draw_preview
 from underone.training.randomness import Purpose, derived_seed
 from underone.training.recipe import (
@@ -115,6 +117,7 @@ class Run:
             if update.step == self.weak_step and state.average is not None:
                 # Before any save of this step or a later one, so that no resume can miss it.
                 save_weights(self.folder, state.average.state_dict(), "weak")
+            self._keep_snapshot(update.step)
             now = time.monotonic()
             if update.step % recipe.log_every == 0 or self.done:
                 rate = (update.step - logged_step) * recipe.batch_size / (now - last_log)
@@ -136,6 +139,17 @@ class Run:
                 self.save()
                 last_save = last_log = time.monotonic()
                 logged_step = update.step
+
+    def _keep_snapshot(self, step: int) -> None:
+        """Both averages, where it is time for it; like the weak model before any later save."""
+        recipe, state = self.recipe, self.state
+        if state.average is None or state.narrow is None or not isinstance(recipe, AveragedRecipe):
+            return
+        count, horizon = recipe.snapshots, self.plan.horizon
+        if step in {round(horizon * (i + 1) / count) for i in range(count)}:
+            width = recipe.moving_average
+            for share, average in ((1.0, state.average), (NARROW, state.narrow)):
+                save_snapshot(self.folder, step, share * width, average.state_dict())
 
     def save(self) -> None:
         """Write all a resume needs, the weights as they are now, and the pictures."""
@@ -313,8 +327,14 @@ def fresh_state(recipe: Recipe, device: torch.device) -> TrainingState:
     return TrainingState.fresh(
         place(network, device),
         recipe.optimisation,
-        averaged=isinstance(recipe, AveragedRecipe),
+        averages=_averages(recipe),
     )
+
+
+def _averages(recipe: Recipe) -> int:
+    if not isinstance(recipe, AveragedRecipe):
+        return 0
+    return 2 if recipe.snapshots else 1
 
 
 def _seconds_per_update(state: TrainingState, recipe: Recipe, dataset: Dataset) -> float:
@@ -322,7 +342,7 @@ def _seconds_per_update(state: TrainingState, recipe: Recipe, dataset: Dataset) 
     trial = TrainingState.fresh(
         deepcopy(state.network),
         recipe.optimisation,
-        averaged=state.average is not None,
+        averages=_averages(recipe),
     )
     device = next(state.network.parameters()).device
     running = updates(

@@ -26,12 +26,14 @@ _NUMBERS = {"step": "", "seconds": "", "first_loss": "null", "losses": "[]"}
 class TrainingState:
     """The only mutable thing of training: advanced by the loop, saved, restored.
 
-    `step` updates have been made in `seconds`. `average` is None where no average is kept.
-    `losses` are those since the last line of the log.
+    `step` updates have been made in `seconds`. `average` is None where no average is kept, and
+    `narrow`, one of half its width, where no snapshots are. `losses` are those since the last line
+    of the log.
     """
 
     network: nn.Module
     average: nn.Module | None
+    narrow: nn.Module | None
     optimizers: tuple[torch.optim.Optimizer, ...]
     step: int = 0
     seconds: float = 0.0
@@ -40,11 +42,12 @@ class TrainingState:
 
     @classmethod
     def fresh(
-        cls, network: nn.Module, optimisation: Optimisation, averaged: bool
+        cls, network: nn.Module, optimisation: Optimisation, averages: int
     ) -> "TrainingState":
-        """The state before the first update."""
-        average = deepcopy(network).eval().requires_grad_(False) if averaged else None
-        return cls(network, average, optimizers_for(network, optimisation))
+        """The state before the first update, with no average, with one, or with the narrow too."""
+        copies = [deepcopy(network).eval().requires_grad_(False) for _ in range(averages)]
+        average, narrow = (*copies, None, None)[:2]
+        return cls(network, average, narrow, optimizers_for(network, optimisation))
 
     def save(self, path: Path) -> None:
         """Write the whole state as one safetensors file, atomically."""
@@ -89,9 +92,9 @@ class TrainingState:
     def _tensors(self) -> Iterator[tuple[str, Tensor]]:
         for name, tensor in self.network.state_dict().items():
             yield f"network.{name}", tensor
-        if self.average is not None:
-            for name, tensor in self.average.state_dict().items():
-                yield f"average.{name}", tensor
+        for kept, network in (("average", self.average), ("narrow", self.narrow)):
+            for name, tensor in ({} if network is None else network.state_dict()).items():
+                yield f"{kept}.{name}", tensor
         names: dict[Tensor, str] = {p: name for name, p in self.network.named_parameters()}
         for optimizer in self.optimizers:
             for parameter, kept in optimizer.state.items():

@@ -1,0 +1,36 @@
+"""`underone average`."""
+
+from pathlib import Path
+
+import click
+
+from underone.checkpoint import DiffusionConfig, load_config, save_config, save_weights
+from underone.cli.console import note
+from underone.errors import UserError
+from underone.training.post_hoc import averaged
+
+# Of a profile that is this far off it should be known.
+_FAR = 0.05
+
+
+@click.command()
+@click.argument("run", type=click.Path(path_type=Path))
+@click.option("--width", type=float, required=True, help="Relative: of the whole training.")
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="The new model.")
+def average(run: Path, width: float, out: Path) -> None:
+    """Make the moving average of another width of a RUN that is trained already.
+
+    From the snapshots that `--set snapshots=N` has kept of two averages (Karras et al. 2024).
+    """
+    config = load_config(run)
+    if not isinstance(config, DiffusionConfig):
+        raise UserError(f"{run} is no diffusion model: only of these averages are made")
+    if out.exists():
+        raise UserError(f"{out} is there already: choose another --out")
+    tensors, fit = averaged(run, width)
+    training = config.training.model_copy(update={"moving_average": width, "weak_steps": None})
+    save_weights(out, tensors)
+    save_config(out, config.model_copy(update={"training": training}))
+    note(f"{out}: the average of width {width:g}; its profile is off by {fit.misfit:.1%}")
+    if fit.misfit > _FAR:
+        note("that is much: widths between the two that were kept, and more snapshots, fit better")
