@@ -112,8 +112,8 @@ def test_changes_reach_their_place_and_no_other() -> None:
         ("prediction.name=nois", "'noise', 'data', 'velocity'"),
         (
             "kind=diffuse",
-            "kind must be one of diffusion, classifier, encoder, noisy-classifier, vae, "
-            "got 'diffuse'",
+            "kind must be one of diffusion, distillation, classifier, encoder, "
+            "noisy-classifier, vae, got 'diffuse'",
         ),
         ("kind=[1]", "kind must be one of"),
         ("kind=classifier", "recipe tiny"),
