@@ -18,6 +18,7 @@ from underone.diffusion import GRIDS, SAMPLERS, Explicit, LinearBeta
 from underone.generation import ANALYTIC, DECODER, DISTILLED, TUNED
 from underone.metrics import METRICS
 from underone.named import sampler_named
+from underone.study.definition import load_study
 from underone.training.recipe import DiffusionRecipe, load_recipe, shipped_recipes
 
 ROOT = Path(__file__).parent.parent
@@ -129,6 +130,11 @@ def test_the_costs_of_recipes_are_those_computed_and_the_speed_that_measured(
     }
     assert minutes["noto-emoji"] == pytest.approx(60, rel=0.1)
     assert minutes["noto-emoji-classifier"] == pytest.approx(10, rel=0.1)
+    study = load_study("cifar10")
+    assert f"{sum(len(list(each.settings())) for each in study.slices)} settings" in page
+    work = study.evaluations * ours["forward_flops"]
+    assert f"{work / 1e15:.0f} PFLOP: {work / 20e12 / 3600:.1f} hours at" in " ".join(page.split())
+    assert f"{work / 50e12 / 3600:.1f} at 50" in page
     # Recipes for any images take what these take.
     for kind in ("", "-classifier"):
         emoji, own = load_recipe(f"noto-emoji{kind}"), load_recipe(f"images{kind}")
