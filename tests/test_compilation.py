@@ -80,7 +80,8 @@ def known(
     """Measures once for real, and then says that a compiled batch takes so many seconds."""
 
     def say(seconds: float, compiling: float) -> None:
-        monkeypatch.setattr("underone.generation.compilation._WORTH_A_TRY", 0.0)
+        for limit in ("_WORTH_A_TRY", "_LEAST_BATCHES"):
+            monkeypatch.setattr(f"underone.generation.compilation.{limit}", 0)
         told: list[str] = []
         repays_compiling(small_model, 1, told.append)
         assert "to see how much faster" in told[0]

@@ -24,6 +24,8 @@ from underone.networks.precision import fast_dtype
 # Compiling takes about a minute, so that less work than this is not worth finding out about.
 _WORTH_A_TRY = 600.0
 _TIMINGS = 3
+# And less than this is not even worth timing a few batches.
+_LEAST_BATCHES = 200
 
 
 class Speed(Config):
@@ -64,6 +66,8 @@ def repays_compiling(
     batches = evaluations / DEFAULT_BATCH_SIZE
     known, key = _known(), _key(model)
     if key not in known:
+        if batches < _LEAST_BATCHES:
+            return False
         plain = _seconds(model)
         if batches * plain < _WORTH_A_TRY:
             return False

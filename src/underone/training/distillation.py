@@ -21,6 +21,7 @@ from underone.diffusion import (
     node_at,
 )
 from underone.diffusion.node import expand
+from underone.training.levels import stratified
 
 
 @dataclass(frozen=True)
@@ -127,9 +128,8 @@ class AgreeingAlongTheFlow:
         return (distance / (high - low).to(distance)).mean()
 
     def _levels(self, batch: int, generator: torch.Generator) -> Tensor:
-        offset = torch.rand(1, generator=generator, dtype=torch.float64)
-        uniform = (offset + torch.arange(batch, dtype=torch.float64) / batch) % 1
-        levels = torch.exp(self.mean + self.deviation * torch.special.ndtri(uniform))
+        normal = torch.special.ndtri(stratified(batch, generator))
+        levels = torch.exp(self.mean + self.deviation * normal)
         return levels.clamp(max=self._level_at(1.0))
 
     def _node(self, levels: Tensor) -> Node:

@@ -12,7 +12,7 @@ from underone.diffusion.likelihood import bits_per_dimension
 from underone.diffusion.node import expand
 from underone.diffusion.prediction import TIME_SCALE
 from underone.training.augment import view
-from underone.training.levels import EVERY_STEP, Levels
+from underone.training.levels import EVERY_STEP, Levels, stratified
 from underone.training.recipe import Views
 
 
@@ -40,13 +40,9 @@ def noised(
 ) -> Noised:
     """The images x0 (B, ...) at times distributed as `levels`, with standard normal noise z.
 
-    The times are stratified over the batch: each of B equal shares of them is drawn from once,
-    which keeps the expectation and lowers its variance (Kingma et al. 2021, appendix I.1).
+    The times are `stratified` over the batch.
     """
-    batch = len(images)
-    offset = torch.rand(1, generator=generator, dtype=torch.float64)
-    uniform = (offset + torch.arange(batch, dtype=torch.float64) / batch) % 1
-    node = node_at(schedule, levels(schedule, uniform))
+    node = node_at(schedule, levels(schedule, stratified(len(images), generator)))
     noise = torch.randn(images.shape, generator=generator).to(images.device)
     x = expand(node.alpha, images) * images + expand(node.sigma, images) * noise
     return Noised(x, noise, node)
