@@ -81,7 +81,7 @@ def open_run(
             folder.begin(kept)
         return Run(folder, bench, kept, folder.known(bench)), True
     plan = new_plan(study, bench, minutes)
-    if minutes is None:
+    if minutes is None and study.precision == "auto":
         plan = plan.model_copy(update={"compiled": _worth_compiling(plan, bench, announce)})
     folder.begin(plan)
     return Run(folder, bench, plan), False
