@@ -29,7 +29,7 @@ from torch import Tensor
 
 from underone.checkpoint import DiffusionModel
 from underone.data import SampleSet, to_uint8
-from underone.diffusion import NoiseStreams
+from underone.diffusion import NoiseStreams, node_at
 from underone.files import write_json
 from underone.generation import Draw, Setting, generate
 from underone.metrics import Extractor, Reference, Yardstick, measure
@@ -95,20 +95,23 @@ class Theirs:
 
     @torch.no_grad()
     def _run(
-        self, model: Any, evaluations: int, keys: list[tuple[int, int]], labels: Tensor
+        self,
+        model: DiffusionModel,
+        evaluations: int,
+        keys: list[tuple[int, int]],
+        labels: Tensor,
     ) -> tuple[Tensor, int]:
         scheduler = self._scheduler(evaluations)
         generator = torch.Generator().manual_seed(keys[0][0] * 1_000_003 + keys[0][1])
         x = NoiseStreams(keys, model.shape)() * scheduler.init_noise_sigma
-        dtype, used = fast_dtype("cpu"), 0
+        denoiser, used = model.denoiser(fast_dtype("cpu")), 0
         for index in scheduler.timesteps:
             scaled = scheduler.scale_model_input(x, index)
             # Their index of the step k is k - 1.
-            condition = (index.float() + 1).expand(len(x))
-            with torch.autocast("cpu", dtype=dtype, enabled=dtype is not None):
-                output = model.network(scaled, condition, labels)
+            node = node_at(denoiser.schedule, (index.double() + 1) / denoiser.schedule.steps)
+            noise = (scaled - node.alpha * denoiser(scaled, node, labels)) / node.sigma
             used += 1
-            x = _stepped(scheduler, output.float(), index, x, generator)
+            x = _stepped(scheduler, noise, index, x, generator)
         return x, used
 
     def _scheduler(self, evaluations: int) -> Any:

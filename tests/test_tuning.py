@@ -82,6 +82,35 @@ def test_it_starts_as_a_classical_solver_on_the_steps_it_was_given(
     torch.testing.assert_close(mine[-1].x, solver[-1].x, rtol=1e-4, atol=1e-5)
 
 
+@each_schedule
+def test_what_was_learned_spreads_over_other_numbers_of_steps(schedule: Schedule) -> None:
+    path = nodes(LogSNR(first=800, last=20), schedule, 5)[:-1]
+    generator = torch.Generator().manual_seed(0)
+    classical = Freedoms.classical(path, schedule).sampler()
+    sampler = replace(
+        classical,
+        etas=torch.rand(4, generator=generator).double(),
+        shifts=torch.rand(5, generator=generator).double(),
+    )
+    learned = Freedoms.learned(path, sampler, schedule)
+    for back in (learned, learned.spread(5)):
+        for placed, given in zip(back.path(schedule)[:-1], path, strict=True):
+            torch.testing.assert_close(placed.t, given.t)
+        for mine, its in zip(vars(back.sampler()).values(), vars(sampler).values(), strict=True):
+            torch.testing.assert_close(mine, its)
+    for steps in (2, 4, 6, 9):
+        spread = learned.spread(steps)
+        placed = spread.path(schedule)[:-1]
+        torch.testing.assert_close(placed[0].t, path[0].t)
+        torch.testing.assert_close(placed[-1].t, path[-1].t)
+        gaps = torch.stack([node.log_snr for node in placed]).diff()
+        torch.testing.assert_close(gaps, gaps.mean().expand(steps - 1))
+        assert spread.sampler().steps == steps
+        assert sampler.etas.min() <= spread.sampler().etas.min()
+        assert spread.shifts[0] == sampler.shifts[0]
+        assert spread.shifts[-1] == sampler.shifts[-1]
+
+
 @dataclass(frozen=True)
 class Listening:
     """A denoiser that remembers what it was told."""
@@ -274,9 +303,9 @@ def test_a_class_without_images_does_not_count() -> None:
 
 @pytest.fixture(autouse=True)
 def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A quarter of the usual: what is tuned here has few features to be seen by."""
+    """Half of the usual: what is tuned here has few features to be seen by."""
     for module in ("task", "descent", "tune"):
-        monkeypatch.setattr(f"underone.tuning.{module}.BATCH", BATCH // 4)
+        monkeypatch.setattr(f"underone.tuning.{module}.BATCH", BATCH // 2)
 
 
 @pytest.fixture
@@ -345,6 +374,16 @@ def test_it_begins_with_the_best_start_and_never_ends_with_worse(
     tuned = tuning.finish()
     assert tuned.learning.distance_after == tuned.learning.distance_before
     assert torch.equal(tuned.sampler.etas, state.start.sampler().etas)
+
+
+def test_it_may_begin_where_another_number_of_steps_ended(
+    model: DiffusionModel, dataset: Dataset
+) -> None:
+    for steps, count in ((4, 7), (3, 8), (1, 8)):
+        keep(model, kept(model, Purpose(steps=steps)))
+        assert len(set_up(model, SETTING, dataset, minutes=1, seed=4).task.starts()) == count
+    keep(model, kept(model, Purpose(steps=3)).model_copy(update={"model_sha256": "of another"}))
+    assert len(set_up(model, SETTING, dataset, minutes=1, seed=4).task.starts()) == 7
 
 
 def refusal(act: Callable[[], object]) -> str:

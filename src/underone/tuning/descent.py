@@ -11,10 +11,10 @@ from underone.tuning.features import Sight, together
 from underone.tuning.freedoms import Freedoms
 from underone.tuning.task import BATCH, Task
 
-# The batches whose features the distance is taken over, of which the newest has gradients.
-_REMEMBERED = 16
-# Of so many batches the best start is chosen.
-_CHOOSING = 5
+# The batches whose features the distance is taken over, beside the newest, which has gradients.
+_REMEMBERED = 24
+# By so many batches a start is judged, and by so many what begins and ends the descent.
+_CHOOSING, _JUDGED = 5, 16
 _LEARNING_RATE, _BETAS, _WARMUP = 0.005, (0.9, 0.99), 10
 # The share of the time, at its end, over which the freedoms are averaged.
 _AVERAGED = 0.4
@@ -48,7 +48,7 @@ class Progress:
 
 
 @torch.no_grad()
-def judged(task: Task, freedoms: Freedoms, batches: int = _REMEMBERED) -> float:
+def judged(task: Task, freedoms: Freedoms, batches: int = _JUDGED) -> float:
     """The distance of what `freedoms` make, from samples that no iteration sees."""
     return task.reference(together(_seen(task, freedoms, _JUDGING, batches))).item()
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from underone.diffusion import Node, Schedule, Tuned, node_at
 
@@ -34,9 +35,7 @@ class Freedoms:
     @classmethod
     def classical(cls, nodes: Sequence[Node], schedule: Schedule) -> "Freedoms":
         """DPM-Solver++(2M) of the SDE with eta = 0.5 on `nodes`, first order at both ends."""
-        start, end = _ends(schedule)
-        log_snr = torch.stack([start, *(node.log_snr for node in nodes), end])
-        lead, *steps = log_snr.diff() / (end - start)
+        lead, *steps = _gaps(nodes, schedule)
         shares = torch.stack(steps).clamp(min=_LEAST_GAP)
         weights = torch.zeros(len(nodes), WINDOW - 1, dtype=torch.float64)
         weights[1:-1, 0] = -0.5 * shares[1:-1] / shares[:-2]
@@ -45,6 +44,26 @@ class Freedoms:
             torch.full_like(shares[1:], _ETA**0.5),
             weights,
             torch.zeros_like(shares),
+        )
+
+    @classmethod
+    def learned(cls, nodes: Sequence[Node], sampler: Tuned, schedule: Schedule) -> "Freedoms":
+        """Those that make `sampler` on `nodes`."""
+        gaps = _gaps(nodes, schedule).clamp(min=_LEAST_LEAD).log()
+        return cls(gaps, sampler.etas.sqrt(), sampler.weights[:, 1:], sampler.shifts)
+
+    def spread(self, steps: int) -> "Freedoms":
+        """The like of them for another number of `steps` >= 2: each number between its neighbours.
+
+        The first node and the last stay where they are.
+        """
+        places = _stretched(self.gaps.softmax(0).cumsum(0)[:-1], steps)
+        ends = torch.tensor([0, 1], dtype=torch.float64)
+        return Freedoms(
+            torch.cat([ends[:1], places, ends[1:]]).diff().log(),
+            _stretched(self.roots, steps - 1),
+            torch.stack([_stretched(each, steps) for each in self.weights.T], dim=1),
+            _stretched(self.shifts, steps),
         )
 
     def tensors(self) -> list[Tensor]:
@@ -64,6 +83,19 @@ class Freedoms:
         times = torch.cat([schedule.time(log_snr), torch.zeros(1, dtype=torch.float64)])
         every = node_at(schedule, times)
         return [Node(*each) for each in zip(every.t, every.alpha, every.sigma, strict=True)]
+
+
+def _gaps(nodes: Sequence[Node], schedule: Schedule) -> Tensor:
+    """The parts of the way in log-SNR from t = 1 to k = 1 that `nodes` cut it into, summing to 1."""
+    start, end = _ends(schedule)
+    log_snr = torch.stack([start, *(node.log_snr for node in nodes), end])
+    return log_snr.diff() / (end - start)
+
+
+def _stretched(values: Tensor, count: int) -> Tensor:
+    """`values` (N,) as `count` of them, linear between neighbours, with the same ends."""
+    row = values[None, None]
+    return functional.interpolate(row, size=count, mode="linear", align_corners=True).flatten()
 
 
 def _ends(schedule: Schedule) -> tuple[Tensor, Tensor]:

@@ -26,9 +26,9 @@ from underone.tuning.features import OwnFeatures, Sight, Unlikeness, together
 from underone.tuning.freedoms import Freedoms
 from underone.tuning.placement import placed
 
-BATCH = 128
+BATCH = 64
 _REFERENCE_IMAGES, _REFERENCE_BATCH = 10_000, 250
-_TEACHER_STEPS, _TEACHER_IMAGES, _TEACHER_LAST = 60, 128, 5.0
+_TEACHER_STEPS, _TEACHER_IMAGES, _TEACHER_LAST = 60, 64, 5.0
 # Where grids even in log-SNR may begin and end, as shares of T.
 _ENDS = ((1.0, 0.02), (1.0, 0.04), (1.0, 0.08), (0.8, 0.04), (0.65, 0.04), (0.65, 0.08))
 # The seeds of sample sets end where these begin.
@@ -41,7 +41,8 @@ _TEACHING = 2**61
 class Task:
     """What a sampler is fitted to: a model as it will be sampled, and what it was trained on.
 
-    `denoiser` is `model` guided and bounded. `labelled` says whether it uses labels.
+    `denoiser` is `model` guided and bounded. `labelled` says whether it uses labels. `neighbours`
+    are what was learned for other numbers of steps.
     """
 
     model: DiffusionModel
@@ -51,6 +52,7 @@ class Task:
     seed: int
     labelled: bool
     autocast: torch.dtype | None
+    neighbours: tuple[Freedoms, ...] = ()
 
     @property
     def features(self) -> OwnFeatures:
@@ -98,7 +100,7 @@ class Task:
 
         And on steps even in log-SNR that end earlier: the trajectory is the network's own, and its
         last steps hardly change what noise is going to change anyway. Some begin later too: where
-        noise is nearly all there is, few steps have better to do.
+        noise is nearly all there is, few steps have better to do. And where its neighbours ended.
         """
         schedule = self.model.config.schedule
         noise = self.noise(_TEACHING, _TEACHER_IMAGES)
@@ -109,7 +111,8 @@ class Task:
         for first, last in _ENDS:
             grid = LogSNR(first=first * schedule.steps, last=max(1.0, last * schedule.steps))
             grids.append(nodes(grid, schedule, self.steps)[:-1])
-        return [Freedoms.classical(grid, schedule) for grid in grids]
+        classical = [Freedoms.classical(grid, schedule) for grid in grids]
+        return [*classical, *(each.spread(self.steps) for each in self.neighbours)]
 
     def seen(self, freedoms: Freedoms, first: int) -> Sight:
         """What is seen in the BATCH samples `first`, ... drawn with `freedoms`."""

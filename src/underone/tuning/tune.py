@@ -1,7 +1,8 @@
 """One tuning from start to finish: found where it was left, saved as it goes, kept when done."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,11 +11,12 @@ import torch
 from underone.checkpoint import DiffusionModel
 from underone.config import Config, parse
 from underone.data import Dataset
+from underone.diffusion import nodes
 from underone.errors import UserError
 from underone.files import read_json, write_json
 from underone.generation import Setting, denoiser_for
 from underone.networks.precision import fast_dtype
-from underone.tuned import Learning, Purpose, TunedSampler, keep, tuned_path
+from underone.tuned import Learning, Purpose, TunedSampler, keep, tuned_path, tuned_sampler
 from underone.tuning.descent import Progress, State, begun, descend, judged
 from underone.tuning.freedoms import Freedoms
 from underone.tuning.task import BATCH, Task
@@ -183,6 +185,7 @@ def set_up(
         seed,
         setting.uses_labels,
         fast_dtype(device),
+        tuple(_neighbours(model, purpose)),
     )
     return Tuning(task, purpose, _left(task, purpose) or begun(task), minutes)
 
@@ -190,6 +193,17 @@ def set_up(
 def draft_path(model: DiffusionModel, purpose: Purpose) -> Path:
     """Where a tuning is saved on the way."""
     return tuned_path(model, purpose).with_suffix(".draft.json")
+
+
+def _neighbours(model: DiffusionModel, purpose: Purpose) -> Iterator[Freedoms]:
+    """What was learned for one step less and for one more, where that is known."""
+    schedule = model.config.schedule
+    for steps in (purpose.steps - 1, purpose.steps + 1):
+        with suppress(UserError):  # none is tuned, or for other weights: then others must do
+            found = tuned_sampler(model, purpose.model_copy(update={"steps": steps}))
+            if min(steps, purpose.steps) > 1:
+                path = nodes(found.placement, schedule, steps)[:-1]
+                yield Freedoms.learned(path, found.sampler, schedule)
 
 
 def _left(task: Task, purpose: Purpose) -> State | None:
