@@ -13,7 +13,7 @@ PEERS := k-diffusion torchdiffeq torchsde trampoline \
 	torch-fidelity torchmetrics lightning-utilities clean-fid pytorch-fid prdc \
 	timm transformers tokenizers
 
-.PHONY: guide test check format docs speedrun clean
+.PHONY: guide test check format docs speedrun bench clean
 
 guide: $(VENV)/.installed ## compare samplers, steps and guidance on the shipped model
 	$(BIN)/underone guide
@@ -40,6 +40,15 @@ docs: $(VENV)/.installed ## draw the pictures of the documentation anew
 
 speedrun: $(VENV)/.installed ## train from scratch for 15 minutes, and measure every minute of it
 	$(BIN)/python benchmarks/speedrun.py
+
+bench: $(VENV)/.tests ## measure speed anew, on an idle machine, and write docs/benchmarks.md
+	$(BIN)/python benchmarks/machine_share.py
+	$(BIN)/python benchmarks/diffusers_speed.py
+	$(BIN)/python benchmarks/fid.py
+	$(BIN)/python benchmarks/precision_recall.py
+	$(BIN)/python benchmarks/study_overhead.py
+	$(BIN)/python benchmarks/sampler_overhead.py
+	$(BIN)/python benchmarks/page.py
 
 format: $(VENV)/.check
 	$(BIN)/ruff format .

@@ -254,6 +254,26 @@ def compared(ours: Path, theirs: Peer, record: Record) -> dict[str, Any]:
     return found
 
 
+def table(results: dict[str, Any]) -> str:
+    """Both at their best, and ours where it is as good as theirs."""
+    rows = [
+        f"After {results['minutes']:g} minutes of training each:",
+        "",
+        "| | setting | FID | ms an image |",
+        "| --- " * 4 + "|",
+    ]
+    for title, who, key in (
+        ("diffusers at its best", "diffusers", "diffusers_best"),
+        ("ours at its best", "ours", "ours_best"),
+        ("ours, as good as theirs", "ours", "ours_as_good"),
+    ):
+        if found := results.get(key):
+            cell = results[who][f"{found['setting']}, seed {TELLING}"]
+            seconds = 1000 * cell["seconds_an_image"]
+            rows.append(f"| {title} | {found['setting']} | {found['fid']:.3f} | {seconds:.1f} |")
+    return "\n".join([*rows, "", f"Times less time an image: {results['times_less']:.1f}."])
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--minutes", type=float, default=45.0)

@@ -124,6 +124,27 @@ def alternated(
     }
 
 
+def table(results: dict[str, Any]) -> str:
+    """Images a second of both, and how many times as many ours are."""
+    ours, theirs = (results["gflop_an_image"][who] for who in ("ours", "diffusers"))
+    rows = [
+        f"In {results['precision']}, batches of {results['batch']}: ours of {ours:.3f} GFLOP a "
+        f"forward pass, `UNet2DModel` of width {results['diffusers_width']} "
+        f"({results['diffusers_layout']}) of {theirs:.3f}.",
+        "",
+        "| images a second | ours | diffusers | times faster | quartiles |",
+        "| --- " * 5 + "|",
+    ]
+    for work in ("sampling", "training"):
+        found = results[work]
+        times = found["times_faster"]
+        rows.append(
+            f"| {work} | {found['ours']['median']:.0f} | {found['diffusers']['median']:.0f} | "
+            f"{times['median']:.2f} | {times['lower']:.2f} to {times['upper']:.2f} |"
+        )
+    return "\n".join(rows)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--rounds", type=int, default=9)

@@ -285,21 +285,6 @@ def report(sizes: Sequence[int], repetitions: int, count: int) -> dict[str, Any]
 ROUNDING = 1e-15
 
 
-def table(figures: dict[str, Any]) -> list[str]:
-    lines = []
-    for size, parts in figures["sizes"].items():
-        lines.append(f"{size} dimensions")
-        for name, seconds in parts["speed"]["seconds"].items():
-            errors = "  ".join(
-                f"{case['error_over_traces'][name]:.1e} {title}"
-                for title, case in parts["accuracy"].items()
-            )
-            lines.append(f"  {name:26} {1e3 * seconds['median']:10.1f} ms  error {errors}")
-        for name, seconds in parts["accumulation"]["seconds"].items():
-            lines.append(f"  accumulation, {name:14} {1e3 * seconds['median']:8.1f} ms")
-    return lines
-
-
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n\n")[0])
     parser.add_argument("--sizes", type=int, nargs="+", default=[2048, 256])
@@ -309,10 +294,23 @@ def arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
+def table(results: dict[str, Any]) -> str:
+    """Milliseconds of a distance, and its largest error as a share of the traces."""
+    rows = ["| dimensions | by | milliseconds | error over traces |", "| --- " * 4 + "|"]
+    for size, found in results["sizes"].items():
+        errors = [kind["error_over_traces"] for kind in found["accuracy"].values()]
+        rows += [
+            f"| {size} | {name} | {1000 * time['median']:.1f} | "
+            f"{max(each[name] for each in errors):.1e} |"
+            for name, time in found["speed"]["seconds"].items()
+        ]
+    return "\n".join(rows)
+
+
 def main() -> None:
     given = arguments()
     figures = report(given.sizes, given.repetitions, given.count)
-    print("\n".join(table(figures)))
+    print(table(figures))
     for name, value in figures["claim"].items():
         print(f"{name}: {value:.3g}" if isinstance(value, float) else f"{name}: {value}")
     given.out.write_text(json.dumps(figures, indent=2) + "\n")

@@ -146,6 +146,27 @@ def where_time_goes(work: Callable[[], object]) -> dict[str, float]:
     return {kind: round(time / total, 3) for kind, time in spent.most_common()}
 
 
+def table(results: dict[str, Any]) -> str:
+    """The shares of the peak, and where the time goes."""
+    low, peak, high = (results["peak_gflops"][part] for part in ("lower", "median", "upper"))
+    rows = [
+        f"Peak in {results['precision']}: {peak:.0f} GFLOP/s ({low:.0f} to {high:.0f}).",
+        "",
+        "| | share of the peak | quartiles | images a second | GFLOP an image |",
+        "| --- " * 5 + "|",
+    ]
+    for work in ("sampling", "training"):
+        share = results[f"{work}_share"]
+        rows.append(
+            f"| {work} | {share['median']:.0%} | {share['lower']:.0%} to {share['upper']:.0%} | "
+            f"{results['images_a_second'][work]:.0f} | {results['gflop_an_image'][work]:.2f} |"
+        )
+    for work, found in results["where_time_goes"].items():
+        told = ", ".join(f"{kind} {share:.0%}" for kind, share in found.items())
+        rows += ["", f"Where the time goes, {work}: {told}."]
+    return "\n".join(rows)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--rounds", type=int, default=9)

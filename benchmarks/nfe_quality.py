@@ -193,11 +193,16 @@ def _star_key(draw: Draw) -> str:
 AnyCandidate = TypeVar("AnyCandidate", Ours, Theirs)
 
 
+def known() -> dict[str, Any]:
+    """What has been measured."""
+    return json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+
+
 class Bench:
     """The cells measured so far; the model, and what it is measured with, when one is missing."""
 
-    def __init__(self) -> None:
-        self.cells: dict[str, Any] = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    def __init__(self, cells: dict[str, Any]) -> None:
+        self.cells = cells
 
     @cached_property
     def model(self) -> DiffusionModel:
@@ -279,8 +284,9 @@ def confirm(bench: Bench) -> None:
     bench.best_possible(CONFIRMED)
 
 
-def table(bench: Bench) -> str:
+def table(cells: dict[str, Any]) -> str:
     """The confirmed figures as Markdown."""
+    bench = Bench(cells)
     star = bench.cells.get(_star_key(CONFIRMED), {}).get("fid", "not measured yet")
     lines = [
         f"F* = {star}: {REFERENCE_SETTING.sampler} at {REFERENCE_SETTING.steps} steps.",
@@ -288,6 +294,7 @@ def table(bench: Bench) -> str:
         "| evaluations | the best of diffusers | FID | ours | FID | ours, evaluations | FID |",
         "| --- | --- | --- | --- | --- | --- | --- |",
     ]
+    ahead: list[str] = []
     for budget in BUDGETS:
         peer, peer_fid = confirmed(bench, screened(bench, budget), budget, BEST)
         mine, my_fid = confirmed(bench, ours(), budget, 1)
@@ -298,7 +305,9 @@ def table(bench: Bench) -> str:
         else:
             row += ["", ""]
         lines.append(f"| {' | '.join(row)} |")
-    return "\n".join(lines)
+        if my_fid < peer_fid:
+            ahead.append(str(budget))
+    return "\n".join([*lines, "", f"Ours is ahead at {', '.join(ahead) or 'no'} evaluations."])
 
 
 def confirmed(
@@ -314,11 +323,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Quality at few network evaluations.")
     parser.add_argument("part", choices=["screen", "confirm", "table"])
     part = parser.parse_args().part
-    bench = Bench()
     if part == "table":
-        print(table(bench))
+        print(table(known()))
     else:
-        {"screen": screen, "confirm": confirm}[part](bench)
+        {"screen": screen, "confirm": confirm}[part](Bench(known()))
 
 
 if __name__ == "__main__":

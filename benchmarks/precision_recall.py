@@ -133,6 +133,21 @@ def report(count: int, repetitions: int) -> dict[str, Any]:
     }
 
 
+def table(results: dict[str, Any]) -> str:
+    """Time and memory of both."""
+    rows = [
+        f"{results['count']:,} samples in {results['dimensions']} dimensions:",
+        "",
+        "| | seconds | MB |",
+        "| --- " * 3 + "|",
+    ]
+    rows += [
+        f"| {name} | {found['seconds']['median']:.1f} | {found['megabytes']:.0f} |"
+        for name, found in results["programs"].items()
+    ]
+    return "\n".join(rows)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n\n")[0])
     parser.add_argument("--count", type=int, default=10_000)

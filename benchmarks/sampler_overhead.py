@@ -525,32 +525,6 @@ def report(subject: Subject, repetitions: int) -> dict[str, Any]:
     }
 
 
-COLUMNS = "{:48} {:>6} {:>15} {:>9} {:>8} {:>10}  {}"
-
-
-def table(figures: dict[str, Any]) -> list[str]:
-    head = COLUMNS.format(
-        "loop", "calls", "us a call", "overhead", "in run", "over bare", "loop over theirs"
-    )
-    ours = [row(name, values) for name, values in figures["samplers"].items()]
-    theirs = [row(name, values) for name, values in figures["peers"].items()]
-    return [head, *ours, "", *theirs]
-
-
-def row(name: str, values: dict[str, Any]) -> str:
-    loop = values["loop_microseconds"]
-    peers = values.get("peers", {}).items()
-    return COLUMNS.format(
-        name,
-        f"{values['evaluations']:g}",
-        f"{loop['median']:.0f} ({loop['lower']:.0f}-{loop['upper']:.0f})",
-        f"{values['overhead_share']:.2%}",
-        f"{values['share_in_run']['median']:.2%}",
-        f"{values['whole_over_bare']['median']:.3f}",
-        "; ".join(f"{ratios['loop_over_loop']['median']:.2f} {title}" for title, ratios in peers),
-    )
-
-
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n\n")[0])
     parser.add_argument("--batch", type=int, default=64)
@@ -560,10 +534,27 @@ def arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
+def table(results: dict[str, Any]) -> str:
+    """The share of every loop in the network's time, and its time over that of others' loops."""
+    rows = [
+        f"In {results['network_dtype']}, batches of {results['batch']}:",
+        "",
+        "| sampler | its loop, of the network's time | over others' loops |",
+        "| --- " * 3 + "|",
+    ]
+    for name, found in results["samplers"].items():
+        peers = ", ".join(
+            f"{each['loop_over_loop']['median']:.2f} ({peer})"
+            for peer, each in found["peers"].items()
+        )
+        rows.append(f"| {name} | {found['overhead_share']:.1%} | {peers} |")
+    return "\n".join(rows)
+
+
 def main() -> None:
     given = arguments()
     figures = report(make_subject(given.batch, given.steps), given.repetitions)
-    print("\n".join(table(figures)))
+    print(table(figures))
     claim, network = figures["claim"], figures["network_seconds"]
     print(f"\na bare call: {1e3 * network['median']:.1f} ms")
     print(f"largest overhead: {claim['largest_overhead_share']:.2%}, of {claim['of']}")

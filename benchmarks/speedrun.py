@@ -20,7 +20,7 @@ from measuring import environment
 from trained import DRAW, SETTING, advance, begun, score
 
 from underone.checkpoint import load_config, save_config, save_weights
-from underone.cli.console import note, out, table
+from underone.cli.console import note
 from underone.files import read_json, write_json
 from underone.training.recipe import load_recipe
 from underone.training.run import Run
@@ -75,6 +75,29 @@ def summary(points: list[dict[str, float]]) -> dict[str, Any]:
     }
 
 
+def told(results: dict[str, Any]) -> str:
+    """When it got below 1."""
+    minutes = results["minutes_to_fid_below_1"]
+    return "never" if minutes is None else f"after {minutes:.1f} minutes"
+
+
+def table(results: dict[str, Any]) -> str:
+    """The curve of a run, as Markdown."""
+    rows = [
+        f"`{results['recipe']}`, {results['setting']}, {results['samples']:,} samples. "
+        f"Below 1: {told(results)}.",
+        "",
+        "| minutes | images | FID | real images |",
+        "| --- " * 4 + "|",
+    ]
+    rows += [
+        f"| {point['minutes']:.1f} | {point['images']:,.0f} | {point['fid']:.3f} | "
+        f"{point['floor']:.3f} |"
+        for point in results["curve"]
+    ]
+    return "\n".join(rows)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--minutes", type=float, default=15.0)
@@ -86,15 +109,13 @@ def main() -> None:
     if not run.done:
         note(f"stopped at step {run.state.step} of {run.plan.horizon}; the same command goes on")
         sys.exit(130)
-    grid = table("FID of 2,000 samples, 10 evaluations", "minutes", "images", "FID", "real images")
     points = []
     for point in curve(arguments.out):
         points.append(point)
         note(f"{point['minutes']:.1f} minutes: FID {point['fid']:.3f}")
-        row = f"{point['minutes']:.1f}", f"{point['images']:,.0f}", f"{point['fid']:.3f}"
-        grid.add_row(*row, f"{point['floor']:.3f}")
-    out.print(grid)
-    write_json(RESULTS, summary(points))
+    results = summary(points)
+    print(table(results))
+    write_json(RESULTS, results)
 
 
 if __name__ == "__main__":

@@ -86,6 +86,18 @@ def measured(metrics: list[str]) -> dict[str, Any]:
     }
 
 
+def table(results: dict[str, Any]) -> str:
+    """What a study costs beyond its cells."""
+    rows = ["| metrics | bare, seconds | by the study, seconds | overhead |", "| --- " * 4 + "|"]
+    for title, name in (("FID alone", "fid"), ("all that a study takes by default", "default")):
+        found = results[name]
+        rows.append(
+            f"| {title} | {found['bare_seconds']:.0f} | {found['study_seconds']:.0f} | "
+            f"{found['overhead']:+.1%} |"
+        )
+    return "\n".join(rows)
+
+
 def main() -> None:
     results: dict[str, Any] = {"environment": environment(), "samples": SAMPLES, "repeats": REPEATS}
     for name, metrics in METRICS.items():

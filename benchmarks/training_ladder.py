@@ -91,10 +91,10 @@ def climb(minutes: float, runs: Path) -> None:
         note(f"{name}: FID {found[name]['fid']:.3f}")
 
 
-def markdown() -> str:
+def table(results: dict[str, dict[str, Any]]) -> str:
     """The rungs, lowest FID first."""
     rows = ["| recipe | minutes | images | FID | real images |", "| --- | --- | --- | --- | --- |"]
-    for name, each in sorted(known().items(), key=lambda item: item[1]["fid"]):
+    for name, each in sorted(results.items(), key=lambda item: item[1]["fid"]):
         row = name, f"{each['minutes']:g}", f"{each['images']:,}", f"{each['fid']:.3f}"
         rows.append(f"| {' | '.join(row)} | {each['floor']:.3f} |")
     return "\n".join(rows)
@@ -107,7 +107,7 @@ def main() -> None:
     parser.add_argument("--runs", type=Path, default=Path("runs/ladder"))
     arguments = parser.parse_args()
     if arguments.what == "table":
-        sys.stdout.write(markdown() + "\n")
+        print(table(known()))
     else:
         climb(arguments.minutes, arguments.runs)
 

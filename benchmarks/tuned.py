@@ -26,6 +26,7 @@ import torch
 from measuring import environment
 from nfe_quality import BATCH, Ours, Theirs, best, ours, theirs
 from nfe_quality import Bench as Screening
+from nfe_quality import known as screened
 from torch import Tensor
 
 from underone.checkpoint import DiffusionModel
@@ -66,13 +67,16 @@ Candidate = Ours | Theirs | Fixed
 DDIM = Fixed(Setting("ddim", DDIM_STEPS))
 
 
+def known() -> dict[str, Any]:
+    """What has been measured."""
+    return json.loads(RESULTS.read_text()) if RESULTS.exists() else {"cells": {}}
+
+
 class Bench:
     """The cells measured so far; the model, and what it is measured with, when one is missing."""
 
-    def __init__(self) -> None:
-        self.results: dict[str, Any] = (
-            json.loads(RESULTS.read_text()) if RESULTS.exists() else {"cells": {}}
-        )
+    def __init__(self, results: dict[str, Any]) -> None:
+        self.results = results
 
     @cached_property
     def model(self) -> DiffusionModel:
@@ -122,7 +126,7 @@ def near_the_best_on_the_plain_model(candidates: Iterable[Ours | Theirs]) -> lis
 
 def rivals(bench: Bench) -> list[Sequence[Ours | Theirs]]:
     """What is screened at each number of evaluations: of ours, and of diffusers."""
-    earlier = Screening()
+    earlier = Screening(screened())
     chosen: list[Sequence[Ours | Theirs]] = []
     pairs = ((candidates_of_ours(), list(ours())), (list(theirs()), list(theirs())))
     for every, known in pairs:
@@ -185,8 +189,9 @@ def run(bench: Bench) -> None:
     bench.fids(DDIM, DDIM_STEPS, BESIDE_DDIM)
 
 
-def table(bench: Bench) -> str:
+def table(results: dict[str, Any]) -> str:
     """One row a number of evaluations and extractor."""
+    bench = Bench(results)
     every = rivals(bench)
     lines = [
         "| evaluations | extractor | tuned | ours, classical | | diffusers | |",
@@ -211,10 +216,10 @@ def table(bench: Bench) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("command", nargs="?", choices=("run", "table"), default="run")
-    bench = Bench()
+    results = known()
     if parser.parse_args().command == "run":
-        run(bench)
-    print(table(bench))
+        run(Bench(results))
+    print(table(results))
 
 
 if __name__ == "__main__":
