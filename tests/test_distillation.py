@@ -44,7 +44,9 @@ from underone.generation import DISTILLED, Draw, Setting, generate, usual_settin
 from underone.study.bench import Bench
 from underone.study.cell import Cell
 from underone.training.distillation import AgreeingAlongTheFlow, FollowingTrajectories, Student
+from underone.training.likeness import Resemblance
 from underone.training.recipe import ConsistencyTuning, Trajectories
+from underone.tuning.features import OwnFeatures
 
 DATA = Path(__file__).parent / "data" / "fashion-mnist"
 SCHEDULE = LinearBeta()
@@ -159,6 +161,21 @@ def test_a_student_ends_nearer_to_the_teachers_end_than_its_teacher_in_as_few_st
         return (last.x - end).abs().mean().item()
 
     assert distance(student) < 0.5 * distance(teacher)
+
+
+def test_with_likeness_the_ends_are_compared_with_the_batch(small_model: DiffusionModel) -> None:
+    student = SmoothNetwork(1)
+    plain = following(smooth_denoiser(SmoothNetwork(0)), 2, 1)
+    resemblance = Resemblance(OwnFeatures(small_model, None))
+    both = replace(plain, likeness=3.0, resemblance=resemblance)
+    images, labels = 0.5 * normal(6, 1, 28, 28).float(), torch.arange(6) % 3
+    draw = generator(4)
+    expected = plain(student, images, labels, draw)
+    x = plain.path[0].sigma * torch.randn(images.shape, generator=generator(4))
+    denoiser = Bound(Clipped(smooth_denoiser(student)), labels)
+    *_, last = integrate(denoiser, DDIM(), plain.path[::2], x, no_noise)
+    expected = expected + 3 * resemblance(last.x.clamp(-1, 1), images, labels, draw)
+    torch.testing.assert_close(both(student, images, labels, generator(4)), expected)
 
 
 # Consistency.
@@ -344,11 +361,15 @@ def test_a_consistency_model_takes_one_step_or_two(
         generate(model, Setting(DISTILLED, 3), Draw(3))
 
 
-@pytest.mark.parametrize("method", ["trajectories", "consistency"])
+@pytest.mark.parametrize(
+    "method",
+    [("--method", "trajectories"), ("--method", "consistency"), ("--likeness", 1)],
+    ids=["trajectories", "consistency", "likeness"],
+)
 def test_a_run_that_was_stopped_goes_on_bitwise(
-    run: Run, teacher: Path, root: Path, tmp_path: Path, method: str
+    run: Run, teacher: Path, root: Path, tmp_path: Path, method: tuple[object, ...]
 ) -> None:
-    options = ("--nfe", 2, "--method", method)
+    options = ("--nfe", 2, *method)
     distilled(run, teacher, root, tmp_path / "whole", *options, "--steps", 4)
     stopped = tmp_path / "stopped"
     distilled(run, teacher, root, stopped, *options, "--steps", 4)
@@ -417,7 +438,9 @@ def test_what_cannot_be_distilled_is_refused(
     by_noise = model_folder()
     assert "preconditioned prediction" in told(by_noise, "--method", "consistency")
     assert "1 or 2 evaluations" in told(teacher, "--method", "consistency", "--nfe", 3)
-    assert "--guidance and --grid" in told(teacher, "--method", "consistency", "--guidance", 1)
+    assert "--guidance, --grid" in told(teacher, "--method", "consistency", "--guidance", 1)
+    assert "--likeness" in told(teacher, "--method", "consistency", "--likeness", 1)
+    assert "likeness must be finite and at least 0" in told(teacher, "--likeness", -1)
     assert "classifier" in told("fashion-mnist-classifier")
     assert "other data" in told(by_noise)
     assert "unknown grid" in told(teacher, "--grid", "nowhere")

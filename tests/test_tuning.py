@@ -94,8 +94,8 @@ def test_what_was_learned_spreads_over_other_numbers_of_steps(schedule: Schedule
     )
     learned = Freedoms.learned(path, sampler, schedule)
     for back in (learned, learned.spread(5)):
-        for placed, given in zip(back.path(schedule)[:-1], path, strict=True):
-            torch.testing.assert_close(placed.t, given.t)
+        for node, given in zip(back.path(schedule)[:-1], path, strict=True):
+            torch.testing.assert_close(node.t, given.t)
         for mine, its in zip(vars(back.sampler()).values(), vars(sampler).values(), strict=True):
             torch.testing.assert_close(mine, its)
     for steps in (2, 4, 6, 9):
@@ -303,9 +303,10 @@ def test_a_class_without_images_does_not_count() -> None:
 
 @pytest.fixture(autouse=True)
 def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Half of the usual: what is tuned here has few features to be seen by."""
+    """Half of the usual, and fewer: what is tuned here has few features to be seen by."""
     for module in ("task", "descent", "tune"):
         monkeypatch.setattr(f"underone.tuning.{module}.BATCH", BATCH // 2)
+    monkeypatch.setattr("underone.tuning.descent._REMEMBERED", 8)
 
 
 @pytest.fixture

@@ -28,6 +28,7 @@ _METHODS = Trajectories.name, ConsistencyTuning.name
 @click.option("--guidance", default=0.0, help="The weight w that the teacher is guided with.")
 @click.option("--form", default="classifier-free", help="How the weight acts.")
 @click.option("--grid", default=Trajectories.grid, help="Where the student's steps are placed.")
+@click.option("--likeness", default=0.0, help="What being like the data counts beside following.")
 @click.option("--out", type=click.Path(path_type=Path), help="[default: runs/MODEL-N-steps]")
 @click.option("--resume", "resuming", is_flag=True, help="Go on with the run in --out.")
 @click.option("--steps", type=click.IntRange(min=1), help="Updates. [default: 4000]")
@@ -47,6 +48,7 @@ def distill(
     guidance: float,
     form: str,
     grid: str,
+    likeness: float,
     out: Path | None,
     resuming: bool,
     steps: int | None,
@@ -68,7 +70,7 @@ def distill(
     folder = out or Path("runs") / f"{teacher.name}-{nfe}-{'step' if nfe == 1 else 'steps'}"
     where = device_named(device)
     recipe = distillation_recipe(
-        model, _method(method, nfe, guidance, form, grid), teacher.config.data.name, seed
+        model, _method(method, nfe, guidance, form, grid, likeness), teacher.config.data.name, seed
     )
     dataset = training_data(teacher, root, "a student learns from")
     if not teacher.may_be_of(dataset):
@@ -89,13 +91,13 @@ def distill(
 
 
 def _method(
-    name: str, nfe: int, guidance: float, form: str, grid: str
+    name: str, nfe: int, guidance: float, form: str, grid: str, likeness: float
 ) -> Trajectories | ConsistencyTuning:
     if name == Trajectories.name:
-        return Trajectories(nfe, grid, guidance=guidance, form=form)
-    if guidance != 0 or grid != Trajectories.grid:
+        return Trajectories(nfe, grid, guidance=guidance, form=form, likeness=likeness)
+    if guidance != 0 or grid != Trajectories.grid or likeness != 0:
         raise UserError(
-            "consistency tuning has no teacher to be guided, nor a grid to choose: leave out "
-            "--guidance and --grid"
+            "consistency tuning has no teacher to be guided or resembled, nor a grid to choose: "
+            "leave out --guidance, --grid and --likeness"
         )
     return ConsistencyTuning(nfe)

@@ -22,6 +22,7 @@ from underone.diffusion import (
 )
 from underone.diffusion.node import expand
 from underone.training.levels import stratified
+from underone.training.likeness import Resemblance
 
 
 @dataclass(frozen=True)
@@ -52,12 +53,17 @@ class FollowingTrajectories:
     states of the third-order multistep solver along `path`, guided and bounded as the teacher is,
     and every `stride`-th of its nodes is one of the student's. There it takes the step of DDIM,
     from where its own step before has led, through which no gradient passes.
+
+    With a `resemblance` there is a last term, `likeness` times how unlike the batch of the data its
+    ends are: what few steps cannot follow, they are to replace by something of the same kind.
     """
 
     student: Student
     teacher: Denoiser
     path: Sequence[Node]
     stride: int
+    likeness: float = 0.0
+    resemblance: Resemblance | None = None
 
     def __call__(
         self, network: nn.Module, images: Tensor, labels: Tensor, generator: torch.Generator
@@ -74,6 +80,11 @@ class FollowingTrajectories:
             *_, last = integrate(student, DDIM(), (here, there), x, _no_noise)
             losses.append((last.x - target.x).abs().mean())
             x = last.x.detach()
+        if self.resemblance is not None:
+            # As they are quantised, which no gradient passes: beyond [-1, 1] there is nothing.
+            made = last.x.clamp(-1, 1)
+            unlike = self.resemblance(made, images, labels, generator)
+            losses.append(self.likeness * unlike)
         return torch.stack(losses).sum()
 
     @torch.no_grad()

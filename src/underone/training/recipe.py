@@ -110,7 +110,7 @@ class Trajectories:
     """Take `evaluations` steps along the teacher's own trajectories (`FollowingTrajectories`).
 
     The teacher takes `inner` more steps within each, on `grid`, guided with weight `guidance` in
-    `form`.
+    `form`. `likeness` >= 0 is what resembling the data counts beside following the teacher.
     """
 
     evaluations: int
@@ -118,6 +118,7 @@ class Trajectories:
     inner: int = 3
     guidance: float = 0.0
     form: str = "classifier-free"
+    likeness: float = 0.0
     name: Literal["trajectories"] = "trajectories"
 
     def __post_init__(self) -> None:
@@ -126,6 +127,8 @@ class Trajectories:
                 "a student takes at least 1 evaluation, and its teacher 0 or more within each, got "
                 f"{self.evaluations} and {self.inner}"
             )
+        if not 0 <= self.likeness < float("inf"):
+            raise UserError(f"likeness must be finite and at least 0, got {self.likeness}")
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,10 @@ from underone.interop.names import load_named
 from underone.named import grid_named
 from underone.networks.precision import fast_dtype
 from underone.training.distillation import AgreeingAlongTheFlow, FollowingTrajectories, Student
+from underone.training.likeness import Resemblance
 from underone.training.objective import Objective
 from underone.training.recipe import ConsistencyTuning, DistillationRecipe, Trajectories
+from underone.tuning.features import OwnFeatures
 
 # What students begin with is learned already: they need few updates, and small ones.
 _STEPS = 4000
@@ -83,8 +85,14 @@ def objective_with_teacher(recipe: DistillationRecipe, device: torch.device) -> 
         )
     model = teacher_of(recipe)
     path = nodes(grid_named(method.grid), recipe.schedule, _fine_steps(method))
+    eyes = OwnFeatures(model, fast_dtype(device))
     return FollowingTrajectories(
-        student, denoiser_for(model, _setting(method)), path, method.inner + 1
+        student,
+        denoiser_for(model, _setting(method)),
+        path,
+        method.inner + 1,
+        method.likeness,
+        Resemblance(eyes) if method.likeness > 0 else None,
     )
 
 

@@ -84,7 +84,7 @@ class OwnFeatures:
         `told` (B,) is what the network is told they are; None where it knows no classes.
         Differentiable in x0.
         """
-        maps = [self._maps(x0, self._node(time), told, noise()) for time in LOOKING_TIMES]
+        maps = self.maps(x0, told, noise)
         classes = functional.one_hot(labels, self.model.num_classes or 1).double()
         whole = [each.flatten(1).double() for _, *deep in maps for each in deep]
         return Sight(
@@ -93,6 +93,12 @@ class OwnFeatures:
             tuple(each.square().sum() for each in whole),
             classes.sum(0),
         )
+
+    def maps(
+        self, x0: Tensor, told: Tensor | None, noise: Callable[[], Tensor]
+    ) -> list[tuple[Tensor, Tensor, Tensor]]:
+        """The maps themselves, (B, ...), at each of `LOOKING_TIMES`. Differentiable in x0."""
+        return [self._maps(x0, self._node(time), told, noise()) for time in LOOKING_TIMES]
 
     def _node(self, time: float) -> Node:
         return node_at(self.model.config.schedule, torch.tensor(time, dtype=torch.float64))

@@ -86,7 +86,7 @@ class Freedoms:
 
 
 def _gaps(nodes: Sequence[Node], schedule: Schedule) -> Tensor:
-    """The parts of the way in log-SNR from t = 1 to k = 1 that `nodes` cut it into, summing to 1."""
+    """The shares of the way in log-SNR from t = 1 to k = 1 that `nodes` cut it into."""
     start, end = _ends(schedule)
     log_snr = torch.stack([start, *(node.log_snr for node in nodes), end])
     return log_snr.diff() / (end - start)

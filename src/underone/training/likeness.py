@@ -1,0 +1,67 @@
+"""How unlike the data a batch of made images is, in a network's own eyes."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from underone.tuning.features import OwnFeatures
+
+
+@dataclass(frozen=True, eq=False)
+class Resemblance:
+    """The mean over features of (2 E|a - b| - E|a - a'| - E|b - b'|) / E|b - b'|.
+
+    The energy distance (Székely and Rizzo 2013) of made images a from real ones b, which is 0 where
+    both are alike in distribution and nowhere else; relative to how far real ones are apart, so
+    that no feature counts for more because its numbers are larger. Once over all pairs and once
+    over pairs of one class. A batch estimates it without bias, so that none need be remembered.
+    `features` are a network's: those averaged over pixels, and its deep maps as they are.
+    """
+
+    features: OwnFeatures
+
+    def __call__(
+        self, made: Tensor, real: Tensor, labels: Tensor, generator: torch.Generator
+    ) -> Tensor:
+        """Of images (B, C, H, W) in [-1, 1], B >= 2, both of `labels` (B,): a scalar."""
+        told = labels if self.features.model.num_classes is not None else None
+        noise = partial(_noise_like, real, generator)
+        with torch.no_grad():
+            expected = list(self._seen(real, told, noise))
+        found = self._seen(made, told, noise)
+        return torch.stack(
+            [energy(a, b, labels) for a, b in zip(found, expected, strict=True)]
+        ).mean()
+
+    def _seen(
+        self, images: Tensor, told: Tensor | None, noise: Callable[[], Tensor]
+    ) -> Iterator[Tensor]:
+        for maps in self.features.maps(images, told, noise):
+            _, *deep = maps
+            yield from (each.mean(dim=(2, 3)).float() for each in maps)
+            yield from (each.flatten(1).float() for each in deep)
+
+
+def energy(made: Tensor, real: Tensor, labels: Tensor) -> Tensor:
+    """The relative energy distance of features (B, D): the mean over all pairs and within classes.
+
+    Classes of a single image have no pairs; where all are such, all pairs are all there are.
+    """
+    across, among_made, among_real = (
+        torch.cdist(a, b) for a, b in ((made, real), (made, made), (real, real))
+    )
+    alike = labels[:, None] == labels
+    others = ~torch.eye(len(labels), dtype=torch.bool, device=labels.device)
+    found = []
+    for pairs in (torch.ones_like(alike), alike):
+        if (apart := pairs & others).any():
+            spread = among_real[apart].mean()
+            found.append((2 * across[pairs].mean() - among_made[apart].mean() - spread) / spread)
+    return torch.stack(found).mean()
+
+
+def _noise_like(images: Tensor, generator: torch.Generator) -> Tensor:
+    return torch.randn(images.shape, generator=generator).to(images.device)
