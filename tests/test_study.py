@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 from conftest import ModelFolder
 from studies import SLICES, made_up, small_study
@@ -227,6 +228,58 @@ def test_an_evaluation_budget_drops_the_costliest(folder_of_model: Path, bench: 
         plan_of(small_study(folder_of_model, evaluations=10), bench)
 
 
+def test_a_budget_leaves_a_part_for_contenders(folder_of_model: Path, bench: Bench) -> None:
+    """The sixth of the whole that the costliest setting takes is more than is wanted of it."""
+    study = small_study(folder_of_model, evaluations=330)
+    whole, kept_back = (
+        plan_of(study.model_copy(update={"most_blocks": blocks}), bench) for blocks in (1, 3)
+    )
+    assert (len(whole.left_out), len(kept_back.left_out)) == (0, 1)
+    assert sum(cell.evaluations(bench) for cell in planned_cells(kept_back)) <= 0.8 * 330
+    assert kept_back.evaluations == 330
+
+
+def test_screening_comes_first_and_contests_after_the_rest(
+    folder_of_model: Path, bench: Bench
+) -> None:
+    slices = [
+        {"name": "screened", "sampler": ["ddim", "ddpm-small"], "steps": 4, "screened": 20},
+        {"name": "cheap", "sampler": "ddim", "steps": 1},
+    ]
+    study = small_study(folder_of_model, slices=slices)
+    plan = plan_of(study, bench)
+    screening = plan.due({}, bench)
+    assert len(screening) == 2
+    assert all(cell.draw.first > 0 for cell in screening)
+    known = {cell: made_up(bench, cell, {"fid": 1.0}) for cell in screening}
+    due = plan.due(known, bench)
+    assert [cell.setting.steps for cell in due] == [1, 4, 4]
+    assert all(cell.draw.first == 0 for cell in due)
+
+
+def test_of_contests_the_cheapest_come_first_and_no_leader_alone(
+    folder_of_model: Path, bench: Bench
+) -> None:
+    slices = [{"name": "all", "sampler": ["ddim", "ddpm-small"], "steps": [2, 5]}]
+    base = 20 * (2 + 2 + 5 + 5)
+
+    def fresh(evaluations: int) -> list[int]:
+        study = small_study(folder_of_model, slices=slices, most_blocks=2)
+        plan = plan_of(study, bench).model_copy(update={"evaluations": evaluations})
+        cells = plan.due({}, bench)
+        assert len(cells) == 4
+        known = {
+            cell: made_up(bench, cell, {"fid": 1.0 / cell.setting.steps}, 0.001) for cell in cells
+        }
+        return sorted(cell.setting.steps for cell in plan.due(known, bench))
+
+    # Of all settings the two of five steps are open; so are both at each number of steps.
+    assert fresh(base + 20 * 14) == [2, 2, 5, 5]
+    assert fresh(base + 20 * 13) == [2, 2]
+    assert fresh(base + 20 * 4) == [2, 2]
+    assert fresh(base + 20 * 3) == []
+
+
 # Contests, on results made by hand.
 
 
@@ -255,6 +308,16 @@ def test_two_settings_are_told_apart_as_far_as_their_blocks_go(bench: Bench, don
     assert one is not None
     assert (one.interval.low, one.interval.high) == pytest.approx((-0.0577, -0.0023), abs=1e-4)
     assert difference(a, b, known([1.0], [1.03], None), [0]) is None
+    # Two: by the errors within both, for two differences say nothing of how they spread.
+    two = difference(a, b, known([1.0, 2.0], [1.01, 2.03], 0.01), [0, 1])
+    assert two is not None
+    assert two.difference == pytest.approx(-0.02)
+    assert two.interval.high == pytest.approx(-0.02 + 1.95996 * 0.01 * 4**0.5 / 2, abs=1e-5)
+    unknown = difference(a, b, known([1.0, 2.0], [1.01, 2.03], None), [0, 1])
+    assert unknown is not None
+    assert unknown.interval.high == pytest.approx(
+        -0.02 + 12.7062 * 0.01 / 2**0.5 / 2**0.5, abs=1e-3
+    )
     # More: paired, by the spread of differences alone. They are -0.01, -0.02, -0.03.
     three = difference(a, b, known([1.0, 2.0, 3.0], [1.01, 2.02, 3.03], 0.01), [0, 1, 2])
     assert three is not None
@@ -303,8 +366,8 @@ def test_settings_compete_only_at_one_number_of_samples_and_with_labels(done: Ru
     questions = {contest.question for contest in contests(entries)}
     assert questions == {
         "which setting",
-        "which sampler at 2 steps",
-        "which sampler at 3 steps",
+        "which sampler at 2 evaluations",
+        "which sampler at 3 evaluations",
         "which w for ddim, 2 steps",
     }
 
@@ -499,6 +562,18 @@ def test_a_budget_can_be_raised_and_nothing_that_is_known_is_lost(
             open_run(folder, small_study(folder_of_model, evaluations=other), bench)
     unlimited, _ = open_run(folder, small_study(folder_of_model), bench)
     assert unlimited.plan.left_out == ()
+
+
+def test_a_study_goes_on_in_the_precision_that_it_was_begun_in(
+    done: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done.check_precision()
+    then = {each.measurement.subject["precision"] for each in done.known.values()}
+    (other,) = {"bfloat16", "float32"} - then
+    dtype = torch.bfloat16 if other == "bfloat16" else None
+    monkeypatch.setattr("underone.generation.setting.fast_dtype", lambda device: dtype)
+    with pytest.raises(UserError, match=f"begun where models draw in {then.pop()}"):
+        done.check_precision()
 
 
 def test_a_budget_of_minutes_is_followed_whatever_the_evaluations(

@@ -72,7 +72,12 @@ def test_a_study_that_falls_as_the_table_does_agrees_with_it(
     assert "Over the 10 settings" in part.sentences[0]
     assert "is 1.000." in part.sentences[0]
     assert len(part.sentences) == 5
-    assert all(sentence.endswith("they agree.") for sentence in part.sentences[1:])
+    large, orders = part.sentences[1::2], part.sentences[2::2]
+    assert all(each.endswith("which is better is the same.") for each in large)
+    assert all(
+        each.endswith("6 pairs 6 are separated here, 6 of these in the order there.")
+        for each in orders
+    )
     assert "27.5 times the FID of the best other here, 27.5 times there" in part.sentences[1]
     ((_, table),) = published_tables(known(bench_and_run, as_published))
     assert table.heads == ("", "10 steps", "20 steps")
@@ -84,7 +89,18 @@ def test_a_study_that_falls_as_the_table_does_agrees_with_it(
 def test_a_study_that_falls_otherwise_does_not(bench_and_run: tuple[Bench, Run]) -> None:
     (part,) = published_findings(known(bench_and_run, of_noise))
     assert "is −1.000." in part.sentences[0]
-    assert all(sentence.endswith("they do not agree.") for sentence in part.sentences[1:])
+    large, orders = part.sentences[1::2], part.sentences[2::2]
+    assert all(each.endswith("which is better is not the same.") for each in large)
+    assert all("0 of these in the order there." in each for each in orders)
+
+
+def test_what_is_not_separated_is_not_judged(bench_and_run: tuple[Bench, Run]) -> None:
+    def alike(setting: Setting, block: int) -> dict[str, float]:
+        return {"fid": 1 + 1e-4 * as_published(setting, block)["fid"]}
+
+    (part,) = published_findings(known(bench_and_run, alike))
+    assert "which is better is not separated here." in part.sentences[1]
+    assert "6 pairs 0 are separated here" in part.sentences[2]
 
 
 def test_too_few_counterparts_say_nothing(bench_and_run: tuple[Bench, Run]) -> None:
@@ -102,10 +118,10 @@ def test_other_data_are_compared_by_order_leaders_and_weights(
     assert "over the 11 settings that were measured on both, the rank correlation" in same
     assert "is 1.000." in same
     assert "The same sampler leads" in same
-    assert "ddim at 10 steps and ddim at 20 steps." in same
+    assert "ddim at 10 evaluations and ddim at 20 evaluations." in same
     assert "FID prefers w = 0 on fashion-mnist and w = 0 on other-data." in same
     turned = " ".join(on_other_data(run, [elsewhere(known(bench_and_run, of_noise))]))
-    assert "at 10 steps ddim on fashion-mnist, ddpm-large on other-data" in turned
+    assert "at 10 evaluations ddim on fashion-mnist, ddpm-large on other-data" in turned
     assert "w = 0 on fashion-mnist and w = 1 on other-data" in turned
     answered = {each.question: each for each in findings(run, [elsewhere(run)])}
     assert "against different references" in answered[HARDER_DATA].parts[0].sentences[-1]

@@ -74,6 +74,18 @@ def test_evidence_is_of_fresh_seeds_and_the_runner_up_is_named(study: Run) -> No
     assert recommend(study, Budget(nfe=4)).separated  # 1.05 and 1.5 in one block, errors 0.01
 
 
+def test_a_runner_up_that_fresh_blocks_put_ahead_is_said_to_be(study: Run) -> None:
+    known = dict(study.known)
+    for cell in study.known:
+        if cell.setting.sampler == "ddpm-small" and cell.setting.steps == 8 and cell.draw.first:
+            known[cell] = made_up(study.bench, cell, {"fid": 0.5, "precision": 0.8})
+    found = recommend(replace(study, known=known), Budget())
+    assert title(found) == ("ddim", 8, 0)
+    assert found.overtaken
+    assert found.document()["overtaken"]
+    assert not recommend(study, Budget()).overtaken
+
+
 def test_the_front_is_what_nothing_else_beats(study: Run) -> None:
     front = recommend(study, Budget(nfe=2)).front
     assert [(each.first.setting.sampler, each.nfe) for each in front] == [

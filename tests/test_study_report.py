@@ -129,8 +129,8 @@ def by_sampler(ddim: float, ddpm: float) -> Figures:
 
 def test_a_separated_leader_is_said_to_be(finished: Run) -> None:
     words = said(made(finished, by_sampler(1.0, 2.0)), WHICH_SAMPLER)
-    assert "ddim leads at 2 and 3 steps, separated from all others." in words
-    assert "Worse: ddpm-small (+1.000; +0.972 to +1.028)." in words
+    assert "ddim leads at 2 and 3 evaluations, separated from all others." in words
+    assert "Worse: ddpm-small (+1.000; +0.972 to +1.028, on the first block)." in words
     assert "Not separated" not in words.split("Of all settings")[0]
     assert "1.500 ± 0.010 (on the one block it was chosen on)" in words
 
@@ -140,25 +140,27 @@ def test_fresh_blocks_are_reported_and_paired(finished: Run) -> None:
     words = said(run, WHICH_SAMPLER)
     # Blocks 1 to 3 have 1.6, 1.7, 1.8: 4.303 * 0.1 / sqrt(3) = 0.248; the differences do not vary.
     assert (
-        "At 2 steps: the leader is ddim with FID 1.700 (1.452 to 1.948, over 3 fresh blocks)."
+        "At 2 evaluations: the leader is ddim with FID 1.700 (1.452 to 1.948, over 3 fresh blocks)."
         in words
     )
     assert "Worse: ddpm-small (+1.000; +1.000 to +1.000)." in words
-    assert "blocks that they were not chosen on" in said(run, CHANCE)
+    assert "4 leaders 4 were drawn again on fresh blocks" in said(run, CHANCE)
 
 
 def test_what_is_not_separated_is_said_and_listed(finished: Run) -> None:
     run = made(finished, by_sampler(1.0, 1.02))
     words = said(run, WHICH_SAMPLER)
-    assert "ddim leads at 2 and 3 steps, not separated from any other." in words
-    assert "Not separated from it: ddpm-small (+0.020; −0.008 to +0.048)." in words
+    assert "ddim leads at 2 and 3 evaluations, not separated from any other." in words
+    assert (
+        "Not separated from it: ddpm-small (+0.020; −0.008 to +0.048, on the first block)." in words
+    )
     pairs = {
         (each.question, each.other.first.setting.sampler, each.other.first.setting.steps)
         for each in unresolved(run)
     }
     assert {
-        ("which sampler at 2 steps", "ddpm-small", 2),
-        ("which sampler at 3 steps", "ddpm-small", 3),
+        ("which sampler at 2 evaluations", "ddpm-small", 2),
+        ("which sampler at 3 evaluations", "ddpm-small", 3),
         ("which setting", "ddpm-small", 3),
     } <= pairs
     assert not any(question.startswith("how many steps") for question, _, _ in pairs)
@@ -170,7 +172,7 @@ def test_without_an_error_nothing_is_separated(finished: Run) -> None:
     assert "not separated from any other" in words
     assert "ddpm-small (+8.000 on the first block, no error is known)" in words
     assert "separated from all others" not in words
-    assert "There is one block of seeds." in said(run, CHANCE)
+    assert "most_blocks = 4 in the study would." in said(run, CHANCE)
 
 
 def test_a_leader_of_chance_is_overtaken(finished: Run) -> None:
@@ -179,7 +181,7 @@ def test_a_leader_of_chance_is_overtaken(finished: Run) -> None:
         return {"fid": (1.0 if lucky else 3.0 if setting.sampler == "ddim" else 2.0) + 0.01 * block}
 
     words = said(made(finished, figures, blocks=4), WHICH_SAMPLER)
-    assert "ddim leads at 2 and 3 steps, but is overtaken on fresh blocks." in words
+    assert "ddim leads at 2 and 3 evaluations, but is overtaken on fresh blocks." in words
     assert "overtaken by ddpm-small (−1.000; −1.000 to −1.000)" in words
 
 
@@ -189,8 +191,8 @@ def test_samplers_that_change_places_are_named(finished: Run) -> None:
 
     words = said(made(finished, figures), WHICH_SAMPLER)
     assert (
-        "Which sampler is better depends on the steps: ddpm-small is better than ddim at 2 steps, "
-        "and worse at 3 steps." in words
+        "Which sampler is better depends on the evaluations: ddpm-small is better than ddim at 2 "
+        "evaluations, and worse at 3 evaluations." in words
     )
 
 
@@ -203,10 +205,13 @@ def test_steps_that_one_sampler_needs_and_another_does_not(finished: Run) -> Non
     assert "at 2 steps ddim is not separated from its best, while ddpm-small is worse" in words
     assert (
         "ddim: the leader is 3 steps with FID 1.000 ± 0.010 (on the one block it was chosen on). "
-        "Not separated from it: 2 steps (+0.001; −0.027 to +0.029). "
+        "Not separated from it: 2 steps (+0.001; −0.027 to +0.029, on the first block). "
         "The fewest that are not known to be worse: 2. More were not tried." in words
     )
-    assert "Worse: 2 steps (+1.000; +0.972 to +1.028). More were not tried." in words
+    assert (
+        "Worse: 2 steps (+1.000; +0.972 to +1.028, on the first block). More were not tried."
+        in words
+    )
     equal = said(made(finished, by_sampler(1.0, 2.0)), HOW_MANY_STEPS)
     assert "No sampler is shown to need more steps than another." in equal
     unknown = said(made(finished, figures, error=None), HOW_MANY_STEPS)
@@ -285,7 +290,8 @@ def test_extractors_agree_or_not(finished: Run, sign: int, correlation: str) -> 
     run = made(finished, by_sampler(1.0, 2.0))
     for cell, result in run.known.items():
         first, second = result.measurements
-        other = second.model_copy(update={"figures": {"fid": Figure(value=5 + sign * first.fid)}})
+        fid = Figure(value=5 + sign * first.fid, error=0.01)
+        other = second.model_copy(update={"figures": {"fid": fid}})
         run.known[cell] = result.model_copy(update={"measurements": (first, other)})
     (part,) = extractor_findings(run)
     words = " ".join(part.sentences)

@@ -102,8 +102,10 @@ def _show(found: Recommendation) -> None:
     out.print(_evidence(found.chosen), soft_wrap=True)
     if found.runner_up is not None:
         verdict = "separated from it" if found.separated else "not separated from it"
+        if found.overtaken:
+            verdict = "ahead of it by fresh blocks, which it was not chosen on"
         title = setting_title(found.runner_up.first.setting)
-        out.print(f"The runner-up, {title}, is {verdict} in FID.", soft_wrap=True)
+        out.print(f"The runner-up, {title}, is {verdict}, in FID.", soft_wrap=True)
     front = table("Nothing measured is both cheaper and better:", "setting", "evaluations", *names)
     for each in found.front:
         cells = (f"{each.mean(name):.3f}" for name in names)

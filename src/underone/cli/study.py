@@ -130,6 +130,7 @@ def _engine(name: str, workers: int | None = None) -> Opener:
 
 
 def _local(run: Run) -> LocalEngine:
+    run.check_precision()
     return LocalEngine(_commission(run).prepared(run.bench), run.plan.threads)
 
 

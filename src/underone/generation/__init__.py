@@ -24,6 +24,7 @@ from underone.generation.setting import (
     Setting,
     denoiser_for,
     grid_for,
+    precision_name,
     sampler_for,
     usual_setting,
 )
@@ -45,6 +46,7 @@ __all__ = [
     "generate_batches",
     "grid_for",
     "labels_of",
+    "precision_name",
     "repays_compiling",
     "sampler_for",
     "subject",

@@ -19,6 +19,7 @@ from underone.generation.setting import (
     denoiser_for,
     device_of,
     grid_for,
+    precision_name,
     sampler_for,
 )
 from underone.networks.fixed_batches import InFixedBatches
@@ -131,7 +132,6 @@ def subject(
     model: GenerativeModel, setting: Setting, draw: Draw, precision: Precision
 ) -> dict[str, Any]:
     """What a sample set is of, as it is recorded beside every figure measured on it."""
-    dtype = autocast_of(model, setting, precision)
     return {
         "model": _origin(model),
         "revision": model.config.network.revision,
@@ -141,7 +141,7 @@ def subject(
         "labels": draw.labels if uses_labels(model, setting) else "none",
         "seed": draw.seed,
         "first": draw.first,
-        "precision": "float32" if dtype is None else str(dtype).removeprefix("torch."),
+        "precision": precision_name(model, setting, precision),
         "compiled": isinstance(model.network, InFixedBatches),
         "trained_on_flips": model.trained_on_flips,
     }

@@ -1,5 +1,6 @@
 """All metrics by name: of samples as they were scored, of real images, of copies."""
 
+import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -29,6 +30,8 @@ from underone.metrics.moments import Moments
 from underone.metrics.yardstick import Yardstick
 
 KERNEL_BLOCKS = 10
+# Half a 95 % interval of a normal distribution, in standard deviations.
+_NORMAL_FACTOR = statistics.NormalDist().inv_cdf(0.975)
 # FID-infinity needs at least so many images a dimension.
 LEAST_FOR_INFINITY = 4
 
@@ -44,6 +47,14 @@ class Figure(Config):
     error: float | None = None
     interval: tuple[float, float] | None = None
     blocks: tuple[float, ...] = ()
+
+    @property
+    def standard_error(self) -> float | None:
+        """That of the value; of a proportion what normal errors with its interval would have."""
+        if self.error is None and self.interval is not None:
+            low, high = self.interval
+            return (high - low) / 2 / _NORMAL_FACTOR
+        return self.error
 
 
 Figures = dict[str, Figure]

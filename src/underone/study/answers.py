@@ -6,7 +6,7 @@ chosen on: the lowest of many figures is lower than it should be.
 
 import statistics
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from underone.metrics.uncertainty import Comparison, Verdict
 from underone.study.cell import CellResult
@@ -19,13 +19,14 @@ class Standing:
     """How an entry of a contest stands: `first` on the block it was ranked by, `fresh` after that.
 
     `behind` is its FID minus the leader's, over the fresh blocks of both or, without, over the
-    first one; None of the leader itself, and where it cannot be told.
+    first one, as `behind_on_fresh` says; None of the leader itself, and where it cannot be told.
     """
 
     entry: Entry
     first: CellResult
     fresh: tuple[CellResult, ...]
     behind: Comparison | None
+    behind_on_fresh: bool = False
 
     @property
     def fid(self) -> float:
@@ -93,12 +94,13 @@ def answer(contest: Contest, known: Known, fresh: Sequence[int]) -> Answer:
 
 
 def _standing(entry: Entry, leader: Entry, known: Known, fresh: Sequence[int]) -> Standing:
-    behind = None
-    if entry != leader:
-        on_fresh = difference(entry, leader, known, fresh)
-        behind = difference(entry, leader, known, [0]) if on_fresh is None else on_fresh
     results = tuple(entry.results(known, fresh).values())
-    return Standing(entry, known[entry.at(0)], results, behind)
+    standing = Standing(entry, known[entry.at(0)], results, None)
+    if entry == leader:
+        return standing
+    on_fresh = difference(entry, leader, known, fresh)
+    behind = difference(entry, leader, known, [0]) if on_fresh is None else on_fresh
+    return replace(standing, behind=behind, behind_on_fresh=on_fresh is not None)
 
 
 def standings(run: Run) -> list[Standing]:

@@ -8,11 +8,14 @@ from enum import Enum
 
 from underone.config import Config
 from underone.generation import Draw, Setting
+from underone.metrics import Figure
 from underone.metrics.uncertainty import Blocks, Comparison, Interval, Verdict, compare
 from underone.study.cell import Cell, CellResult
-from underone.study.words import setting_title
+from underone.study.words import cost_title, setting_title
 
 CONFIDENCE = 0.95
+# The spread of two differences has one degree of freedom, and an interval 13 times as wide.
+_SPREAD_BLOCKS = 3
 Known = Mapping[Cell, CellResult]
 
 
@@ -80,13 +83,14 @@ def contests(entries: Sequence[Entry]) -> list[Contest]:
     """The questions that `entries` answer, each with at least two of them.
 
     Of each model, at one number of samples, with labels: which setting is best of all; which
-    sampler at each number of steps, at w = 0; which guidance weight at each setting otherwise.
+    sampler at each number of evaluations, at w = 0; which guidance weight at each setting
+    otherwise.
     """
     asked = [entry for entry in entries if entry.candidate.setting.uses_labels]
     plain = [entry for entry in asked if entry.candidate.setting.guidance == 0]
     every = (
         *_grouped(Subject.SETTING, asked, lambda s: "which setting"),
-        *_grouped(Subject.SAMPLER, plain, lambda s: f"which sampler at {s.steps} steps"),
+        *_grouped(Subject.SAMPLER, plain, lambda s: f"which sampler at {cost_title(s)}"),
         *_grouped(Subject.WEIGHT, asked, lambda s: f"which w for {setting_title(unguided(s))}"),
     )
     return [contest for contest in every if len(contest.entries) > 1]
@@ -114,32 +118,31 @@ def separated(a: Entry, b: Entry, known: Known, blocks: Sequence[int]) -> bool:
 
 
 def difference(a: Entry, b: Entry, known: Known, blocks: Sequence[int]) -> Comparison | None:
-    """FID of A minus that of B over those `blocks` that are known of both; None where none is.
-
-    Over two and more by the spread of the paired differences (`compare`). Over one by the standard
-    errors of both within it, as if they were drawn independently: common seeds can only narrow
-    that. None also where these are not known, of too few samples for their dimensions.
-    """
+    """FID of A minus that of B over those `blocks` that are known of both, by `paired`."""
     mine, theirs = a.results(known, blocks), b.results(known, blocks)
     common = [block for block in blocks if block in mine and block in theirs]
-    if len(common) > 1:
-        of_a, of_b = (
-            Blocks(tuple(found[block].fid for block in common)) for found in (mine, theirs)
-        )
+    return paired(
+        [mine[block].measurement.figures["fid"] for block in common],
+        [theirs[block].measurement.figures["fid"] for block in common],
+    )
+
+
+def paired(mine: Sequence[Figure], theirs: Sequence[Figure]) -> Comparison | None:
+    """A minus B of figures of the same blocks, one after the other; None where that is not known.
+
+    Over three blocks and more by the spread of the paired differences (`compare`). Over fewer, of
+    which a spread says next to nothing, by the standard errors within them, as if A and B were
+    drawn independently: common seeds can only narrow that. Where these are not known, as of samples
+    too few for their dimensions, two blocks have their spread alone and one has nothing.
+    """
+    errors = [error for each in (*mine, *theirs) if (error := each.standard_error) is not None]
+    known = len(errors) == 2 * len(mine)
+    if len(mine) >= _SPREAD_BLOCKS or (len(mine) > 1 and not known):
+        of_a, of_b = (Blocks(tuple(each.value for each in side)) for side in (mine, theirs))
         return compare(of_a, of_b, CONFIDENCE)
-    if not common:
+    if not mine or not known:
         return None
-    return _within_one(mine[common[0]], theirs[common[0]])
-
-
-def _within_one(a: CellResult, b: CellResult) -> Comparison | None:
-    errors = [result.measurement.figures["fid"].error for result in (a, b)]
-    known = [error for error in errors if error is not None]
-    return within_block(a.fid - b.fid, known) if len(known) == len(errors) else None
-
-
-def within_block(apart: float, errors: Sequence[float]) -> Comparison:
-    """A difference of two figures of one block with their standard errors, taken as independent."""
+    apart = statistics.fmean(a.value - b.value for a, b in zip(mine, theirs, strict=True))
     factor = statistics.NormalDist().inv_cdf((1 + CONFIDENCE) / 2)
-    half = factor * math.hypot(*errors)
-    return Comparison(apart, Interval(apart - half, apart + half), CONFIDENCE, 1)
+    half = factor * math.hypot(*errors) / len(mine)
+    return Comparison(apart, Interval(apart - half, apart + half), CONFIDENCE, len(mine))

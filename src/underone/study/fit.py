@@ -15,7 +15,7 @@ from underone.study.plan import Plan, PlannedSlice
 
 # Within a time budget a cell has at least so many samples, and settings are left out instead.
 LEAST_SAMPLES = 600
-# What of a time budget is kept for the blocks of contenders, and for loading and the report.
+# What of a budget is kept for the blocks of contenders, and of time for loading and the report.
 _CONTEST_SHARE, _OVERHEAD_SHARE, _OVERHEAD_SECONDS = 0.2, 0.04, 10.0
 
 
@@ -26,7 +26,8 @@ def make_plan(
 
     Of what is beyond its `evaluations` the costliest candidates are left out. Within `minutes` they
     are left out until each cell can have `LEAST_SAMPLES`; then slices join as they say; then all
-    have as many samples as fit, up to what they ask for.
+    have as many samples as fit, up to what they ask for. Where contenders may be drawn again, a
+    part of the budget is kept for that.
     """
     check_minutes(minutes)
     plan = Plan(
@@ -41,13 +42,19 @@ def make_plan(
     )
     if minutes is not None:
         return _within(minutes, plan, bench)
-    plan = _trimmed(plan, bench)
+    first = int(study.evaluations * (1 - _contest_share(study)))
+    plan = _trimmed(plan.model_copy(update={"evaluations": first}), bench)
+    plan = plan.model_copy(update={"evaluations": study.evaluations})
     if not _fits(plan, bench):
         raise UserError(
             f"not one cell fits in {study.evaluations:,} evaluations: allow more, or ask for fewer "
             "samples"
         )
     return plan
+
+
+def _contest_share(study: Study) -> float:
+    return _CONTEST_SHARE if study.most_blocks > study.blocks else 0.0
 
 
 def check_minutes(minutes: float | None) -> None:
@@ -134,8 +141,7 @@ def _without(plan: Plan, left_out: Candidate) -> Plan:
 
 def _within(minutes: float, plan: Plan, bench: Bench) -> Plan:
     seconds = max(1.0, 60 * minutes * (1 - _OVERHEAD_SHARE) - _OVERHEAD_SECONDS)
-    contests = plan.study.most_blocks > plan.study.blocks
-    first = seconds * (1 - _CONTEST_SHARE) if contests else seconds
+    first = seconds * (1 - _contest_share(plan.study))
     joins_at = {each.name: each.joins_at for each in plan.study.slices}
     waiting = sorted(
         (each for each in plan.slices if joins_at[each.name]), key=lambda e: joins_at[e.name]

@@ -99,9 +99,14 @@ class Plan(Config):
         ]
 
     def due(self, known: Known, bench: Bench) -> list[Cell]:
-        """The cells to run now, cheapest first; more may follow from their results."""
+        """The cells to run now, cheapest first; more may follow from their results.
+
+        Screening comes before all else: it says which settings are drawn in full.
+        """
+        screening = dict.fromkeys(chain.from_iterable(map(self.screening, self.slices)))
         base = list(self._base(known))
-        missing = [cell for cell in base if cell not in known]
+        missing = [cell for cell in screening if cell not in known]
+        missing = missing or [cell for cell in base if cell not in known]
         if not missing:
             missing = self._next_block(base, known, bench)
         return sorted(missing, key=lambda cell: cell.evaluations(bench))
@@ -119,26 +124,42 @@ class Plan(Config):
         """What contenders lack of the first block that is not complete, as budgets allow.
 
         Who contends for block b is decided by the blocks before b alone, so that it does not matter
-        when a study was stopped.
+        when a study was stopped. The cheapest contests come first, so that most are answered.
         """
         planned = list(base)
-        entries = self.entries(known)
+        asked = contests(self.entries(known))
         for block in range(self.study.blocks, self.study.most_blocks):
             due: dict[Cell, None] = {}
-            for contest in contests(entries):
-                for entry in contest.contenders(known, range(block), _CONTENDERS):
-                    cell = entry.at(block)
-                    if cell not in due and self.affords([*planned, *due, cell], bench):
-                        due[cell] = None
+            cells = [
+                [entry.at(block) for entry in contest.contenders(known, range(block), _CONTENDERS)]
+                for contest in asked
+            ]
+            for contending in sorted(cells, key=lambda each: self._cost(each, bench)):
+                due |= dict.fromkeys(self._allowed(contending, [*planned, *due], bench))
             missing = [cell for cell in due if cell not in known]
             if missing:
                 return missing
             planned += due
         return []
 
+    def _cost(self, cells: Sequence[Cell], bench: Bench) -> int:
+        return sum(cell.evaluations(bench) for cell in cells)
+
+    def _allowed(self, contending: list[Cell], planned: list[Cell], bench: Bench) -> list[Cell]:
+        """As many of a contest's cells, its leader's first, as the budgets allow beside `planned`.
+
+        None where a leader would be drawn without anyone to compare it with, or the other way.
+        """
+        taken: list[Cell] = []
+        for cell in contending:
+            if cell in planned or self.affords([*planned, *taken, cell], bench):
+                taken.append(cell)
+            elif not taken:
+                return []
+        return taken if len(taken) > 1 or len(contending) == 1 else []
+
     def affords(self, cells: Sequence[Cell], bench: Bench) -> bool:
         """Whether all these cells together are within the budgets."""
         if self.seconds and sum(self.costs.seconds(c, bench) for c in cells) > self.seconds:
             return False
-        evaluations = sum(cell.evaluations(bench) for cell in cells)
-        return not self.evaluations or evaluations <= self.evaluations
+        return not self.evaluations or self._cost(cells, bench) <= self.evaluations

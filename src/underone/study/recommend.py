@@ -91,6 +91,11 @@ class Recommendation:
         """Whether blocks tell the chosen one and the runner-up apart."""
         return self.apart is not None and self.apart.verdict is not Verdict.NOT_SEPARATED
 
+    @property
+    def overtaken(self) -> bool:
+        """Whether fresh blocks say that the runner-up has the lower FID."""
+        return self.apart is not None and self.apart.verdict is Verdict.A_LOWER
+
     def document(self) -> dict[str, Any]:
         """All of it as JSON can hold it."""
         return {
@@ -98,6 +103,7 @@ class Recommendation:
             "chosen": _described(self.chosen),
             "runner_up": None if self.runner_up is None else _described(self.runner_up),
             "separated": self.separated,
+            "overtaken": self.overtaken,
             "prefer": self.prefer,
             "seconds_per_image": self.seconds,
             "front": [_described(each) for each in self.front],

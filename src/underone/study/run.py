@@ -8,7 +8,7 @@ import torch
 
 from underone.checkpoint import DiffusionModel
 from underone.errors import UserError
-from underone.generation import repays_compiling
+from underone.generation import precision_name, repays_compiling
 from underone.study.bench import Bench, open_bench
 from underone.study.cell import Cell, CellResult
 from underone.study.contest import Entry
@@ -50,6 +50,18 @@ class Run:
                 self.folder.keep(outcome)
                 self.known[outcome.result.cell] = outcome.result
                 yield outcome.result
+
+    def check_precision(self) -> None:
+        """A `UserError` where this process would draw in another precision than it was done."""
+        for cell, result in self.known.items():
+            model = self.bench.models[cell.model]
+            now = precision_name(model, cell.setting, self.bench.precision)
+            if (then := result.measurement.subject["precision"]) != now:
+                raise UserError(
+                    f"{self.folder.path} was begun where models draw in {then}, and here they draw "
+                    f"in {now}, which rounds otherwise: go on on a machine like that, or choose "
+                    'another --out; precision = "float32" in the study is the same everywhere'
+                )
 
     @property
     def seconds_left(self) -> float:

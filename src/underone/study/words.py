@@ -22,6 +22,14 @@ def steps_title(steps: int) -> str:
     return "1 step" if steps == 1 else f"{steps} steps"
 
 
+def cost_title(setting: Setting) -> str:
+    """The evaluations an image takes without guidance, where the sampler says so."""
+    count = setting.declared_evaluations
+    if count is None:
+        return "evaluations as it needs them"
+    return "1 evaluation" if count == 1 else f"{count} evaluations"
+
+
 def weight_title(setting: Setting) -> str:
     """The guidance weight, and how it acts where that is not the usual."""
     return ", ".join((f"w = {setting.guidance:g}", *form_titles(setting)))

@@ -5,8 +5,16 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
+from underone.metrics.uncertainty import Verdict
 from underone.study.answers import Standing
-from underone.study.report.measures import FID, Field, Measure, fields, yardstick_fids
+from underone.study.report.measures import (
+    FID,
+    Field,
+    Measure,
+    compared,
+    fields,
+    yardstick_fids,
+)
 from underone.study.report.sentences import Part, field_place
 from underone.study.run import Run
 from underone.study.words import listed, setting_title
@@ -87,9 +95,26 @@ def _extractors(pairs: Sequence[Pair]) -> Iterator[str]:
     if len(set(first.values())) == 1:
         yield f"All extractors put {next(iter(first.values()))} first."
     else:
-        said = [f"{by} puts {name} first" for by, name in first.items()]
-        yield f"Extractors do not agree on the best: {listed(said)}."
+        said = listed([f"{by} puts {name} first" for by, name in first.items()])
+        if _surely_differ(list(leaders(pairs))):
+            yield f"Extractors do not agree on the best: {said}."
+        else:
+            yield f"{said} on the first block, but that is not more than chance may do."
     yield from map(_pair_sentence, pairs)
+
+
+def _surely_differ(first: Sequence[tuple[Measure, Standing]]) -> bool:
+    """Whether two extractors each separate their own best setting from the other's."""
+    return any(
+        _lower(one, mine, theirs) and _lower(other, theirs, mine)
+        for (one, mine), (other, theirs) in combinations(first, 2)
+    )
+
+
+def _lower(by: Measure, a: Standing, b: Standing) -> bool:
+    """Whether A is separated from B, and below it."""
+    found = compared(by, a, b)
+    return found is not None and found.verdict is Verdict.A_LOWER
 
 
 def _pair_sentence(pair: Pair) -> str:

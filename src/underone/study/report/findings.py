@@ -84,23 +84,27 @@ def _harder_data(run: Run, beside: Sequence[Run]) -> Iterator[str]:
 
 
 def _chance(run: Run) -> Iterator[str]:
-    blocks = max(len(one.fresh) for field in fields(run) for one in field.standings)
     every = [one.first for field in fields(run) for one in field.standings]
-    if blocks:
-        yield (
-            "All settings share the seeds of the first block. Leaders are chosen there, and their "
-            "figures are of blocks that they were not chosen on: the lowest of many figures is "
-            "lower than it should be."
-        )
-    else:
-        yield (
-            "There is one block of seeds. Figures are of the block that leaders were chosen on, "
-            "which flatters them; most_blocks = 4 in the study would draw them again."
-        )
     yield (
-        f"Intervals are {100 * CONFIDENCE:.0f} % intervals, of paired differences where there are "
-        "two fresh blocks or more, else from the standard errors within the first block. One "
-        "comparison in twenty of equal settings is separated by chance."
+        "All settings share the seeds of the first block, and leaders are chosen there, which "
+        "flatters them: the lowest of many figures is lower than it should be."
+    )
+    leaders = [each.leader for each in answers(run)]
+    fresh = sum(bool(leader.fresh) for leader in leaders)
+    if fresh:
+        yield (
+            f"Of {len(leaders)} leaders {fresh} were drawn again on fresh blocks, which they were "
+            "not chosen on: their figures are of these."
+        )
+    elif run.plan.study.most_blocks > run.plan.study.blocks:
+        yield "No leader was drawn again on a fresh block: the budget did not allow it."
+    else:
+        yield "No leader was drawn again on a fresh block: most_blocks = 4 in the study would."
+    yield (
+        f"Intervals are {100 * CONFIDENCE:.0f} % intervals: of paired differences where there are "
+        "three fresh blocks or more, else from the standard errors within the blocks. Of two equal "
+        "settings one comparison in twenty is separated by chance, and more often with the lowest "
+        "of many, where that was chosen on the same block."
     )
     if any(one.measurement.rank_deficient for one in every):
         yield (
@@ -109,4 +113,7 @@ def _chance(run: Run) -> Iterator[str]:
         )
     if len(fields(run)) > 1:
         yield "Figures of different models or different numbers of samples are not ranked together."
-    yield "Training again with another seed moves FID more than any of these intervals."
+    yield (
+        "All this is of one training. Another seed of it would move FID too, and that is in no "
+        "interval here."
+    )

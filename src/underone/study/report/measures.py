@@ -5,13 +5,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from underone.metrics import Figure
-from underone.metrics.uncertainty import Blocks, Comparison, Verdict, compare
+from underone.metrics.uncertainty import Comparison, Verdict
 from underone.study.answers import Standing, standings
 from underone.study.cell import CellResult
-from underone.study.contest import CONFIDENCE, within_block
+from underone.study.contest import paired
 from underone.study.run import Run
-
-_NORMAL_FACTOR = statistics.NormalDist().inv_cdf((1 + CONFIDENCE) / 2)
 
 
 @dataclass(frozen=True)
@@ -37,8 +35,11 @@ class Measure:
 
     def values(self, standing: Standing) -> list[float]:
         """Over the fresh blocks of a setting, or else its first; empty where it has none."""
-        found = (self.figure(result) for result in standing.fresh or (standing.first,))
-        return [figure.value for figure in found if figure is not None]
+        return [each.value for each in self.known(standing.fresh or (standing.first,))]
+
+    def known(self, results: Iterable[CellResult]) -> list[Figure]:
+        """The figures of those cells that have one."""
+        return [figure for each in results if (figure := self.figure(each)) is not None]
 
     def floor(self, result: CellResult) -> float | None:
         """What real images score under the protocol of a cell."""
@@ -124,41 +125,25 @@ def spread(measure: Measure, standing: Standing) -> str:
     shown = mean_text(measure, standing)
     if len(values) > 1:
         return f"{shown} ± {measure.text(statistics.stdev(values))}"
-    error = _error(measure.figure((standing.fresh or (standing.first,))[0]))
+    figure = measure.figure((standing.fresh or (standing.first,))[0])
+    error = None if figure is None else figure.standard_error
     return shown if error is None else f"{shown} ± {measure.text(error)}"
 
 
 def compared(measure: Measure, a: Standing, b: Standing) -> Comparison | None:
-    """A - B: paired over the fresh blocks of both, or by the errors within the first block.
+    """A - B over the blocks they have in `common`, by `paired`."""
+    of_a, of_b = common(measure, a, b)
+    return paired(of_a, of_b) if len(of_a) == len(of_b) else None
 
-    None where neither is known.
-    """
+
+def common(measure: Measure, a: Standing, b: Standing) -> tuple[list[Figure], list[Figure]]:
+    """The figures of both that compare: of the fresh blocks of both, or else of the first block."""
     mine, theirs = ({each.draw.first: each for each in one.fresh} for one in (a, b))
-    common = sorted(mine.keys() & theirs.keys())
-    if len(common) > 1:
-        of_a, of_b = (
-            Blocks(tuple(measure.value(found[first]) for first in common))
-            for found in (mine, theirs)
-        )
-        return compare(of_a, of_b, CONFIDENCE)
-    figures = [measure.figure(one.first) for one in (a, b)]
-    errors = [_error(figure) for figure in figures]
-    known = [error for error in errors if error is not None]
-    if len(known) < len(errors):
-        return None
-    apart = measure.value(a.first) - measure.value(b.first)
-    return within_block(apart, known)
+    both = sorted(mine.keys() & theirs.keys())
+    of_a, of_b = [mine[first] for first in both], [theirs[first] for first in both]
+    return measure.known(of_a or [a.first]), measure.known(of_b or [b.first])
 
 
 def told_apart(comparison: Comparison | None) -> bool:
     """Whether a comparison is known and separates."""
     return comparison is not None and comparison.verdict is not Verdict.NOT_SEPARATED
-
-
-def _error(figure: Figure | None) -> float | None:
-    """A standard error; of a proportion, half its 95 % interval as normal errors would have it."""
-    if figure is None:
-        return None
-    if figure.error is None and figure.interval is not None:
-        return (figure.interval[1] - figure.interval[0]) / 2 / _NORMAL_FACTOR
-    return figure.error

@@ -4,13 +4,13 @@ from collections.abc import Iterator, Sequence
 
 from underone.data import DATASET_NAMES
 from underone.generation import Setting
-from underone.study.answers import Standing, answers
+from underone.study.answers import Answer, Standing, answers
 from underone.study.contest import Subject
 from underone.study.definition import shipped_studies
 from underone.study.report.agreement import rank_correlation
 from underone.study.report.measures import FID, fields
 from underone.study.run import Run
-from underone.study.words import listed, sampler_title, steps_title, weight_title
+from underone.study.words import cost_title, listed, sampler_title, weight_title
 
 _LEAST = 3
 
@@ -62,27 +62,39 @@ def _order(here: str, there: str, mine: dict[Setting, float], theirs: dict[Setti
     )
 
 
-def _leaders(run: Run) -> dict[int, Standing]:
-    """Who leads at each number of steps."""
+def _leaders(run: Run) -> dict[str, Answer]:
+    """How samplers stand at each number of evaluations, fewest first."""
     asked = [each for each in answers(run) if each.subject is Subject.SAMPLER]
-    return {each.leader.first.setting.steps: each.leader for each in reversed(asked)}
+    order = sorted(asked, key=lambda each: each.leader.nfe)
+    return {cost_title(each.leader.first.setting): each for each in order}
 
 
 def _samplers(
-    here: str, there: str, mine: dict[int, Standing], theirs: dict[int, Standing]
+    here: str, there: str, mine: dict[str, Answer], theirs: dict[str, Answer]
 ) -> Iterator[str]:
-    common = sorted(mine.keys() & theirs.keys())
-    same, differ = [], []
-    for steps in common:
-        names = [sampler_title(found[steps].first.setting) for found in (mine, theirs)]
+    same, differ, unclear = [], [], []
+    for cost in (each for each in mine if each in theirs):
+        names = [sampler_title(found[cost].leader.first.setting) for found in (mine, theirs)]
         if names[0] == names[1]:
-            same.append(f"{names[0]} at {steps_title(steps)}")
+            same.append(f"{names[0]} at {cost}")
+        elif _surely_behind(names[1], mine[cost]) and _surely_behind(names[0], theirs[cost]):
+            differ.append(f"at {cost} {names[0]} on {here}, {names[1]} on {there}")
         else:
-            differ.append(f"at {steps_title(steps)} {names[0]} on {here}, {names[1]} on {there}")
+            unclear.append(f"at {cost} {names[0]} on {here}, {names[1]} on {there}")
     if same:
         yield f"The same sampler leads on {here} and {there}: {listed(same)}."
     if differ:
         yield f"Other samplers lead: {'; '.join(differ)}."
+    if unclear:
+        yield (
+            f"Others lead there, but are not separated on both, or not measured: "
+            f"{'; '.join(unclear)}."
+        )
+
+
+def _surely_behind(name: str, found: Answer) -> bool:
+    """Whether a sampler is separated from the leader of a contest."""
+    return any(one.trails and sampler_title(one.first.setting) == name for one in found.standings)
 
 
 def _preferred(run: Run) -> dict[str, Standing]:

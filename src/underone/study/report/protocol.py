@@ -19,10 +19,13 @@ def summary(run: Run) -> str:
     samples = " and ".join(f"{count:,}" for count in counts) or "no"
     first = bench.yardsticks[0]
     others = ", ".join(by.extractor.name for by in bench.yardsticks[1:])
+    drawn = sum(1 + len(one.fresh) for field in found for one in field.standings)
+    others_drawn = len(run.known) - drawn
     return (
-        f"{settings} {'setting' if settings == 1 else 'settings'} in {len(run.known)} cells of "
-        f"{samples} samples, labels {plan.study.labels}, all settings on the same seeds. "
-        f"FID in the features of {first.extractor.name} against {first.reference.count:,} images "
+        f"{settings} {'setting' if settings == 1 else 'settings'} in {drawn} cells of "
+        f"{samples} samples, labels {plan.study.labels}, all settings on the same seeds"
+        + (f", and {others_drawn} cells of other seeds for screening. " if others_drawn else ". ")
+        + f"FID in the features of {first.extractor.name} against {first.reference.count:,} images "
         f"of {first.reference.origin.data} ({first.reference.origin.split})"
         + (f"; for comparison also in those of {others}." if others else ".")
     )

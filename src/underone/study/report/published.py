@@ -2,11 +2,12 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import combinations
 
 from underone.generation import Setting
 from underone.study.answers import Standing
 from underone.study.report.agreement import rank_correlation
-from underone.study.report.measures import FID, Field, fields
+from underone.study.report.measures import FID, Field, compared, fields, told_apart
 from underone.study.report.sentences import Part, field_place
 from underone.study.report.tables import Table
 from underone.study.run import Run
@@ -117,10 +118,11 @@ def _at(steps: int, rows: dict[str, Counterpart]) -> Iterator[str]:
         others = [each for row, each in rows.items() if row != "large"]
         mine = large.measured / min(each.measured for each in others)
         theirs = large.published / min(each.published for each in others)
-        agrees = (mine > 1) == (theirs > 1)
+        best = min(others, key=lambda each: each.measured)
+        agrees = None if not _apart(large, best) else (mine > 1) == (theirs > 1)
         yield (
             f"At {steps_title(steps)} the large variance has {mine:.1f} times the FID of the best "
-            f"other here, {theirs:.1f} times there: {_verdict(agrees)}."
+            f"other here, {theirs:.1f} times there: which is better is {_verdict(agrees)}."
         )
     etas = [each for row, each in rows.items() if row != "large"]
     if len(etas) > 1:
@@ -128,11 +130,21 @@ def _at(steps: int, rows: dict[str, Counterpart]) -> Iterator[str]:
             [each.row for each in sorted(etas, key=key)]
             for key in (lambda each: each.measured, lambda each: each.published)
         )
+        pairs = [(a, b) for a, b in combinations(etas, 2) if _apart(a, b)]
+        same = [(a.measured < b.measured) == (a.published < b.published) for a, b in pairs]
         yield (
             f"At {steps_title(steps)} the order is {', '.join(order)}, there "
-            f"{', '.join(published)}: {_verdict(order == published)}."
+            f"{', '.join(published)}. Of {len(etas) * (len(etas) - 1) // 2} pairs {len(pairs)} are "
+            f"separated here, {sum(same)} of these in the order there."
         )
 
 
-def _verdict(agrees: bool) -> str:
-    return "they agree" if agrees else "they do not agree"
+def _apart(a: Counterpart, b: Counterpart) -> bool:
+    """Whether the study tells the two apart."""
+    return told_apart(compared(FID, a.standing, b.standing))
+
+
+def _verdict(agrees: bool | None) -> str:
+    if agrees is None:
+        return "not separated here"
+    return "the same" if agrees else "not the same"

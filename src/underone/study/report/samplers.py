@@ -11,21 +11,27 @@ from underone.study.contest import Contest, Subject
 from underone.study.report.measures import Field, fields
 from underone.study.report.sentences import Part, field_place, standing_text, within
 from underone.study.run import Run
-from underone.study.words import listed, sampler_title, setting_title, steps_title
+from underone.study.words import (
+    cost_title,
+    listed,
+    sampler_title,
+    setting_title,
+    steps_title,
+)
 
 
 def which_sampler(run: Run) -> Iterator[Part]:
-    """Who leads at each number of steps, and of all settings."""
+    """Who leads at each number of evaluations, and of all settings."""
     asked = [each for each in answers(run) if each.subject is Subject.SAMPLER]
     every = [each for each in answers(run) if each.subject is Subject.SETTING]
     for field in fields(run):
         said = []
-        group = sorted(within(field, asked), key=lambda each: each.leader.first.setting.steps)
+        group = sorted(within(field, asked), key=lambda each: each.leader.nfe)
         if group:
-            said.append(_leaders_by_steps(group))
+            said.append(_leaders_by_cost(group))
         for each in group:
-            steps = steps_title(each.leader.first.setting.steps)
-            said.append(f"At {steps}: {standing_text(each, sampler_title)}")
+            cost = cost_title(each.leader.first.setting)
+            said.append(f"At {cost}: {standing_text(each, sampler_title)}")
         said += _crossings(group)
         said += [
             f"Of all settings: {standing_text(e, setting_title)}" for e in within(field, every)
@@ -37,23 +43,25 @@ def which_sampler(run: Run) -> Iterator[Part]:
             "",
             (
                 "This study does not compare samplers: that takes two of them at the same number "
-                "of steps, the same number of samples and w = 0.",
+                "of evaluations, the same number of samples and w = 0.",
             ),
         )
 
 
-def _leaders_by_steps(group: Sequence[Answer]) -> str:
-    """Who leads at which steps, in one sentence."""
+def _leaders_by_cost(group: Sequence[Answer]) -> str:
+    """Who leads at which numbers of evaluations, in one sentence."""
     clauses: dict[tuple[str, str], list[str]] = {}
     for each in group:
         setting = each.leader.first.setting
         clauses.setdefault((sampler_title(setting), _how_firmly(each)), []).append(
-            str(setting.steps)
+            cost_title(setting)
         )
     said = []
-    for (name, how), steps in clauses.items():
-        noun = "step" if steps == ["1"] else "steps"
-        said.append(f"{name} leads at {listed(steps)} {noun}, {how}")
+    for (name, how), costs in clauses.items():
+        # "5 evaluations", "10 evaluations": the noun once.
+        *others, last = costs
+        numbers = [cost.partition(" ")[0] for cost in others]
+        said.append(f"{name} leads at {listed([*numbers, last])}, {how}")
     return f"{'; '.join(said)}."
 
 
@@ -68,14 +76,14 @@ def _how_firmly(each: Answer) -> str:
 
 
 def _crossings(group: Sequence[Answer]) -> Iterator[str]:
-    """Two numbers of steps at which two samplers beat each other, separated both times."""
+    """Two numbers of evaluations at which two samplers beat each other, separated both times."""
     for few, many in combinations(group, 2):
         if _beats(few, many.leader) and _beats(many, few.leader):
             settings = few.leader.first.setting, many.leader.first.setting
             names = [sampler_title(setting) for setting in settings]
-            at = [steps_title(setting.steps) for setting in settings]
+            at = [cost_title(setting) for setting in settings]
             yield (
-                f"Which sampler is better depends on the steps: {names[0]} is better than "
+                f"Which sampler is better depends on the evaluations: {names[0]} is better than "
                 f"{names[1]} at {at[0]}, and worse at {at[1]}."
             )
             return

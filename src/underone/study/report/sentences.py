@@ -93,7 +93,8 @@ def behind_text(standing: Standing, leader: Standing) -> str:
     if standing.behind is None:
         apart = _signed(FID, _distance(standing, leader))
         return f"({apart} on the first block, no error is known)"
-    return f"({difference_text(FID, standing.behind)})"
+    where = "" if standing.behind_on_fresh else ", on the first block"
+    return f"({difference_text(FID, standing.behind)}{where})"
 
 
 def difference_text(measure: Measure, found: Comparison) -> str:

@@ -1,8 +1,10 @@
 """Which guidance weight, and whether FID can be trusted about it."""
 
+import statistics
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from underone.metrics.uncertainty import Verdict
 from underone.study.answers import Standing, answers
 from underone.study.contest import Subject
 from underone.study.report.measures import (
@@ -11,6 +13,7 @@ from underone.study.report.measures import (
     MEASURES,
     PRECISION,
     Measure,
+    common,
     compared,
     fields,
     told_apart,
@@ -38,8 +41,10 @@ class Preference:
     best: Standing
 
     def rejects(self, other: Standing) -> bool:
-        """Whether it is separated from another weight."""
-        return told_apart(compared(self.measure, other, self.best))
+        """Whether another weight is separated from it, and worse."""
+        found = compared(self.measure, other, self.best)
+        worse = Verdict.B_LOWER if self.measure.lower else Verdict.A_LOWER
+        return found is not None and found.verdict is worse
 
 
 def preferences(among: Sequence[Standing], measures: Sequence[Measure]) -> list[Preference]:
@@ -115,12 +120,17 @@ def _trust(found: Sequence[Preference]) -> Iterator[str]:
 def _trade(fid_best: Standing, other: Standing, measure: Measure) -> str:
     """What moving from FID's weight to another measure's does to both."""
     names = [weight_title(one.first.setting) for one in (fid_best, other)]
-    both = " and ".join(
-        f"{each.title} goes from {each.text(each.value(fid_best.first))} to "
-        f"{each.text(each.value(other.first))} ({_change(each, other, fid_best)})"
-        for each in dict.fromkeys((FID, measure))
-    )
+    both = " and ".join(_moved(each, fid_best, other) for each in dict.fromkeys((FID, measure)))
     return f"From {names[0]}, which FID prefers, to {names[1]}, which {measure.title} does, {both}."
+
+
+def _moved(measure: Measure, start: Standing, to: Standing) -> str:
+    """What a measure does, over the blocks that its change is of."""
+    before, after = (
+        measure.text(statistics.fmean(figure.value for figure in side))
+        for side in common(measure, start, to)
+    )
+    return f"{measure.title} goes from {before} to {after} ({_change(measure, to, start)})"
 
 
 def _change(measure: Measure, to: Standing, start: Standing) -> str:
