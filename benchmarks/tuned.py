@@ -42,7 +42,7 @@ RESULTS = Path(__file__).with_suffix(".json")
 PLAIN = RESULTS.with_name("tuned_plain.json")
 BUDGETS = (3, 4, 5, 6, 7, 8)
 SCREENED, CONFIRMED, BESIDE_DDIM = Draw(300, seed=500), Draw(2000, seed=600), Draw(5000, seed=600)
-SCREENED_AT, WITHIN, KEPT = 5, 1.5, 4
+SCREENED_AT, WITHIN, KEPT = 5, 1.5, 2
 GRIDS = ("trailing", "log-snr,last=20", "log-snr,last=35", "karras,last=35")
 EXTRACTORS = ("fashion-mnist", "fashion-mnist-transformer", "fashion-mnist-encoder")
 DDIM_STEPS = 20

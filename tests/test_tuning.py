@@ -33,7 +33,7 @@ from underone.errors import UserError
 from underone.generation import Draw, Setting, generate
 from underone.metrics.frechet import Gaussian, frechet_distance
 from underone.tuned import Learning, Purpose, TunedSampler, keep, tuned_sampler
-from underone.tuning.descent import descend, judged
+from underone.tuning.descent import begun, descend, judged
 from underone.tuning.features import ClassGap, FrechetTo, Sight, Unlikeness, together
 from underone.tuning.freedoms import Freedoms
 from underone.tuning.placement import jump_errors, shortest_path
@@ -368,7 +368,7 @@ def test_it_begins_with_the_best_start_and_never_ends_with_worse(
 ) -> None:
     tuning = set_up(model, SETTING, dataset, minutes=1, seed=4)
     task, state = tuning.task, tuning.state
-    judgements = [judged(task, start, batches=5) for start in task.starts()]
+    judgements = [judged(task, start, batches=5) for start in task.classical_starts()]
     assert len(judgements) == 7
     assert judged(task, state.start, batches=5) == min(judgements) < max(judgements)
     state.average, state.averaged = Freedoms(*(3 + each for each in state.start.tensors())), 1
@@ -380,11 +380,22 @@ def test_it_begins_with_the_best_start_and_never_ends_with_worse(
 def test_it_may_begin_where_another_number_of_steps_ended(
     model: DiffusionModel, dataset: Dataset
 ) -> None:
-    for steps, count in ((4, 7), (3, 8), (1, 8)):
+    def starts() -> list[Freedoms]:
+        return set_up(model, SETTING, dataset, minutes=1, seed=4).task.learned_starts()
+
+    for steps, count in ((4, 0), (3, 1), (1, 1)):  # of one step there is too little to spread
         keep(model, kept(model, Purpose(steps=steps)))
-        assert len(set_up(model, SETTING, dataset, minutes=1, seed=4).task.starts()) == count
+        assert len(starts()) == count
+    task = set_up(model, SETTING, dataset, minutes=1, seed=4).task
+    (start,) = task.learned_starts()
+    assert len(start.path(model.config.schedule)) == 3
+    best = min(task.classical_starts(), key=lambda each: judged(task, each, batches=5))
+    state = begun(task)
+    nearer = judged(task, start, batches=5) < judged(task, best, batches=5)
+    assert state.learned == nearer
+    assert torch.equal(state.start.gaps, start.gaps if nearer else best.gaps)
     keep(model, kept(model, Purpose(steps=3)).model_copy(update={"model_sha256": "of another"}))
-    assert len(set_up(model, SETTING, dataset, minutes=1, seed=4).task.starts()) == 7
+    assert starts() == []
 
 
 def refusal(act: Callable[[], object]) -> str:

@@ -15,7 +15,8 @@ from underone.tuning.task import BATCH, Task
 _REMEMBERED = 24
 # By so many batches a start is judged, and by so many what begins and ends the descent.
 _CHOOSING, _JUDGED = 5, 16
-_LEARNING_RATE, _BETAS, _WARMUP = 0.005, (0.9, 0.99), 10
+# What was learned already needs smaller steps: what these add is noise, too.
+_LEARNING_RATE, _FURTHER_RATE, _BETAS, _WARMUP = 0.005, 0.002, (0.9, 0.99), 10
 # The share of the time, at its end, over which the freedoms are averaged.
 _AVERAGED = 0.4
 # The first of the samples by which the freedoms are judged, and of those remembered at the start.
@@ -27,10 +28,11 @@ class State:
     """The only mutable thing of tuning: where it stands after `iterations` in `seconds`.
 
     `average` is the mean of `averaged` freedoms late in the run; `before` is the distance at the
-    `start`, by the samples that also judge the end.
+    `start`, by the samples that also judge the end; `learned` says whether that was a neighbour's.
     """
 
     start: Freedoms
+    learned: bool
     freedoms: Freedoms
     average: Freedoms
     averaged: int = 0
@@ -55,8 +57,10 @@ def judged(task: Task, freedoms: Freedoms, batches: int = _JUDGED) -> float:
 
 def begun(task: Task) -> State:
     """A tuning that starts from the best of the task's starts."""
-    start = min(task.starts(), key=lambda freedoms: judged(task, freedoms, _CHOOSING))
-    return State(start, start, start)
+    starts = [(start, False) for start in task.classical_starts()]
+    starts += [(start, True) for start in task.learned_starts()]
+    start, learned = min(starts, key=lambda each: judged(task, each[0], _CHOOSING))
+    return State(start, learned, start, start)
 
 
 def descend(task: Task, state: State, budget: float) -> Iterator[Progress]:
@@ -70,7 +74,8 @@ def descend(task: Task, state: State, budget: float) -> Iterator[Progress]:
         state.before = judged(task, state.freedoms)
     leaves = [tensor.clone().requires_grad_() for tensor in state.freedoms.tensors()]
     freedoms = Freedoms(*leaves)
-    optimizer = torch.optim.Adam(leaves, lr=_LEARNING_RATE, betas=_BETAS)
+    rate = _FURTHER_RATE if state.learned else _LEARNING_RATE
+    optimizer = torch.optim.Adam(leaves, lr=rate, betas=_BETAS)
     first = BATCH * state.iterations
     with torch.no_grad():
         remembered = deque(_seen(task, freedoms, _FILLING + first, _REMEMBERED), maxlen=_REMEMBERED)
@@ -79,7 +84,7 @@ def descend(task: Task, state: State, budget: float) -> Iterator[Progress]:
         share = seconds / budget
         warmth = min(1.0, (state.iterations - resumed + 1) / _WARMUP)
         for group in optimizer.param_groups:
-            group["lr"] = _LEARNING_RATE * warmth * (1 - share)
+            group["lr"] = rate * warmth * (1 - share)
         seen = task.seen(freedoms, BATCH * state.iterations)
         distance = task.reference(together([seen, *remembered]))
         optimizer.zero_grad()

@@ -95,12 +95,12 @@ class Task:
         keys = [(_FIRST_SEED + self.seed, first + index) for index in range(count)]
         return NoiseStreams(keys, self.model.shape)
 
-    def starts(self) -> list[Freedoms]:
+    def classical_starts(self) -> list[Freedoms]:
         """Where tuning may start: a classical solver on steps placed along a fine trajectory.
 
         And on steps even in log-SNR that end earlier: the trajectory is the network's own, and its
         last steps hardly change what noise is going to change anyway. Some begin later too: where
-        noise is nearly all there is, few steps have better to do. And where its neighbours ended.
+        noise is nearly all there is, few steps have better to do.
         """
         schedule = self.model.config.schedule
         noise = self.noise(_TEACHING, _TEACHER_IMAGES)
@@ -111,8 +111,11 @@ class Task:
         for first, last in _ENDS:
             grid = LogSNR(first=first * schedule.steps, last=max(1.0, last * schedule.steps))
             grids.append(nodes(grid, schedule, self.steps)[:-1])
-        classical = [Freedoms.classical(grid, schedule) for grid in grids]
-        return [*classical, *(each.spread(self.steps) for each in self.neighbours)]
+        return [Freedoms.classical(grid, schedule) for grid in grids]
+
+    def learned_starts(self) -> list[Freedoms]:
+        """Where it may start too: what was learned for its neighbours, spread over its steps."""
+        return [each.spread(self.steps) for each in self.neighbours]
 
     def seen(self, freedoms: Freedoms, first: int) -> Sight:
         """What is seen in the BATCH samples `first`, ... drawn with `freedoms`."""

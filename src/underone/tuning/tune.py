@@ -53,6 +53,7 @@ class Draft(Config):
     purpose: Purpose
     seed: int
     start: Numbers
+    learned: bool
     freedoms: Numbers
     average: Numbers
     averaged: int
@@ -65,6 +66,7 @@ class Draft(Config):
         """Where it stands."""
         return State(
             self.start.freedoms,
+            self.learned,
             self.freedoms.freedoms,
             self.average.freedoms,
             self.averaged,
@@ -115,6 +117,7 @@ class Tuning:
             purpose=self.purpose,
             seed=self.task.seed,
             start=Numbers.of(state.start),
+            learned=state.learned,
             freedoms=Numbers.of(state.freedoms),
             average=Numbers.of(state.average),
             averaged=state.averaged,
