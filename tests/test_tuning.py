@@ -378,8 +378,11 @@ def test_it_begins_with_the_best_start_and_never_ends_with_worse(
 
 
 def test_it_may_begin_where_another_number_of_steps_ended(
-    model: DiffusionModel, dataset: Dataset
+    model: DiffusionModel, dataset: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # Judging all starts takes long, and is done once below.
+    monkeypatch.setattr("underone.tuning.tune.begun", lambda task: None)
+
     def starts() -> list[Freedoms]:
         return set_up(model, SETTING, dataset, minutes=1, seed=4).task.learned_starts()
 
