@@ -6,7 +6,8 @@
 On the preconditioned FashionMNIST model, unguided, balanced labels, in the features of all three
 shipped extractors. Every scheduler of diffusers that `nfe_quality` knows, and every one of our
 samplers on four grids, were screened at 5 evaluations on the plain model (`tuned_plain.json`);
-those within `WITHIN` times the best there in any extractor's features are screened on this one.
+of ours and of theirs, those within `WITHIN` times the best there in any extractor's features are
+screened on this one.
 What is among the `KEPT` best there in any extractor's features, or was on the plain model at 8 or
 10 in `nfe_quality.json`, is screened at each number of evaluations; the best there in any
 extractor's features is drawn anew with other seeds, beside the tuned sampler and, at 5,000 samples,
@@ -129,13 +130,13 @@ def rivals(bench: Bench) -> list[Sequence[Ours | Theirs]]:
     earlier = Screening(screened())
     chosen: list[Sequence[Ours | Theirs]] = []
     pairs = ((candidates_of_ours(), list(ours())), (list(theirs()), list(theirs())))
-    for every, known in pairs:
+    for every, screened_before in pairs:
         candidates = near_the_best_on_the_plain_model(every)
         kept: dict[Ours | Theirs, None] = {}
         for name in EXTRACTORS:
             kept |= dict.fromkeys(ranked(bench, candidates, SCREENED_AT, name)[:KEPT])
         for budget in (8, 10):
-            kept |= dict.fromkeys(best(earlier, known, budget, KEPT // 2))
+            kept |= dict.fromkeys(best(earlier, screened_before, budget, KEPT // 2))
         chosen.append(list(kept))
     return chosen
 
