@@ -16,6 +16,7 @@ from test_architecture import ORDER
 from underone.checkpoint import DiffusionModel, load_checkpoint, load_config, save_config
 from underone.conformance.oracles import SingleImage, plane_mixture
 from underone.data import Dataset, load_dataset
+from underone.data.images import to_model_range
 from underone.diffusion import (
     DDIM,
     Bound,
@@ -27,6 +28,7 @@ from underone.diffusion import (
     Schedule,
     Tuned,
     integrate,
+    node_at,
     nodes,
 )
 from underone.errors import UserError
@@ -34,7 +36,14 @@ from underone.generation import Draw, Setting, generate
 from underone.metrics.frechet import Gaussian, frechet_distance
 from underone.tuned import Learning, Purpose, TunedSampler, keep, tuned_sampler
 from underone.tuning.descent import begun, descend, judged
-from underone.tuning.features import ClassGap, FrechetTo, Sight, Unlikeness, together
+from underone.tuning.features import (
+    ClassGap,
+    FrechetTo,
+    OwnFeatures,
+    Sight,
+    Unlikeness,
+    together,
+)
 from underone.tuning.freedoms import Freedoms
 from underone.tuning.placement import jump_errors, shortest_path
 from underone.tuning.task import BATCH
@@ -225,10 +234,11 @@ def test_the_distance_is_that_of_fid_and_has_its_gradient() -> None:
 
 
 def sight(pooled: list[Tensor], maps: list[Tensor], labels: Tensor) -> Sight:
+    """With the first of the pooled features for the errors, too."""
     classes = torch.nn.functional.one_hot(labels, 3).double()
     sums = tuple(classes.T @ each for each in maps)
     squares = tuple(each.square().sum() for each in maps)
-    return Sight(tuple(pooled), sums, squares, classes.sum(0))
+    return Sight(tuple(pooled), sums, squares, classes.sum(0), pooled[0][:, :1])
 
 
 def test_no_feature_counts_for_more_because_its_numbers_are_larger() -> None:
@@ -260,6 +270,30 @@ def test_data_are_like_themselves_and_parts_are_like_the_whole() -> None:
     whole = together(halves)
     torch.testing.assert_close(unlike(whole), unlike(data))
     assert not any(each.requires_grad for each in whole.detached().sums)
+
+
+def test_images_that_are_harder_to_denoise_are_seen() -> None:
+    labels, pooled = torch.arange(600) % 3, normal(600, 4, seed=1)
+    data = sight([pooled], [pooled], labels)
+    unlike = Unlikeness.to(data)
+    harder = replace(data, errors=data.errors + 0.5)
+    expected = 0.25 / data.errors.var()
+    torch.testing.assert_close(unlike(harder) - unlike(data), expected)
+    varied = replace(data, errors=2 * data.errors - data.errors.mean())
+    torch.testing.assert_close(unlike(varied) - unlike(data), torch.ones((), dtype=torch.float64))
+
+
+def test_an_error_is_what_the_model_makes_of_an_image_noised_again(
+    model: DiffusionModel, dataset: Dataset
+) -> None:
+    x0, labels = to_model_range(dataset.images[:3]), dataset.labels[:3]
+    noise = normal(*x0.shape, seed=3).float()
+    seen = OwnFeatures(model, None)(x0, labels, labels, lambda: noise)
+    node = node_at(model.config.schedule, torch.tensor(0.2, dtype=torch.float64))
+    x = (node.alpha * x0 + node.sigma * noise).float()
+    missed = model.denoiser()(x, node, labels) - x0
+    expected = missed.double().flatten(1).square().sum(1).log()
+    torch.testing.assert_close(seen.errors.flatten(), expected)
 
 
 def test_swapped_classes_are_seen_and_chance_is_not() -> None:

@@ -16,6 +16,8 @@ from underone.diffusion import Node, node_at
 LOOKING_TIMES = (0.01, 0.1, 0.2)
 # How much more than a pooled feature the means of a class count, whose errors are far smaller.
 _CLASS_WEIGHT = 5.0
+# And how much more their errors, which alone tell that images are too rough, or too smooth.
+_ERROR_WEIGHT = 1.0
 
 
 class LookedInto(Protocol):
@@ -34,20 +36,22 @@ class Sight:
 
     `pooled`: features, each (N, D), averaged over pixels. `sums`: of each class the sum of whole
     feature maps, each (C, E), over as many images as `counts` (C,) says, and `squares`, each (),
-    the sum of their squared norms over all images.
+    the sum of their squared norms over all images. `errors` (N, 1): the logarithms of the squared
+    errors with which it takes noise away again.
     """
 
     pooled: tuple[Tensor, ...]
     sums: tuple[Tensor, ...]
     squares: tuple[Tensor, ...]
     counts: Tensor
+    errors: Tensor
 
     def detached(self) -> "Sight":
         """The same without gradients."""
         pooled, sums, squares = (
             tuple(each.detach() for each in part) for part in (self.pooled, self.sums, self.squares)
         )
-        return Sight(pooled, sums, squares, self.counts)
+        return Sight(pooled, sums, squares, self.counts, self.errors.detach())
 
 
 def together(sights: Iterable[Sight]) -> Sight:
@@ -58,6 +62,7 @@ def together(sights: Iterable[Sight]) -> Sight:
         _added(sight.sums for sight in every),
         _added(sight.squares for sight in every),
         reduce(torch.add, (sight.counts for sight in every)),
+        torch.cat([sight.errors for sight in every]),
     )
 
 
@@ -92,6 +97,7 @@ class OwnFeatures:
             tuple(classes.T @ each for each in whole),
             tuple(each.square().sum() for each in whole),
             classes.sum(0),
+            self._errors(x0, told, noise()),
         )
 
     def maps(
@@ -99,6 +105,13 @@ class OwnFeatures:
     ) -> list[tuple[Tensor, Tensor, Tensor]]:
         """The maps themselves, (B, ...), at each of `LOOKING_TIMES`. Differentiable in x0."""
         return [self._maps(x0, self._node(time), told, noise()) for time in LOOKING_TIMES]
+
+    def _errors(self, x0: Tensor, told: Tensor | None, noise: Tensor) -> Tensor:
+        """log |x0 - D(alpha x0 + sigma z)|^2 at the last of `LOOKING_TIMES`: (B, 1)."""
+        node = self._node(LOOKING_TIMES[-1])
+        x = (node.alpha * x0 + node.sigma * noise).to(x0.dtype)
+        missed = self.model.denoiser(self.autocast)(x, node, told) - x0
+        return missed.flatten(1).double().square().sum(1, keepdim=True).log()
 
     def _node(self, time: float) -> Node:
         return node_at(self.model.config.schedule, torch.tensor(time, dtype=torch.float64))
@@ -132,19 +145,28 @@ class FrechetTo:
     @classmethod
     def of(cls, features: Tensor) -> "FrechetTo":
         """The distance to the distribution of `features` (N, D)."""
-        covariance = torch.cov(features.T)
+        covariance = _covariance(features)
         values, vectors = torch.linalg.eigh(covariance)
         root = vectors * values.clamp(min=0).sqrt() @ vectors.T
         return cls(features.mean(0), covariance, root)
 
     def __call__(self, features: Tensor) -> Tensor:
         """The distance of `features` (M, D), a scalar. M should be well above D."""
-        covariance = torch.cov(features.T)
+        covariance = _covariance(features)
         values = torch.linalg.eigvalsh(self.root @ covariance @ self.root)
         # The root of a rounding error below 0 has no value, and that of 0 no gradient.
         cross = values.clamp(min=1e-12 * self.covariance.trace()).sqrt().sum()
         shift = (features.mean(0) - self.mean).square().sum()
         return shift + covariance.trace() + self.covariance.trace() - 2 * cross
+
+    def share(self, features: Tensor) -> Tensor:
+        """The distance of `features` in parts of the variance of those it is to."""
+        return self(features) / self.covariance.trace()
+
+
+def _covariance(features: Tensor) -> Tensor:
+    """Of features (N, D): (D, D), also where D is 1."""
+    return torch.cov(features.T).reshape(features.shape[1], features.shape[1])
 
 
 @dataclass(frozen=True)
@@ -177,6 +199,7 @@ class Unlikeness:
 
     distances: tuple[FrechetTo, ...]
     gaps: tuple[ClassGap, ...]
+    difficulty: FrechetTo
 
     @classmethod
     def to(cls, data: Sight) -> "Unlikeness":
@@ -186,13 +209,14 @@ class Unlikeness:
             means = sums / data.counts.clamp(min=1)[:, None]
             explained = (data.counts[:, None] * means.square()).sum()
             gaps.append(ClassGap(means, (square - explained) / data.counts.sum()))
-        return cls(tuple(FrechetTo.of(each) for each in data.pooled), tuple(gaps))
+        distances = tuple(FrechetTo.of(each) for each in data.pooled)
+        return cls(distances, tuple(gaps), FrechetTo.of(data.errors))
 
     def __call__(self, seen: Sight) -> Tensor:
         """Of the images in which this is seen: a scalar."""
         shares = [
-            distance(each) / distance.covariance.trace()
-            for distance, each in zip(self.distances, seen.pooled, strict=True)
+            distance.share(each) for distance, each in zip(self.distances, seen.pooled, strict=True)
         ]
         gaps = [gap(sums, seen.counts) for gap, sums in zip(self.gaps, seen.sums, strict=True)]
-        return torch.stack(shares).mean() + _CLASS_WEIGHT * torch.stack(gaps).mean()
+        unlike = torch.stack(shares).mean() + _CLASS_WEIGHT * torch.stack(gaps).mean()
+        return unlike + _ERROR_WEIGHT * self.difficulty.share(seen.errors)
