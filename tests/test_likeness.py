@@ -20,11 +20,10 @@ def directly(made: Tensor, real: Tensor, alike: Tensor) -> float:
     """The relative distance over pairs that are `alike`, one pair after the other."""
     across, one, other = [], [], []
     for i, j in itertools.product(range(len(made)), repeat=2):
-        if alike[i, j]:
+        if alike[i, j] and i != j:
             across.append((made[i] - real[j]).norm().item())
-            if i != j:
-                one.append((made[i] - made[j]).norm().item())
-                other.append((real[i] - real[j]).norm().item())
+            one.append((made[i] - made[j]).norm().item())
+            other.append((real[i] - real[j]).norm().item())
     means = [sum(each) / len(each) for each in (across, one, other)]
     return (2 * means[0] - means[1] - means[2]) / means[2]
 

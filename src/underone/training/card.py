@@ -47,13 +47,18 @@ def model_card(name: str, config: CheckpointConfig, scores: dict[str, str]) -> s
         "torch": training.torch,
         **scores,
     }
+    taught = config.distillation if isinstance(config, DiffusionConfig) else None
+    if taught is not None:
+        rows["teacher"] = f"{taught.teacher} ({taught.teacher_sha256[:16]}), {taught.method}"
+        evaluations = sorted(len(path) for path in taught.paths)
+        rows["evaluations"] = ", ".join(map(str, evaluations))
     if training.weak_steps is not None:
         rows["weak.safetensors"] = f"the average after {training.weak_steps} steps"
     table = "\n".join(f"| {key} | {value} |" for key, value in rows.items())
-    if isinstance(config, DiffusionConfig):
-        command = f"underone sample {name} --sampler ddim --steps 20 --count 100 --out samples.png"
-    elif isinstance(config, VAECheckpointConfig):
+    if isinstance(config, VAECheckpointConfig) or taught is not None:
         command = f"underone sample {name} --count 100 --out samples.png"
+    elif isinstance(config, DiffusionConfig):
+        command = f"underone sample {name} --sampler ddim --steps 20 --count 100 --out samples.png"
     elif isinstance(config, NoisyClassifierCheckpointConfig):
         command = f"underone sample MODEL --form classifier,by={name} --guidance 1"
     else:

@@ -56,10 +56,11 @@ def energy(made: Tensor, real: Tensor, labels: Tensor) -> Tensor:
     alike = labels[:, None] == labels
     others = ~torch.eye(len(labels), dtype=torch.bool, device=labels.device)
     found = []
-    for pairs in (torch.ones_like(alike), alike):
-        if (apart := pairs & others).any():
-            spread = among_real[apart].mean()
-            found.append((2 * across[pairs].mean() - among_made[apart].mean() - spread) / spread)
+    # Of what is across too: an image and its counterpart share a class, as pairs by chance do not.
+    for pairs in (others, alike & others):
+        if pairs.any():
+            spread = among_real[pairs].mean()
+            found.append((2 * across[pairs].mean() - among_made[pairs].mean() - spread) / spread)
     return torch.stack(found).mean()
 
 

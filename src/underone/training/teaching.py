@@ -15,7 +15,7 @@ from underone.errors import UserError
 from underone.generation import Setting, denoiser_for
 from underone.interop.names import load_named
 from underone.named import grid_named
-from underone.networks.precision import fast_dtype
+from underone.networks.precision import fast_dtype, place
 from underone.training.distillation import AgreeingAlongTheFlow, FollowingTrajectories, Student
 from underone.training.likeness import Resemblance
 from underone.training.objective import Objective
@@ -52,6 +52,7 @@ def distillation_recipe(
             "schedule": config.schedule,
             "prediction": config.prediction,
             "data": data,
+            "augmentation": {"flip": model.trained_on_flips},
             "steps": _STEPS,
             "seed": seed,
             "optimisation": _OPTIMISATION,
@@ -84,6 +85,7 @@ def objective_with_teacher(recipe: DistillationRecipe, device: torch.device) -> 
             method.closeness,
         )
     model = teacher_of(recipe)
+    place(model.network, device)
     path = nodes(grid_named(method.grid), recipe.schedule, _fine_steps(method))
     eyes = OwnFeatures(model, fast_dtype(device))
     return FollowingTrajectories(
