@@ -16,7 +16,9 @@ import torch
 from conftest import ModelFolder
 from studies import SLICES, made_up, small_study
 from test_tuning import kept
+from underone.checkpoint import save_weights
 from underone.config import parse
+from underone.data import Dataset, SampleSet, load_dataset
 from underone.errors import UserError
 from underone.generation import Draw, Setting
 from underone.study.answers import answer, answers, standings
@@ -29,7 +31,7 @@ from underone.study.engine import LocalEngine
 from underone.study.fit import LEAST_SAMPLES, make_plan, planned_cells
 from underone.study.folder import Folder
 from underone.study.plan import Plan
-from underone.study.run import Run, open_run
+from underone.study.run import Run, new_plan, open_run
 from underone.tuned import Purpose, keep
 from underone.zoo import load_model
 
@@ -81,6 +83,20 @@ def test_axes_multiply_and_one_value_is_a_list_of_one() -> None:
     }  # fmt: skip
 
 
+def test_where_an_axis_changes_nothing_there_is_one_setting() -> None:
+    several = {
+        "name": "a",
+        "guidance": [-1, 0, 1],
+        "form": ["classifier-free", "rescaled"],
+        "interval": ["everywhere", [0.2, 5]],
+    }
+    (found,) = parse(Study, {"slices": [several]}, "study").slices
+    settings = set(found.settings())
+    assert {s.guidance: sum(o.guidance == s.guidance for o in settings) for s in settings} == {
+        -1: 2, 0: 1, 1: 4,
+    }  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("text", "told"),
     [
@@ -93,6 +109,7 @@ def test_axes_multiply_and_one_value_is_a_list_of_one() -> None:
         ("slices = []", "slices"),
         ("metrics = 'kid'\nslices = [{name = 'a'}]", "fid"),
         ("metrics = 'fidd'\nslices = [{name = 'a'}]", "did you mean 'fid'"),
+        ("labels = 'random'\nslices = [{name = 'a', screened = 9}]", "other than random"),
         ("seed = -1\nslices = [{name = 'a'}]", "seed"),
         ("slices = [{name = 'a'", "TOML"),
     ],
@@ -163,7 +180,7 @@ def thousand_steps(model_folder: ModelFolder) -> Bench:
 def test_five_minutes_on_two_cores_buy_a_guide(thousand_steps: Bench) -> None:
     # 500 evaluations a second is a slow machine of that kind.
     plan = guide_plan(thousand_steps, 1 / 500)
-    cells = planned_cells(plan)
+    cells = planned_cells(plan, thousand_steps)
     assert len(cells) >= 12
     assert min(cell.draw.count for cell in cells) >= LEAST_SAMPLES
     assert {cell.setting.guidance for cell in cells} >= {-1, 0, 0.5, 1}
@@ -174,7 +191,7 @@ def test_five_minutes_on_two_cores_buy_a_guide(thousand_steps: Bench) -> None:
 
 def test_a_slow_machine_still_asks_every_question(thousand_steps: Bench) -> None:
     # 200 evaluations a second: two old cores without bfloat16.
-    cells = planned_cells(guide_plan(thousand_steps, 1 / 200))
+    cells = planned_cells(guide_plan(thousand_steps, 1 / 200), thousand_steps)
     plain = {cell.setting for cell in cells if cell.setting.guidance == 0}
     samplers = {setting.sampler for setting in plain if setting.steps == 5}
     assert samplers == {"unipc", "ddim", "ddpm-small", "ddpm-large"}
@@ -189,7 +206,7 @@ def test_a_plan_keeps_its_budget_and_says_what_it_left_out(
     thousand_steps: Bench, speed: float
 ) -> None:
     plan = guide_plan(thousand_steps, speed)
-    cells = planned_cells(plan)
+    cells = planned_cells(plan, thousand_steps)
     assert plan.affords(cells, thousand_steps) or len(cells) == 1
     everything = {
         Candidate(model=next(iter(thousand_steps.models)), setting=setting)
@@ -206,7 +223,7 @@ def test_a_plan_keeps_its_budget_and_says_what_it_left_out(
 
 def test_more_time_buys_samples_then_steps(thousand_steps: Bench) -> None:
     def most_steps(minutes: float) -> int:
-        cells = planned_cells(guide_plan(thousand_steps, 1e-3, minutes))
+        cells = planned_cells(guide_plan(thousand_steps, 1e-3, minutes), thousand_steps)
         return max(cell.setting.steps for cell in cells)
 
     found = [most_steps(minutes) for minutes in (2, 10, 60, 600, 6000)]
@@ -217,13 +234,13 @@ def test_more_time_buys_samples_then_steps(thousand_steps: Bench) -> None:
 
 def test_an_evaluation_budget_drops_the_costliest(folder_of_model: Path, bench: Bench) -> None:
     whole = plan_of(small_study(folder_of_model), bench)
-    assert sum(cell.evaluations(bench) for cell in planned_cells(whole)) == 20 * (
+    assert sum(cell.evaluations(bench) for cell in planned_cells(whole, bench)) == 20 * (
         2 + 3 + 2 + 3 + 2 + 4
     )
     plan = plan_of(small_study(folder_of_model, evaluations=200), bench)
     assert [c.setting.guidance for c in plan.left_out] == [1.0, 0.0]
     assert plan.left_out[1].setting.steps == 3
-    assert plan.affords(planned_cells(plan), bench)
+    assert plan.affords(planned_cells(plan, bench), bench)
     with pytest.raises(UserError, match="not one cell"):
         plan_of(small_study(folder_of_model, evaluations=10), bench)
 
@@ -235,7 +252,7 @@ def test_a_budget_leaves_a_part_for_contenders(folder_of_model: Path, bench: Ben
         plan_of(study.model_copy(update={"most_blocks": blocks}), bench) for blocks in (1, 3)
     )
     assert (len(whole.left_out), len(kept_back.left_out)) == (0, 1)
-    assert sum(cell.evaluations(bench) for cell in planned_cells(kept_back)) <= 0.8 * 330
+    assert sum(cell.evaluations(bench) for cell in planned_cells(kept_back, bench)) <= 0.8 * 330
     assert kept_back.evaluations == 330
 
 
@@ -375,7 +392,7 @@ def test_settings_compete_only_at_one_number_of_samples_and_with_labels(done: Ru
 
 
 def test_a_study_runs_its_cells_and_then_its_contenders(done: Run, bench: Bench) -> None:
-    base = planned_cells(done.plan)
+    base = planned_cells(done.plan, bench)
     assert set(base) <= set(done.known)
     assert done.due() == []
     extra = [cell for cell in done.known if cell not in set(base)]
@@ -451,6 +468,14 @@ def test_foreign_and_damaged_files_are_named_and_nothing_is_overwritten(
             assert told in str(refused.value)
         finally:
             path.write_text(whole)
+    # What a kill may leave of a file that was being written.
+    unfinished = done.folder.cells_path / ".0123456789abcdef.json.x1y2.json"
+    unfinished.write_text("{")
+    try:
+        again, _ = open_run(done.folder.path, done.plan.study, bench)
+        assert again.known.keys() == done.known.keys()
+    finally:
+        unfinished.unlink()
     foreign = done.folder.cells_path / "0123456789abcdef.json"
     foreign.write_text(whole)
     try:
@@ -535,6 +560,38 @@ def test_a_sampler_that_is_tuned_anew_makes_other_cells(model_folder: ModelFolde
     after = identities()
     assert after[0] != before[0]
     assert after[1] == before[1]
+
+
+def test_a_guide_that_is_trained_anew_makes_other_cells(model_folder: ModelFolder) -> None:
+    folder, guide = model_folder("guided"), model_folder("guide")
+    slices = [{"name": "auto", "form": f"auto,by={guide}", "steps": 3, "guidance": [0, 1]}]
+    study = small_study(folder, slices=slices)
+    bench = open_bench(study)
+    cells = [Cell(study.model, setting, Draw(20)) for setting in study.slices[0].settings()]
+    before = [cell.identity(bench) for cell in cells]
+    weights = load_model(str(guide)).network.state_dict()
+    save_weights(guide, {name: value + 0.1 for name, value in weights.items()})
+    after = [cell.identity(bench) for cell in cells]
+    assert after[0] == before[0]
+    assert after[1] != before[1]
+
+
+def test_memorisation_is_looked_for_among_the_training_images(
+    folder_of_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images = load_dataset("fashion-mnist", "test", Path(__file__).parent / "data" / "fashion-mnist")
+    monkeypatch.setattr("underone.study.bench.training_images", lambda reference: images)
+    bench = open_bench(small_study(folder_of_model, metrics=["fid", "memorisation"]))
+    (found,) = bench.measured(SampleSet(images.images, images.labels))
+    assert found.figures["memorised-share"].value > 0.9
+
+    def missing(reference: object) -> Dataset:
+        raise UserError("not at hand")
+
+    monkeypatch.setattr("underone.study.bench.training_images", missing)
+    study = small_study(folder_of_model, metrics="all")
+    with pytest.raises(UserError, match="not at hand"):
+        new_plan(study, open_bench(study))
 
 
 def test_a_budget_can_be_raised_and_nothing_that_is_known_is_lost(

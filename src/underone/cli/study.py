@@ -119,7 +119,7 @@ def _engine(name: str, workers: int | None = None) -> Opener:
     if many_ranks():
         if name != "local":
             raise UserError("torchrun's processes are the engine here: leave out --engine")
-        return lambda run: nullcontext(open_ranks(_commission(run), run.bench))
+        return lambda run: nullcontext(_ranks(run))
     if name == "local":
         return lambda run: nullcontext(_local(run))
     try:
@@ -127,6 +127,11 @@ def _engine(name: str, workers: int | None = None) -> Opener:
     except ImportError:
         raise UserError("--engine ray needs Ray: pip install underone[ray]") from None
     return lambda run: open_ray(_commission(run), workers)
+
+
+def _ranks(run: Run) -> Engine:
+    run.check_precision()
+    return open_ranks(_commission(run), run.bench)
 
 
 def _local(run: Run) -> LocalEngine:
@@ -174,7 +179,7 @@ def _run_study(
 
 def _introduce(run: Run, continued: bool) -> None:
     begun = "going on with the plan of this folder: " if continued else ""
-    cells, plan = planned_cells(run.plan), run.plan
+    cells, plan = planned_cells(run.plan, run.bench), run.plan
     counts = sorted({cell.draw.count for cell in cells})
     samples = f"{counts[0]:,}" if len(counts) == 1 else f"{counts[0]:,} to {counts[-1]:,}"
     left_out = f"; left out by the budget: {len(plan.left_out)}" if plan.left_out else ""
@@ -185,7 +190,7 @@ def _introduce(run: Run, continued: bool) -> None:
 
 
 def _show_cells(plan: Plan, bench: Bench, as_json: bool) -> None:
-    cells = planned_cells(plan)
+    cells = planned_cells(plan, bench)
     seconds = [plan.costs.seconds(cell, bench) for cell in cells]
     if as_json:
         print_json(plan.model_dump(mode="json"))

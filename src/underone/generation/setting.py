@@ -1,6 +1,6 @@
 """How a model is sampled, and the denoiser, sampler and grid that this means for it."""
 
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal
 
 import torch
@@ -103,6 +103,16 @@ class Setting:
         )
 
     @property
+    def effective(self) -> "Setting":
+        """The same without what changes nothing: without a weight there is no form of guidance.
+
+        And at w = 0 and w = -1, each a model of its own, no interval.
+        """
+        if self.guidance == 0:
+            return replace(self, form=Setting.form, interval=None)
+        return replace(self, interval=None) if self.guidance == -1 else self
+
+    @property
     def guide(self) -> Form:
         """How the weight acts."""
         return form_named(self.form)
@@ -145,9 +155,10 @@ class Setting:
         """The same by network; exact for samplers that evaluate once a step."""
         declared = self.declared_evaluations
         total = _ADAPTIVE_EVALUATIONS if declared is None else declared
-        if self.guidance == 0 or model.num_classes is None or isinstance(model, VAEModel):
-            return {"model": total}
         second = self.guide.second_pass
+        branchless = model.num_classes is None and second == "model"
+        if self.guidance == 0 or branchless or isinstance(model, VAEModel):
+            return {"model": total}
         if self.guidance == -1:
             return {second if self.uses_labels else "model": total}
         inside = round(total * self._share_inside(model))

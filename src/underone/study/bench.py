@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 from torch import Tensor
 
@@ -9,6 +10,7 @@ from underone.adapters import extractor_of
 from underone.checkpoint import UNKNOWN_DATA, DiffusionModel, GenerativeModel
 from underone.data import SampleSet
 from underone.errors import UserError
+from underone.evaluation import training_features, training_images
 from underone.generation import Precision, compiled
 from underone.metrics import Measurement, Yardstick, measure, metric_names
 from underone.metrics.measurement import FloorRecord
@@ -50,6 +52,15 @@ class Bench:
         """What each extractor is."""
         return {by.extractor.name: by.extractor.sha256 for by in self.yardsticks}
 
+    @property
+    def yardstick_names(self) -> tuple[str, ...]:
+        """What to call each: its extractor, and its reference where that does not tell it."""
+        names = [by.extractor.name for by in self.yardsticks]
+        return tuple(
+            f"{name} against {by.reference.name}" if names.count(name) > 1 else name
+            for name, by in zip(names, self.yardsticks, strict=True)
+        )
+
     def with_compiled(self, names: Collection[str]) -> "Bench":
         """The same bench, the networks of the models of these names compiled."""
         models = {
@@ -67,9 +78,25 @@ class Bench:
 
     def _by(self, index: int, samples: SampleSet, metrics: tuple[str, ...]) -> Measurement:
         key = (index, len(samples), _counts(samples.labels))
-        found = measure(samples, self.yardsticks[index], metrics, self._floors.get(key))
+        by = self.yardsticks[index] if index else self._first
+        found = measure(samples, by, metrics, self._floors.get(key))
         self._floors[key] = found.floor
         return found
+
+    @cached_property
+    def _first(self) -> Yardstick:
+        """The first yardstick, with the training images that memorisation looks for, at first use.
+
+        A `UserError` where they are not at hand.
+        """
+        by = self.yardsticks[0]
+        if "memorisation" not in self.metrics:
+            return by
+        images = training_images(by.reference)
+        by = replace(by, train=training_features(by.extractor, images))
+        if any(model.trained_on_flips for model in self.models.values()):
+            by = replace(by, mirrored=training_features(by.extractor, images.mirrored))
+        return by
 
 
 def _counts(labels: Tensor | None) -> tuple[int, ...]:

@@ -34,7 +34,7 @@ class Cell:
             "setting": asdict(self.setting),
             "draw": asdict(self.draw),
             "model": bench.models[self.model].sha256,
-            **_made_for_the_model(bench.models[self.model], self.setting),
+            **_beside_the_model(bench.models[self.model], self.setting),
             "extractors": [by.extractor.sha256 for by in bench.yardsticks],
             "references": [by.reference.sha256 for by in bench.yardsticks],
             "judges": [by.judge and by.judge.classifier.sha256 for by in bench.yardsticks],
@@ -49,13 +49,18 @@ class Cell:
         return self.draw.count * self.setting.evaluations(bench.models[self.model])
 
 
-def _made_for_the_model(model: GenerativeModel, setting: Setting) -> dict[str, str]:
-    """What the name of a sampler does not say: it may be tuned or distilled anew."""
-    if isinstance(model, DiffusionModel) and setting.sampler == TUNED:
-        return {"tuned": tuned_sampler(model, setting.purpose).sha256}
-    if isinstance(model, DiffusionModel) and setting.sampler == DISTILLED:
-        return {"distilled": repr(grid_for(model, setting))}
-    return {}
+def _beside_the_model(model: GenerativeModel, setting: Setting) -> dict[str, str]:
+    """What names do not say: a sampler may be tuned or distilled anew, and a guide trained anew."""
+    found: dict[str, str] = {}
+    if not isinstance(model, DiffusionModel):
+        return found
+    if setting.sampler == TUNED:
+        found["tuned"] = tuned_sampler(model, setting.purpose).sha256
+    if setting.sampler == DISTILLED:
+        found["distilled"] = repr(grid_for(model, setting))
+    if setting.guidance != 0 and (partner := setting.guide.partner(model)) is not None:
+        found["guided_by"] = partner.sha256
+    return found
 
 
 class CellResult(Config):

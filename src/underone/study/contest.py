@@ -98,7 +98,7 @@ def contests(entries: Sequence[Entry]) -> list[Contest]:
 
 def unguided(setting: Setting) -> Setting:
     """The same at w = 0, where forms and intervals mean nothing."""
-    return replace(setting, guidance=0.0, form=Setting.form, interval=None)
+    return replace(setting, guidance=0.0).effective
 
 
 def _grouped(

@@ -67,7 +67,10 @@ class Slice(Config):
     joins_at: int = Field(default=0, ge=0)
 
     def settings(self) -> Iterator[Setting]:
-        """All combinations, the last axis fastest; a name that means nothing is a `UserError`."""
+        """All combinations, the last axis fastest; a name that means nothing is a `UserError`.
+
+        Where an axis changes nothing, as an interval at w = 0, the same setting comes again.
+        """
         axes = (
             self.sampler,
             self.steps,
@@ -79,7 +82,7 @@ class Slice(Config):
         )
         for combination in itertools.product(*axes):
             try:
-                yield Setting(*combination)
+                yield Setting(*combination).effective
             except UserError as error:
                 raise UserError(f'slice "{self.name}": {error}') from None
 
@@ -121,6 +124,10 @@ class Study(Config):
         if "fid" not in metric_names(self.metrics):
             raise ValueError("metrics must contain fid, which settings are ranked by")
         for each in self.slices:
+            if each.screened is not None and self.labels == "random":
+                raise ValueError(
+                    f'slice "{each.name}": what is screened needs labels other than random'
+                )
             for setting in each.settings():
                 if setting.steps < 1:
                     raise ValueError(f'slice "{each.name}": steps must be at least 1')

@@ -1,7 +1,7 @@
 """From a study to its plan: every cell resolved and checked, and all of them fitted to a budget."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from underone.checkpoint import GenerativeModel
 from underone.errors import UserError
@@ -63,12 +63,14 @@ def check_minutes(minutes: float | None) -> None:
         raise UserError(f"--minutes must be a finite number above 0, got {minutes:g}")
 
 
-def planned_cells(plan: Plan) -> list[Cell]:
-    """What runs before any contest; of finalists, who are not known yet, as many of the last."""
+def planned_cells(plan: Plan, bench: Bench) -> list[Cell]:
+    """What runs before any contest; of finalists, who are not known yet, as many of the dearest."""
     cells: dict[Cell, None] = {}
     for each in plan.slices:
         cells |= dict.fromkeys(plan.screening(each))
-        drawn = each.candidates if each.screened is None else each.candidates[-each.finalists :]
+        drawn: Sequence[Candidate] = each.candidates
+        if each.screened is not None:
+            drawn = sorted(drawn, key=lambda one: _cost(one, bench))[-each.finalists :]
         for candidate in drawn:
             entry = Entry(candidate, plan.draw(each.samples))
             cells |= dict.fromkeys(entry.at(block) for block in range(each.blocks))
@@ -97,7 +99,7 @@ def _resolved(each: Slice, study: Study, bench: Bench) -> PlannedSlice:
 
 
 def _fits(plan: Plan, bench: Bench) -> bool:
-    return plan.affords(planned_cells(plan), bench)
+    return plan.affords(planned_cells(plan, bench), bench)
 
 
 def _trimmed(plan: Plan, bench: Bench) -> Plan:
@@ -151,6 +153,11 @@ def _within(minutes: float, plan: Plan, bench: Bench) -> Plan:
     plan = _trimmed(_with_samples(plan, LEAST_SAMPLES, bench), bench)
     for each in waiting:
         plan = _joined(plan, each, joins_at[each.name], bench)
+    if not plan.slices:
+        raise UserError(
+            f"not one slice of this study joins within {minutes:g} minutes: allow more, or give a "
+            "slice without joins_at"
+        )
     return _with_most_samples(plan, bench).model_copy(update={"seconds": seconds})
 
 

@@ -121,7 +121,7 @@ def _worth_compiling(
     plan: Plan, bench: Bench, announce: Callable[[str], object]
 ) -> tuple[str, ...]:
     """The models whose planned cells are done sooner if their networks are compiled first."""
-    cells = planned_cells(plan)
+    cells = planned_cells(plan, bench)
     found = []
     for name, model in bench.models.items():
         evaluations = sum(cell.evaluations(bench) for cell in cells if cell.model == name)
