@@ -515,6 +515,44 @@ def test_models_and_numbers_of_samples_stand_apart(
     assert (table.heads[0], len(table.rows), len(table.floors)) == ("model", 6, 3)
 
 
+def test_beside_another_study_the_model_that_comes_first_speaks(
+    model_folder: ModelFolder, tmp_path: Path
+) -> None:
+    first, second = (model_folder(name, steps=10) for name in ("first", "second"))
+    slices = [
+        {
+            "name": "both",
+            "model": [str(first), str(second)],
+            "sampler": ["ddim", "ddpm-small"],
+            "steps": [1, 2],
+        }
+    ]
+    study = small_study(first, metrics=["fid"], slices=slices)
+    run = run_of(study, open_bench(study), tmp_path)
+
+    def known(better: str) -> Run:
+        """Where a sampler is the better one on the first model, and the other on the second."""
+        found = {}
+        for entry in run.entries:
+            cell = entry.at(0)
+            ahead = (cell.setting.sampler == better) == (cell.model == str(first))
+            found[cell] = made_up(
+                run.bench, cell, {"fid": (1 if ahead else 3) / cell.setting.steps}
+            )
+        return replace(run, known=found)
+
+    def told(one: Run, other: Run) -> str:
+        (found,) = (each for each in findings(one, [other]) if each.question == HARDER_DATA)
+        return " ".join(sentence for part in found.parts for sentence in part.sentences)
+
+    same = told(known("ddim"), known("ddim"))
+    assert "rank correlation of their FIDs is 1.000" in same
+    assert "The same sampler leads on fashion-mnist and fashion-mnist: ddim at 1 " in same
+    differ = told(known("ddim"), known("ddpm-small"))
+    assert "Other samplers lead: at 1 " in differ
+    assert "ddim on fashion-mnist, ddpm-small on fashion-mnist" in differ
+
+
 # A real browser.
 
 

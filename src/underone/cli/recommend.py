@@ -6,7 +6,7 @@ import click
 
 from underone.cli.console import counted, note, out, print_json, table
 from underone.errors import UserError
-from underone.study.answers import Standing
+from underone.study.answers import Standing, standings
 from underone.study.panel import draw_panel
 from underone.study.recommend import PREFERENCES, Budget, Recommendation, recommend
 from underone.study.report import write_markdown, write_report
@@ -37,6 +37,9 @@ def report(
     if markdown is not None and markdown.suffix != ".md":
         raise UserError(f"--markdown takes the name of an .md file, got {markdown}")
     run, beside = _begun(folder), [_begun(other) for other in others]
+    if panel or beside:
+        for each in (run, *beside):
+            _check_measured(each)
     if panel:
         count = run.bench.yardsticks[0].reference.count
         with counted("features of the training images", count) as on_images:
@@ -53,6 +56,13 @@ def _begun(folder: Path) -> Run:
     if not run.known:
         raise UserError(f"the study in {folder} has no cell done yet")
     return run
+
+
+def _check_measured(run: Run) -> None:
+    if not standings(run):
+        raise UserError(
+            f"the study in {run.folder.path} has only screened settings yet: let it go on first"
+        )
 
 
 @click.command("recommend")
@@ -103,7 +113,11 @@ def _show(found: Recommendation) -> None:
     if found.runner_up is not None:
         verdict = "separated from it" if found.separated else "not separated from it"
         if found.overtaken:
-            verdict = "ahead of it by fresh blocks, which it was not chosen on"
+            verdict = (
+                "ahead of it by fresh blocks, which it was not chosen on"
+                if found.afresh
+                else "ahead of it on the first block"
+            )
         title = setting_title(found.runner_up.first.setting)
         out.print(f"The runner-up, {title}, is {verdict}, in FID.", soft_wrap=True)
     front = table("Nothing measured is both cheaper and better:", "setting", "evaluations", *names)

@@ -44,12 +44,14 @@ class Recommendation:
     """The setting to use, chosen on the first block of seeds; figures are of fresh ones, if any.
 
     `front` are the settings no other of which is both cheaper and better, cheapest first.
-    `apart` is the FID of the runner-up minus that of the chosen one, where blocks tell.
+    `apart` is the FID of the runner-up minus that of the chosen one, where blocks tell; `afresh`
+    says whether those are blocks that neither was chosen on.
     """
 
     chosen: Standing
     runner_up: Standing | None
     apart: Comparison | None
+    afresh: bool
     front: tuple[Standing, ...]
     prefer: str
     seconds: float
@@ -67,8 +69,10 @@ class Recommendation:
     @property
     def command(self) -> str:
         """The command line that uses it."""
+        # Without --sampler a model may have one of its own.
+        options = {"sampler": self.setting.sampler, **self.setting.options}
         words = ["underone", "sample", self.model]
-        for name, value in self.setting.options.items():
+        for name, value in options.items():
             words += [f"--{name}", _told(value)]
         return shlex.join([*words, "--count", str(_SAMPLES), "--out", "samples.png"])
 
@@ -93,7 +97,7 @@ class Recommendation:
 
     @property
     def overtaken(self) -> bool:
-        """Whether fresh blocks say that the runner-up has the lower FID."""
+        """Whether blocks say that the runner-up has the lower FID."""
         return self.apart is not None and self.apart.verdict is Verdict.A_LOWER
 
     def document(self) -> dict[str, Any]:
@@ -104,6 +108,7 @@ class Recommendation:
             "runner_up": None if self.runner_up is None else _described(self.runner_up),
             "separated": self.separated,
             "overtaken": self.overtaken,
+            "afresh": self.afresh,
             "prefer": self.prefer,
             "seconds_per_image": self.seconds,
             "front": [_described(each) for each in self.front],
@@ -143,10 +148,12 @@ def recommend(
         allowed = near
     others = [each for each in allowed if each.entry != best.entry]
     runner_up = max(others, key=goodness, default=None)
+    fresh, apart = _apart(run, runner_up, best)
     return Recommendation(
         chosen=best,
         runner_up=runner_up,
-        apart=None if runner_up is None else _apart(run, runner_up, best),
+        apart=apart,
+        afresh=fresh,
         front=pareto_front(found, goodness),
         prefer=prefer,
         seconds=_seconds(run, best),
@@ -192,9 +199,14 @@ def _seconds(run: Run, each: Standing) -> float:
     return run.plan.costs.evaluation[each.first.model] * each.nfe
 
 
-def _apart(run: Run, other: Standing, best: Standing) -> Comparison | None:
+def _apart(run: Run, other: Standing | None, best: Standing) -> tuple[bool, Comparison | None]:
+    """Whether fresh blocks tell how far apart the two are, and how far; else the first does."""
+    if other is None:
+        return False, None
     fresh = difference(other.entry, best.entry, run.known, run.plan.fresh)
-    return fresh or difference(other.entry, best.entry, run.known, [0])
+    if fresh is not None:
+        return True, fresh
+    return False, difference(other.entry, best.entry, run.known, [0])
 
 
 def _described(each: Standing) -> dict[str, Any]:

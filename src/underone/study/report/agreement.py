@@ -65,10 +65,9 @@ def agreement(field: Field, run: Run) -> list[Pair]:
 
     Settings with and without labels are measured under other protocols: the former alone count.
     """
-    names = [by.extractor.name for by in run.bench.yardsticks]
     if len(field.asked) < _LEAST_SETTINGS:
         return []
-    return [_pair(a, b, field.asked) for a, b in combinations(yardstick_fids(names), 2)]
+    return [_pair(a, b, field.asked) for a, b in combinations(yardstick_fids(run), 2)]
 
 
 def _pair(a: Measure, b: Measure, among: tuple[Standing, ...]) -> Pair:

@@ -97,7 +97,10 @@ def _chance(run: Run) -> Iterator[str]:
             "not chosen on: their figures are of these."
         )
     elif run.plan.study.most_blocks > run.plan.study.blocks:
-        yield "No leader was drawn again on a fresh block: the budget did not allow it."
+        if run.due():
+            yield "No leader was drawn again on a fresh block yet: this study is not finished."
+        elif leaders:
+            yield "No leader was drawn again on a fresh block: the budget did not allow it."
     else:
         yield "No leader was drawn again on a fresh block: most_blocks = 4 in the study would."
     yield (

@@ -1,7 +1,7 @@
 """What a report shows of each setting: figures by name, which way is better, how they compare."""
 
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from underone.metrics import Figure
@@ -81,6 +81,7 @@ MEASURES = (
     Measure("density", "density", lower=False),
     Measure("coverage", "coverage", lower=False),
     CONSISTENCY,
+    Measure("memorised-share", "memorised share"),
 )
 
 
@@ -108,8 +109,9 @@ def fields(run: Run) -> list[Field]:
     return sorted(found, key=lambda field: (order[field.model], -field.samples))
 
 
-def yardstick_fids(names: Sequence[str]) -> list[Measure]:
+def yardstick_fids(run: Run) -> list[Measure]:
     """FID by each of the yardsticks."""
+    names = run.bench.yardstick_names
     return [Measure("fid", f"FID@{name}", yardstick=index) for index, name in enumerate(names)]
 
 

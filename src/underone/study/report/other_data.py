@@ -9,6 +9,7 @@ from underone.study.contest import Subject
 from underone.study.definition import shipped_studies
 from underone.study.report.agreement import rank_correlation
 from underone.study.report.measures import FID, fields
+from underone.study.report.sentences import within
 from underone.study.run import Run
 from underone.study.words import cost_title, listed, sampler_title, weight_title
 
@@ -62,9 +63,14 @@ def _order(here: str, there: str, mine: dict[Setting, float], theirs: dict[Setti
     )
 
 
+def _answered(run: Run, subject: Subject) -> list[Answer]:
+    """The contests of the model and samples that come first."""
+    return [each for each in within(fields(run)[0], answers(run)) if each.subject is subject]
+
+
 def _leaders(run: Run) -> dict[str, Answer]:
     """How samplers stand at each number of evaluations, fewest first."""
-    asked = [each for each in answers(run) if each.subject is Subject.SAMPLER]
+    asked = _answered(run, Subject.SAMPLER)
     order = sorted(asked, key=lambda each: each.leader.nfe)
     return {cost_title(each.leader.first.setting): each for each in order}
 
@@ -99,8 +105,7 @@ def _surely_behind(name: str, found: Answer) -> bool:
 
 def _preferred(run: Run) -> dict[str, Standing]:
     """The weight that FID prefers, by the setting it is of."""
-    asked = [each for each in answers(run) if each.subject is Subject.WEIGHT]
-    return {each.question: each.leader for each in reversed(asked)}
+    return {each.question: each.leader for each in _answered(run, Subject.WEIGHT)}
 
 
 def _weights(

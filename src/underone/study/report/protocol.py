@@ -18,13 +18,16 @@ def summary(run: Run) -> str:
     settings = sum(len(field.standings) for field in found)
     samples = " and ".join(f"{count:,}" for count in counts) or "no"
     first = bench.yardsticks[0]
-    others = ", ".join(by.extractor.name for by in bench.yardsticks[1:])
+    others = ", ".join(bench.yardstick_names[1:])
     drawn = sum(1 + len(one.fresh) for field in found for one in field.standings)
-    others_drawn = len(run.known) - drawn
+    screening = {cell for each in plan.slices for cell in plan.screening(each)}
+    screened = sum(cell in run.known for cell in screening)
+    dropped = len(run.known) - drawn - screened
     return (
         f"{settings} {'setting' if settings == 1 else 'settings'} in {drawn} cells of "
         f"{samples} samples, labels {plan.study.labels}, all settings on the same seeds"
-        + (f", and {others_drawn} cells of other seeds for screening. " if others_drawn else ". ")
+        + (f", and {screened} cells of other seeds for screening" if screened else "")
+        + (f", and {dropped} of settings that are no finalists any more. " if dropped else ". ")
         + f"FID in the features of {first.extractor.name} against {first.reference.count:,} images "
         f"of {first.reference.origin.data} ({first.reference.origin.split})"
         + (f"; for comparison also in those of {others}." if others else ".")

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from underone.study.answers import Standing
+from underone.study.answers import Standing, standings
 from underone.study.cell import PICTURE_COLUMNS, CellResult
 from underone.study.contest import unguided
 from underone.study.report.measures import (
@@ -52,11 +52,10 @@ def _card(run: Run, standing: Standing, where: str) -> Card:
 
 def _facts(run: Run, standing: Standing) -> Iterator[tuple[str, str]]:
     first = standing.first
-    names = [by.extractor.name for by in run.bench.yardsticks]
     yield "NFE", f"{standing.nfe:g}"
     yield "weight w (scale)", weight_text(first.setting)
     yield "samples", blocks_text(standing)
-    for measure in (*MEASURES, *yardstick_fids(names)[1:]):
+    for measure in (*MEASURES, *yardstick_fids(run)[1:]):
         if measure.known_of([standing]):
             yield measure.title, spread(measure, standing)
     yield "seconds", f"{first.seconds:.1f}"
@@ -111,8 +110,12 @@ def opening_pair(run: Run) -> tuple[str, str]:
 
 def columns_are_classes(run: Run) -> tuple[str, ...]:
     """The names of the classes that the columns of all pictures show; none where they do not."""
-    names = {model.config.data.class_names for model in run.bench.models.values()}
-    (first, *others) = names
-    if others or len(first) != PICTURE_COLUMNS or run.plan.study.labels != "balanced":
-        return ()
-    return first
+    models = run.bench.models.values()
+    (first, *others) = {model.config.data.class_names for model in models}
+    told = run.plan.study.labels == "balanced" and all(model.num_classes for model in models)
+    return first if told and not others and len(first) == PICTURE_COLUMNS else ()
+
+
+def some_are_told_no_class(run: Run) -> bool:
+    """Whether a picture shows samples that are not of the classes asked for."""
+    return any(not each.first.setting.uses_labels for each in standings(run))

@@ -59,11 +59,10 @@ def preferences(among: Sequence[Standing], measures: Sequence[Measure]) -> list[
 def which_weight(run: Run) -> Iterator[Part]:
     """Of each contest of weights: whether the metrics agree, and who leads by FID."""
     found = [each for each in answers(run) if each.subject is Subject.WEIGHT]
-    names = [by.extractor.name for by in run.bench.yardsticks]
     for field in fields(run):
         for each in within(field, found):
             of = each.question.removeprefix("which w for ")
-            measures = preferences(each.standings, (*MEASURES, *yardstick_fids(names)[1:]))
+            measures = preferences(each.standings, (*MEASURES, *yardstick_fids(run)[1:]))
             gist, *rest = _trust(measures)
             by_fid = f"By FID: {standing_text(each, weight_title)}"
             title = ", ".join(filter(None, (field_place(run, field), of)))

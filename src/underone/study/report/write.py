@@ -90,6 +90,7 @@ def page(run: Run, charts: dict[str, list[Chart]], beside: Sequence[Run] = ()) -
         families=[_family(each) for each in view.families(run)],
         opening=view.opening_pair(run) if shown else ("", ""),
         columns=view.columns_are_classes(run),
+        unasked=view.some_are_told_no_class(run),
         settings=tables.settings_table(run),
         screening=tables.screening_table(run),
         nearest=_nearest(run.folder.path),
@@ -122,7 +123,7 @@ def _parts(parts: Iterable[Part]) -> list[dict[str, Any]]:
 
 def correlations(run: Run) -> list[tuple[str, tables.Table]]:
     """The rank correlations of the extractors' FIDs, of each field that has them."""
-    names = [by.extractor.name for by in run.bench.yardsticks]
+    names = run.bench.yardstick_names
     found = []
     for field in fields(run):
         values = {
