@@ -298,6 +298,13 @@ def test_a_tensor_of_another_shape_is_named_with_both_shapes(tmp_path: Path) -> 
     assert "revision" not in text
 
 
+@pytest.mark.parametrize("width", [2**20, 2**60])
+def test_a_network_larger_than_its_file_is_never_built(tmp_path: Path, width: int) -> None:
+    folder = saved(tmp_path / "model", diffusion())
+    save_config(folder, diffusion(width=width))
+    assert "model" in refusal(lambda: load_checkpoint(folder))
+
+
 def spoil(name: str, value: float) -> Damage:
     """Put one bad value into a tensor, by way of plain safetensors."""
 

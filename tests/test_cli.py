@@ -410,3 +410,29 @@ def test_it_runs_as_a_module() -> None:
         [sys.executable, "-m", "underone", "--version"], capture_output=True, text=True, check=True
     )
     assert done.stdout.startswith("underone, version")
+
+
+def test_names_in_brackets_and_lists_are_printed_as_they_are(
+    run: Run, model_folder: ModelFolder, tmp_path: Path
+) -> None:
+    """To rich "[ddim]" is a style and ":100:" a picture, unless it is told otherwise."""
+    npz = tmp_path / "a.npz"
+    model = model_folder()
+    grid = "explicit,steps=1000:100:40"
+    options = ("--steps", 3, "--count", 30, "--grid", grid)
+    assert run("sample", model, *options, "--out", npz)[0] == 0
+    files = []
+    for name in ("run[ddim].json", "run[ddpm].json"):
+        status, out, _ = run("evaluate", npz, "--reference", "fashion-mnist", "--json")
+        assert (status, json.loads(out)["subject"]["grid"]) == (0, grid)
+        files.append(tmp_path / name)
+        files[-1].write_text(out)
+    status, out, _ = run("compare", *files)
+    assert status == 0
+    assert all(file.name in out for file in files)
+
+
+def test_without_a_command_there_is_help(run: Run) -> None:
+    status, _, error = run()
+    assert status == 2
+    assert "\n  sample " in error

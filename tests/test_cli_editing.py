@@ -57,6 +57,13 @@ def test_invert_and_decode(run: Run, model: Path, tmp_path: Path) -> None:
     assert np.array_equal(samples.images.numpy(), decoded)
     assert np.array_equal(samples.labels.numpy(), labels)
     assert samples.protocol["grid"] == "log-snr"
+    with np.load(npz) as arrays:
+        foreign = dict(arrays)
+    told = json.loads(str(foreign["protocol"])) | {"sampler": "stranger:Sampler"}
+    foreign["protocol"] = np.array(json.dumps(told))
+    np.savez(tmp_path / "foreign.npz", **foreign)
+    status, _, error = run("decode", model, tmp_path / "foreign.npz", "--out", again)
+    assert (status, "is not run" in error) == (2, True)
     run("decode", model, npz, "--labels", (int(labels[0]) + 1) % 10, "--out", again)
     assert not np.array_equal(read_samples(again).images.numpy(), decoded)
     status, out, _ = run("decode", model, npz, "--out", tmp_path / "x.png", "--json")

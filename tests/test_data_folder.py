@@ -1,3 +1,5 @@
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -128,6 +130,26 @@ def test_sixteen_bit_images_are_refused(tmp_path: Path) -> None:
     Image.fromarray(deep).save(tmp_path / "ant" / "1.png")
     with pytest.raises(UserError, match="more than 8 bits"):
         read_folder(tmp_path, "train")
+    (tmp_path / "ant" / "1.png").write_bytes(sixteen_bit_colour(4, 4))
+    with pytest.raises(UserError, match="more than 8 bits"):
+        read_folder(tmp_path, "train")
+
+
+def sixteen_bit_colour(width: int, height: int) -> bytes:
+    """A PNG that Pillow does not write, and reads as if it had 8 bits."""
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        body = kind + content
+        return struct.pack(">I", len(content)) + body + struct.pack(">I", zlib.crc32(body))
+
+    header = struct.pack(">IIBBBBB", width, height, 16, 2, 0, 0, 0)
+    rows = (b"\0" + bytes(6 * width)) * height
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", header)
+        + chunk(b"IDAT", zlib.compress(rows))
+        + chunk(b"IEND", b"")
+    )
 
 
 def test_a_path_is_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -397,7 +397,9 @@ def test_guidance_is_in_the_student_and_asked_for_no_more(
     assert record_of(folder).guidance == 3
     assert loaded(folder).sha256 != loaded(plain).sha256
     status, _, told = run("sample", folder, "--guidance", 1, "--out", tmp_path / "x.npz")
-    assert (status, "label dropout" in told) == (2, True)
+    assert (status, "was distilled" in told) == (2, True)
+    status, _, told = run("export", folder, "--to", "diffusers", "--out", tmp_path / "there")
+    assert (status, "export its teacher" in told) == (2, True)
 
 
 def test_another_student_is_another_cell(

@@ -161,6 +161,15 @@ def test_an_unconditional_network_and_a_folder_without_a_pipeline(tmp_path: Path
         torch.testing.assert_close(ours(model, None), expected, rtol=0, atol=1e-4)
     alone = load_model(f"diffusers:{tmp_path / 'alone' / 'network'}")
     assert alone.sha256 == model.sha256
+    # The first pipelines of the Hub have all files in one folder.
+    flat = tmp_path / "flat"
+    shutil.copytree(tmp_path / "pipeline" / "unet", flat)
+    for path in (
+        tmp_path / "pipeline" / "model_index.json",
+        tmp_path / "pipeline" / "scheduler" / "scheduler_config.json",
+    ):
+        shutil.copy(path, flat)
+    assert load_model(f"diffusers:{flat}").sha256 == model.sha256
     shutil.rmtree(tmp_path / "pipeline" / "scheduler")
     assert "beside it" in refusal(tmp_path / "pipeline" / "unet")
 

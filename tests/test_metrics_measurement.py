@@ -26,6 +26,7 @@ from underone.metrics import (
     save_reference,
 )
 from underone.metrics.floor import floor
+from underone.metrics.measurement import joined
 from underone.zoo import load_extractor, load_judge, load_yardstick
 
 SLICE = Path(__file__).parent / "data" / "fashion-mnist"
@@ -269,6 +270,11 @@ def test_classes_keep_their_proportions_among_the_features_kept(
     assert len(kept) == 100
     assert (kept.labels == 1).sum() == 4
     assert not torch.equal(kept.labels, kept.labels.sort().values)
+    monkeypatch.setattr("underone.metrics.reference.FEATURES_KEPT", 10)
+    kept = build_reference("rarer", rare, None, Pixels()).kept
+    assert kept is not None
+    assert kept.labels is not None
+    assert (kept.labels == 1).sum() == 1  # its share of 10 is no image
 
 
 def test_consistency_stands_beside_that_of_real_images_of_the_same_classes(
@@ -326,9 +332,33 @@ def test_blocks_of_sorted_samples_are_refused(real: Dataset, by: Yardstick) -> N
     ordered = SampleSet(real.images[order][:1000], real.labels[order][:1000])
     with pytest.raises(UserError, match="sorted by class"):
         evaluate_samples(ordered, by, ("fid",), blocks=2)
+    # Of many classes few images each are sorted, too.
+    many = SampleSet(real.images[:1000], torch.arange(1000) // 10)
+    with pytest.raises(UserError, match="sorted by class"):
+        evaluate_samples(many, by, ("fid",), blocks=2)
+    random = torch.randint(100, (1000,), generator=torch.Generator().manual_seed(0))
+    shuffled = SampleSet(real.images[:1000], random)
+    assert evaluate_samples(shuffled, by, ("fid",), blocks=2).blocks == 2
     blocks = evaluate_samples(SampleSet(real.images[:300]), by, ("fid",), blocks=3)
     assert blocks.blocks == 3
     assert blocks.protocol.count == 100
+
+
+def test_samples_of_some_classes_alone_are_not_balanced(real: Dataset, by: Yardstick) -> None:
+    for classes, policy in (([0], "given"), ([0, 1, 2, 3, 4], "given"), (range(10), "balanced")):
+        chosen = torch.cat([(real.labels == label).nonzero()[:5, 0] for label in classes])
+        found = measure(SampleSet(real.images[chosen], real.labels[chosen]), by, ("fid",))
+        assert found.protocol.labels == policy
+
+
+def test_what_one_block_lacks_is_said_to_be_left_out(real: Dataset, by: Yardstick) -> None:
+    parts = [
+        measure(SampleSet(real.images[part], torch.arange(40) % classes), by, ("fid", "intra-fid"))
+        for part, classes in ((slice(0, 40), 10), (slice(40, 80), 9))
+    ]
+    found = joined(parts)
+    assert "intra-fid" not in found.figures
+    assert found.left_out == ("intra-fid",)
 
 
 def test_a_streamed_fid_is_the_same_without_its_error(real: Dataset, by: Yardstick) -> None:

@@ -260,6 +260,10 @@ def test_the_learning_rate_warms_up_and_ends_at_zero() -> None:
     assert max(rates) == pytest.approx(1e-3)
     assert rates[60] == pytest.approx(5e-4)
     assert all(b < a for a, b in pairwise(rates[10:]))
+    # A run that is shorter than the warm-up would end in it.
+    short = [learning_rate(step, 1e-3, 100, 20) for step in range(20)]
+    assert max(short) == pytest.approx(1e-3)
+    assert short[-1] < 1e-4
     assert rates[-1] < 1e-6
 
 

@@ -70,9 +70,15 @@ def _alike(one: Tensor | None, other: Tensor | None) -> bool:
     if one is None or other is None:
         return True
     size = int(max(one.max(), other.max())) + 1
-    difference = (one.bincount(minlength=size) - other.bincount(minlength=size)).abs().max()
-    # Random labels differ by a few standard deviations of a difference of two counts.
-    return float(difference) <= 1 + 5 * (2 * len(one) / size) ** 0.5
+    counts = torch.stack([one.bincount(minlength=size), other.bincount(minlength=size)]).double()
+    difference, total = (counts[0] - counts[1]).abs(), counts.sum(0)
+    if difference.max() <= 1:
+        return True
+    # Of random labels this is about chi-squared: five of its standard deviations are allowed.
+    there = total > 0
+    statistic = (difference[there].square() / total[there]).sum()
+    freedom = max(1, int(there.sum()) - 1)
+    return float(statistic) <= freedom + 5 * (2 * freedom) ** 0.5
 
 
 def _part(samples: SampleSet, start: int, stop: int) -> SampleSet:
@@ -155,6 +161,11 @@ def training_images(reference: Reference, root: Path | None = None) -> Dataset:
     `root` is where a named data set's files are, or else the folder of images itself.
     """
     origin = reference.origin
+    if root is not None and root.is_dir():
+        with suppress(UserError):  # a folder by class may be called like a named data set
+            images = load_dataset(str(root), "train")
+            if origin.split != "train" or images.sha256 == origin.data_sha256:
+                return images
     if origin.data in DATASET_NAMES:
         images = load_dataset(origin.data, "train", root)
     elif root is not None:
@@ -190,7 +201,8 @@ def training_features(
         parts.append(extractor(batch).values)
         on_images(len(batch))
     features = torch.cat(parts)
-    write_arrays(path, {"features": features.numpy()})
+    with suppress(OSError):  # where nothing can be kept they are computed again next time
+        write_arrays(path, {"features": features.numpy()})
     return features
 
 

@@ -32,6 +32,7 @@ from underone.diffusion.checks import check_same_schedule
 from underone.errors import UserError
 from underone.interop import load_named
 from underone.named import named
+from underone.networks.precision import place
 from underone.shipped import model_names
 
 
@@ -159,8 +160,10 @@ class AutoForm:
         check_weight_range(weight)
         if weight == 0:
             return model.denoiser(autocast)
-        weak = self.partner(model).denoiser(autocast, name=self.second_pass)
-        return Autoguidance(model.denoiser(autocast), weak, weight)
+        weak = self.partner(model)
+        place(weak.network, _device_of(model))
+        weaker = weak.denoiser(autocast, name=self.second_pass)
+        return Autoguidance(model.denoiser(autocast), weaker, weight)
 
 
 @dataclass(frozen=True)
@@ -209,8 +212,10 @@ class ClassifierForm:
             return ClassifierFreeForm().denoiser(model, weight, autocast)
         if model.num_classes is None:
             raise _unconditional(model, weight)
-        classifier = partial(self.partner(model), autocast=autocast)
-        return ClassifierGuidance(model.denoiser(autocast), classifier, weight)
+        classifier = self.partner(model)
+        place(classifier.network, _device_of(model))
+        asked = partial(classifier, autocast=autocast)
+        return ClassifierGuidance(model.denoiser(autocast), asked, weight)
 
 
 FORMS: Mapping[str, type[Form]] = {
@@ -220,6 +225,10 @@ FORMS: Mapping[str, type[Form]] = {
     "auto": AutoForm,
     "classifier": ClassifierForm,
 }
+
+
+def _device_of(model: DiffusionModel) -> torch.device:
+    return next(model.network.parameters()).device
 
 
 def form_named(text: str) -> Form:

@@ -50,8 +50,9 @@ class FunctionExtractor:
                     f"{self.name} must return features as a tensor of shape ({len(images)}, D), or "
                     f"a pair of them and logits, got {type(what).__name__} {shape}"
                 )
-        if not values.isfinite().all():
-            raise UserError(f"{self.name} returned features that are NaN or infinite")
+        for what, kind in ((values, "features"), (logits, "logits")):
+            if what is not None and not what.isfinite().all():
+                raise UserError(f"{self.name} returned {kind} that are NaN or infinite")
         return Features(values.float().cpu(), None if logits is None else logits.float().cpu())
 
 

@@ -27,8 +27,14 @@ class PretrainedExtractor:
 
     @torch.no_grad()
     def __call__(self, images: Tensor) -> Features:
-        """The features of uint8 images, float32."""
-        (values,) = in_parts(images, lambda part: (self.features(self.prepare(part)),))
+        """The features of uint8 images, float32; a `UserError` where the backbone has none."""
+        try:
+            (values,) = in_parts(images, lambda part: (self.features(self.prepare(part)),))
+        except Exception as error:  # of a network of another kind, or images that it cannot take
+            what = str(error).partition("\n")[0]
+            raise UserError(f"{self.name} failed on images {tuple(images.shape)}: {what}") from None
+        if not values.isfinite().all():
+            raise UserError(f"{self.name} returned features that are NaN or infinite")
         return Features(values)
 
 
@@ -76,17 +82,26 @@ def timm_extractor(name: str) -> PretrainedExtractor:
 def transformers_extractor(folder: str) -> PretrainedExtractor:
     """A vision backbone that `save_pretrained` has written to `folder`.
 
-    Its features are the pooled output, or where it has none the mean over tokens.
+    Its features are the pooled output, or where it has none, or no weights of it were saved, the
+    mean over tokens.
     """
     transformers = imported("transformers", "transformers")
     path = Path(folder).expanduser()
     if not (path / "config.json").is_file():
         raise UserError(f"transformers:{folder}: no folder with a config.json, as of a saved model")
     try:
-        network = transformers.AutoModel.from_pretrained(path, local_files_only=True).eval()
+        network, loading = transformers.AutoModel.from_pretrained(
+            path, local_files_only=True, output_loading_info=True
+        )
         processor = transformers.AutoImageProcessor.from_pretrained(path, local_files_only=True)
     except Exception as error:  # files that are damaged or of another kind
         raise UserError(f"transformers:{folder}: {str(error).partition(chr(10))[0]}") from None
+    network.eval()
+    missing = sorted(name for name in loading["missing_keys"] if not name.startswith("pooler."))
+    if missing:
+        raise UserError(f"transformers:{folder}: it lacks weights, {missing[0]} among them")
+    if loading["missing_keys"]:  # a pooler of random weights
+        network.pooler = None
 
     def prepare(images: Tensor) -> Tensor:
         arrays = list(images.permute(0, 2, 3, 1).numpy())

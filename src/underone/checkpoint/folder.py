@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
@@ -24,7 +25,14 @@ from underone.checkpoint.models import (
     NoisyClassifier,
     VAEModel,
 )
-from underone.checkpoint.weights import Weights, fill, load_tensors, revision_of, weights_file
+from underone.checkpoint.weights import (
+    Weights,
+    check_fit,
+    fill,
+    load_tensors,
+    revision_of,
+    weights_file,
+)
 from underone.config import parse
 from underone.errors import UserError
 from underone.files import read_json, sha256_of_file, write_json
@@ -58,21 +66,33 @@ def load_checkpoint(
             "with weak_at = 0; train it again, or name another model as the weak one"
         )
     if isinstance(config, DiffusionConfig):
-        denoiser = _loaded(UNet(config.network), path, device)
+        denoiser = _loaded(lambda: UNet(config.network), path, device)
         # The hash is taken now: a run that is still training replaces the file later.
         return DiffusionModel(folder, config, denoiser, identity_of(config, path), weights)
     if isinstance(config, VAECheckpointConfig):
-        autoencoder = _loaded(VAE(config.network), path, device)
+        autoencoder = _loaded(lambda: VAE(config.network), path, device)
         return VAEModel(folder, config, autoencoder, identity_of(config, path), weights)
     if isinstance(config, NoisyClassifierCheckpointConfig):
-        classifier = _loaded(HalfUNet(config.network), path, device)
+        classifier = _loaded(lambda: HalfUNet(config.network), path, device)
         return NoisyClassifier(folder, config, classifier, identity_of(config, path), weights)
-    features = _loaded(build_feature_network(config.network), path, device)
+    features = _loaded(lambda: build_feature_network(config.network), path, device)
     return FeatureModel(folder, config, features, identity_of(config, path), weights)
 
 
-def _loaded(network: AnyNetwork, path: Path, device: torch.device | str) -> AnyNetwork:
-    fill(network, load_tensors(path), path)
+def _loaded(build: Callable[[], AnyNetwork], path: Path, device: torch.device | str) -> AnyNetwork:
+    # First without memory: what a config.json claims may be more than there is.
+    try:
+        with torch.device("meta"):
+            expected = build().state_dict()
+    except RuntimeError as error:
+        what = str(error).partition("\n")[0]
+        raise UserError(
+            f"{path.parent}: no network can be what its config.json says: {what}"
+        ) from None
+    tensors = load_tensors(path)
+    check_fit(expected, tensors, path)
+    network = build()
+    fill(network, tensors, path)
     return place(network, device).eval().requires_grad_(False)
 
 

@@ -74,6 +74,9 @@ def main() -> None:
         underone_command.main(prog_name="underone", standalone_mode=False)
     except click.exceptions.Abort:
         sys.exit(130)
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.ctx.get_help() if error.ctx else "", err=True)
+        sys.exit(2)
     except click.ClickException as error:
         _fail(error.format_message())
     except UserError as error:

@@ -20,24 +20,35 @@ from underone.checkpoint import Checkpoint, DiffusionModel, GenerativeModel
 from underone.generation import ANALYTIC, Precision, Setting, compiled, repays_compiling
 from underone.metrics import Extractor, NetworkFeatures
 
-out = Console(highlight=False)
-err = Console(stderr=True, highlight=False)
+# Of a table that goes into a file or another program.
+_WIDTH_ELSEWHERE = 240
+
+
+def _console(stderr: bool) -> Console:
+    """One that prints what it is given: no names in brackets, no :100: is anything else to it."""
+    console = Console(stderr=stderr, highlight=False, markup=False, emoji=False)
+    if not console.is_terminal:
+        console.width = _WIDTH_ELSEWHERE
+    return console
+
+
+out, err = _console(stderr=False), _console(stderr=True)
 
 
 def print_json(value: object) -> None:
     """One JSON object on standard output."""
-    out.print(json.dumps(value, indent=2), markup=False, soft_wrap=True)
+    out.print(json.dumps(value, indent=2), soft_wrap=True)
 
 
 def note(message: str) -> None:
-    """One line for the user on standard error, never wrapped or read as markup."""
-    err.print(message, markup=False, soft_wrap=True)
+    """One line for the user on standard error, never wrapped."""
+    err.print(message, soft_wrap=True)
 
 
 def progress_bar() -> Progress:
     """A bar with counts, time gone and time left, on standard error."""
     return Progress(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),

@@ -1,6 +1,7 @@
 """`underone data`."""
 
 import json
+import shlex
 from dataclasses import asdict
 from pathlib import Path
 
@@ -108,7 +109,7 @@ def _training(name: str, dataset: Dataset) -> str:
     network = load_recipe("images").network
     channels, size, _ = dataset.images.shape[1:]
     found = {"classes": dataset.num_classes, "channels": channels, "image_size": size}
-    changes = [f"data={name}"] + [
+    changes = [f"data={shlex.quote(name)}"] + [
         f"network.{key}={value}" for key, value in found.items() if value != getattr(network, key)
     ]
     return " ".join(["underone train images", *(f"--set {change}" for change in changes)])
@@ -120,7 +121,7 @@ def _print_levels(dataset: Dataset, as_json: bool) -> None:
         print_json(schedule)
         return
     for key, value in schedule.items():
-        console.out.print(f"{key} = {json.dumps(value)}", markup=False, highlight=False)
+        console.out.print(f"{key} = {json.dumps(value)}")
 
 
 def _described(dataset: Dataset) -> dict[str, object]:

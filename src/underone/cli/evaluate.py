@@ -21,6 +21,7 @@ from underone.cli.console import (
 )
 from underone.cli.figures import show
 from underone.cli.options import SAMPLING_HELP, SAMPLING_OPTIONS, sampling_options, usual_for
+from underone.cli.output import check_output
 from underone.data import Dataset, SampleSet, read_samples, save_picture, tile
 from underone.errors import UserError
 from underone.evaluation import (
@@ -107,8 +108,7 @@ def evaluate(
     named = metrics.split(",")
     wanted = metric_names(named)
     if panel is not None:
-        if panel.suffix.lower() != ".png":
-            raise UserError(f"--panel {panel}: end it in .png")
+        check_output(panel, (".png",), "--panel")
         panel.parent.mkdir(parents=True, exist_ok=True)
     if blocks is not None and blocks < 1:
         raise UserError(f"--blocks must be at least 1, got {blocks}")
@@ -151,12 +151,12 @@ def evaluate(
     _tell_left_out(measurement)
     if not measurement.figures:
         raise UserError("nothing could be measured of these samples")
-    if panel is not None:
-        _draw_panel(source, by, root, panel)
     if as_json:
         print_json(measurement.model_dump(mode="json"))
     else:
         show(measurement)
+    if panel is not None:
+        _draw_panel(source, by, root, panel)
 
 
 def _extractor(name: str | None, against: Reference) -> Extractor:

@@ -42,7 +42,7 @@ def show(measurement: Measurement) -> None:
                 "are of fewer images than the samples', and FID falls with the number"
             )
     if copies:
-        out.print("copies: as many training images in the place of samples")
+        out.print("copies: training images in the place of samples")
     if measurement.rank_deficient and "fid" in measurement.figures:
         note(
             f"{protocol.count} samples are no more than the features have dimensions: "

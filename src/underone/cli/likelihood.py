@@ -10,6 +10,7 @@ from torch import Tensor
 
 from underone.checkpoint import DiffusionModel
 from underone.cli.console import announce_revision, counted, note, out, print_json, table
+from underone.cli.output import check_output
 from underone.data import SPLITS, Dataset, load_dataset, save_picture, tile
 from underone.diffusion.samplers.ddpm import VARIANCES
 from underone.errors import UserError
@@ -49,7 +50,9 @@ _COLUMNS = 10
     f"[default: {_FLOW.steps}, with --bound {_CHAIN.steps}]",
 )
 @click.option("--repetitions", default=1, help="Independent estimates of each image.")
-@click.option("--first-step", default=_FLOW.first_step, help="Where the flow begins, in 1..T.")
+@click.option(
+    "--first-step", default=_FLOW.first_step, help="Where the flow begins, above 0 and below T."
+)
 @click.option(
     "--variance",
     type=click.Choice(list(VARIANCES)),
@@ -90,8 +93,8 @@ def likelihood(
     else:
         method = Flow(_FLOW.steps if steps is None else steps, repetitions, first_step)
     draw = Draw(count, seed, first)
-    if picture is not None and picture.suffix.lower() != ".png":
-        raise UserError(f"--picture {picture}: end it in .png")
+    if picture is not None:
+        check_output(picture, (".png",), "--picture")
     loaded = load_model(model)
     data = load_dataset(name, split, root)
     check_classes(loaded, data)
@@ -105,12 +108,12 @@ def likelihood(
             loaded, images, labels, method, keys=draw.keys, on_images=on_images
         )
     seconds = time.perf_counter() - started
-    if picture is not None:
-        _draw(images, measured, picture)
     if as_json:
         print_json(_described(loaded, data, chosen, measured, draw) | {"seconds": seconds})
     else:
         _show(loaded, data, measured, seconds)
+    if picture is not None:
+        _draw(images, measured, picture)
 
 
 def _refuse_unused(option: str, bound: bool) -> None:

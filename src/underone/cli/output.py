@@ -13,19 +13,21 @@ from underone.errors import UserError
 SAMPLE_SET = (".png", ".npz", "")
 
 
-def check_output(out: Path, endings: Sequence[str] = SAMPLE_SET) -> None:
+def check_output(out: Path, endings: Sequence[str] = SAMPLE_SET, option: str = "--out") -> None:
     """Refuse before the work what would be refused after it."""
     named = [ending for ending in endings if ending]
     if out.name in ("", *named) or out.suffix.lower() not in endings:
         folder = ", or name a folder" if "" in endings else ""
-        raise UserError(f"--out {out}: end it in {' or '.join(named)}{folder}")
+        raise UserError(f"{option} {out}: end it in {' or '.join(named)}{folder}")
     if out.suffix != "" and out.is_dir():
-        raise UserError(f"--out {out} is a folder: choose another name")
+        raise UserError(f"{option} {out} is a folder: choose another name")
     nearest = next(parent for parent in (out.parent, *out.parents) if parent.exists())
     if not nearest.is_dir() or not os.access(nearest, os.W_OK):
-        raise UserError(f"--out {out}: nothing can be written in {nearest}: choose another place")
+        raise UserError(
+            f"{option} {out}: nothing can be written in {nearest}: choose another place"
+        )
     if out.suffix == "" and out.exists() and (out.is_file() or any(out.iterdir())):
-        raise UserError(f"--out {out} exists and is not an empty folder: choose another name")
+        raise UserError(f"{option} {out} exists and is not an empty folder: choose another name")
 
 
 def save(samples: SampleSet, out: Path) -> None:

@@ -125,7 +125,7 @@ def _show(found: Recommendation) -> None:
         cells = (f"{each.mean(name):.3f}" for name in names)
         front.add_row(setting_title(each.first.setting), f"{each.nfe:g}", *cells)
     out.print(front)
-    out.print(found.command, markup=False, soft_wrap=True)
+    out.print(found.command, soft_wrap=True)
 
 
 def _evidence(each: Standing) -> str:

@@ -6,8 +6,8 @@ import click
 
 from underone.adapters import find_extractor
 from underone.cli.console import note
+from underone.cli.output import check_output
 from underone.data import SPLITS, available_splits, load_dataset
-from underone.errors import UserError
 from underone.metrics import build_reference, save_reference
 
 
@@ -29,8 +29,7 @@ def build(data: str, extractor: str, split: str, root: Path | None, out: Path | 
     `sigma` are read by other programs too.
     """
     path = out or Path(f"{Path(data).name}.npz")
-    if path.suffix != ".npz":
-        raise UserError(f"--out {path}: end it in .npz")
+    check_output(path, (".npz",))
     features = find_extractor(extractor)
     images = load_dataset(data, split, root)
     other = next(name for name in SPLITS if name != split)

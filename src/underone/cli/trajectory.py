@@ -6,7 +6,7 @@ import click
 import torch
 
 from underone.cli.console import announce_revision, counted, learn_variance, note
-from underone.cli.options import SAMPLING_HELP, sampling_options
+from underone.cli.options import SAMPLING_HELP, sampling_options, usual_for
 from underone.cli.output import check_output, save_grid
 from underone.editing import check_frames, trajectories
 from underone.generation import Draw, Precision, Setting, check
@@ -31,6 +31,7 @@ def trajectory(
     """Show how samples of MODEL come to be: two rows each, the state x above the estimate x0."""
     check_output(out, (".png",))
     loaded = load_model(model)
+    setting = usual_for(loaded, setting)
     check(loaded, setting, draw)
     check_frames(setting, frames)
     announce_revision(loaded)

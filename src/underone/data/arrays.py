@@ -27,6 +27,8 @@ def read_arrays(
             return {name: np.asarray(archive[name]) for name in wanted(set(archive.files))}
     except FileNotFoundError:
         raise UserError(f"no such {what}: {path}") from None
+    except (MemoryError, PermissionError):
+        raise
     except Exception:  # on hostile bytes zipfile and numpy raise a dozen unrelated types
         raise UserError(
             f"{path} is not an .npz, or is damaged, truncated or pickled: expected {expected}"

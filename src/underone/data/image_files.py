@@ -11,7 +11,10 @@ from torch import Tensor
 
 from underone.errors import UserError
 
-EXTENSIONS = frozenset({".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
+EXTENSIONS = frozenset(
+    {".avif", ".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tga", ".tif"}
+    | {".tiff", ".webp"}
+)
 GREYSCALE = frozenset({"1", "L", "LA"})
 
 
@@ -28,11 +31,22 @@ def open_image(path: Path) -> Iterator[Image.Image]:
         with Image.open(path) as image:
             if path.suffix.lower() == ".png" and image.format != "PNG":
                 raise UserError(f"{path} is not a PNG but {image.format}: give it its own name")
-            if image.mode.startswith(("I", "F")):
+            if image.mode.startswith(("I", "F")) or _deep_png(path, image):
                 raise UserError(f"{path} has more than 8 bits a channel: save it with 8")
             yield image
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except UserError:
+        raise
+    except Exception as error:  # on damaged bytes Pillow raises a dozen unrelated types
         raise UserError(f"{path} is not a readable image ({error}): replace or delete it") from None
+
+
+def _deep_png(path: Path, image: Image.Image) -> bool:
+    """Whether a PNG has 16 bits a channel, of which Pillow would keep the upper 8 in silence."""
+    if image.format != "PNG":
+        return False
+    with path.open("rb") as file:
+        file.seek(24)  # the bit depth, in the header that comes first
+        return file.read(1) > b"\x08"
 
 
 def read_image(path: Path) -> Tensor:

@@ -51,16 +51,15 @@ class SampleSet:
     def __len__(self) -> int:
         return len(self.images)
 
-    @property
-    def label_policy(self) -> str:
-        """How classes are represented, as far as labels alone tell: "balanced" within one image.
+    def label_policy(self, classes: int = 0) -> str:
+        """How `classes` are represented, as far as labels tell: "balanced" within one image.
 
-        Without labels "unrecorded", with other ones "given". What made the samples may know more,
-        and says so in `protocol`.
+        Or as many classes as the labels name, if those are more. Without labels "unrecorded", with
+        other ones "given". What made the samples may know more, and says so in `protocol`.
         """
         if self.labels is None:
             return "unrecorded"
-        counts = self.labels.bincount()
+        counts = self.labels.bincount(minlength=classes)
         return "balanced" if counts.max() - counts.min() <= 1 else "given"
 
     def save_npz(self, path: Path) -> None:

@@ -8,7 +8,7 @@ from torch import Tensor
 from underone.checkpoint import DiffusionModel
 from underone.data import to_model_range
 from underone.diffusion import Bound, Node, inversion, slerp
-from underone.editing.parts import device_of, path_of, rows_of
+from underone.editing.parts import begins_with_noise, device_of, path_of, rows_of
 from underone.editing.source import check_source
 from underone.errors import UserError
 from underone.generation import (
@@ -35,6 +35,10 @@ def check_invertible(model: DiffusionModel, setting: Setting) -> None:
     if setting.sampler in (TUNED, DISTILLED):
         raise UserError(
             f"{setting.sampler} has learned one path, and one way: use --sampler dpm-solver-2m"
+        )
+    if begins_with_noise(sampler_for(model, setting)):
+        raise UserError(
+            f"{setting.sampler} takes where it begins for noise alone: leave out free_start"
         )
     if sampler_for(model, setting).stochastic:
         raise UserError(

@@ -73,9 +73,17 @@ def read_inverted(path: Path) -> Inverted:
             None if labels is None else torch.from_numpy(labels),
             dict(json.loads(str(arrays["protocol"]))),
         )
+        _refuse_code(inverted.protocol)
         _ = inverted.setting
     except ValidationError as error:
         raise UserError(f"{path}: its protocol: {error.errors()[0]['msg']}") from None
     except (TypeError, ValueError, RecursionError) as error:
         raise UserError(f"{path} holds no noise of images: {error}") from None
     return inverted
+
+
+def _refuse_code(protocol: dict[str, Any]) -> None:
+    """A `ValueError` where a file of data names a module to run: as its sampler, or its grid."""
+    for name in ("sampler", "grid"):
+        if ":" in str(protocol.get(name, "")):
+            raise ValueError(f"its {name} {protocol[name]} is code of a module, which is not run")

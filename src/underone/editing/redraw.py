@@ -20,7 +20,7 @@ from underone.diffusion import (
     noised,
     path_from,
 )
-from underone.editing.parts import device_of, path_of, rows_of
+from underone.editing.parts import begins_with_noise, device_of, path_of, rows_of
 from underone.editing.source import check_source
 from underone.errors import UserError
 from underone.generation import (
@@ -76,6 +76,10 @@ class Variation:
         if setting.sampler in (TUNED, DISTILLED):
             raise UserError(
                 f"{setting.sampler} has learned a whole path, not a part: use another sampler"
+            )
+        if begins_with_noise(sampler_for(model, setting)):
+            raise UserError(
+                f"{setting.sampler} takes where it begins for noise alone: leave out free_start"
             )
 
     def start(

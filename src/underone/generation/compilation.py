@@ -5,6 +5,7 @@ import platform
 import statistics
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -73,7 +74,8 @@ def repays_compiling(
             return False
         announce(f"compiling the network of {model.name} once, to see how much faster it is")
         known = {**known, key: _measured(model, plain)}
-        write_json(_file(), Speeds(speeds=known).model_dump())
+        with suppress(OSError):  # where nothing can be kept it is found out again next time
+            write_json(_file(), Speeds(speeds=known).model_dump())
     return known[key].repays(batches)
 
 
@@ -129,5 +131,5 @@ def _known() -> dict[str, Speed]:
     """What has been measured; a file that is none of ours is as good as none."""
     try:
         return dict(parse(Speeds, read_json(_file()), str(_file())).speeds)
-    except UserError:
+    except (UserError, OSError):
         return {}

@@ -148,9 +148,7 @@ def subject(
 
 
 def _guided_by(model: GenerativeModel, setting: Setting) -> dict[str, str] | None:
-    if setting.guidance == 0 or isinstance(model, VAEModel):
-        return None
-    partner = setting.guide.partner(model)
+    partner = setting.partner(model)
     return None if partner is None else _origin(partner)
 
 

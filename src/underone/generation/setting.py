@@ -6,7 +6,13 @@ from typing import Any, Literal
 import torch
 
 from underone.analytic import data_variance
-from underone.checkpoint import DiffusionModel, DistillationRecord, GenerativeModel, VAEModel
+from underone.checkpoint import (
+    Checkpoint,
+    DiffusionModel,
+    DistillationRecord,
+    GenerativeModel,
+    VAEModel,
+)
 from underone.diffusion import THRESHOLDS, AnalyticDDPM, Denoiser, Grid, Sampler, nodes
 from underone.errors import UserError, unknown
 from underone.guides import Form, form_named, guided
@@ -94,6 +100,8 @@ class Setting:
     @property
     def purpose(self) -> Purpose:
         """What a sampler must be tuned for to be used here."""
+        if self.interval is not None and self.interval[1] == float("inf"):
+            raise UserError("a tuned sampler needs an interval with a finite end, like 0.2:100")
         return Purpose(
             steps=self.steps,
             guidance=self.guidance,
@@ -117,6 +125,12 @@ class Setting:
         """How the weight acts."""
         return form_named(self.form)
 
+    def partner(self, model: GenerativeModel) -> Checkpoint | None:
+        """The checkpoint that guides `model` in this setting, if another one does."""
+        if self.guidance == 0 or not self.uses_labels or not isinstance(model, DiffusionModel):
+            return None
+        return self.guide.partner(model)
+
     @property
     def uses_labels(self) -> bool:
         """Whether samples of a conditional model are of the classes asked for."""
@@ -139,8 +153,13 @@ class Setting:
         most = model.config.schedule.steps
         if not 1 <= self.steps <= most:
             raise UserError(f"steps must lie in 1..{most} for {model.name}, got {self.steps}")
-        grid_for(model, self)(model.config.schedule, self.steps)
+        if model.distillation is not None and self.guidance != 0:
+            raise UserError(
+                f"{model.name} was distilled, with the guidance of its teacher in it: leave out "
+                f"--guidance {self.guidance:g}"
+            )
         denoiser_for(model, self)
+        grid_for(model, self)(model.config.schedule, self.steps)
         if self.sampler == ANALYTIC and self.guidance != 0:
             raise UserError(
                 f"{ANALYTIC} holds at w = 0 only, not at guidance {self.guidance:g}, where the "

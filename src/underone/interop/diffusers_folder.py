@@ -89,7 +89,10 @@ def _parts(folder: Path) -> tuple[Path, Path]:
         raise UserError(f"no folder at {folder}: name one that diffusers has written")
     if (folder / INDEX).exists():
         _check_index(folder / INDEX)
-        return folder / "unet", folder / "scheduler" / SCHEDULER
+        if (folder / "unet").is_dir():
+            inside = folder / "scheduler"
+            return folder / "unet", (inside if inside.is_dir() else folder) / SCHEDULER
+        # The first pipelines on the Hub hold all their files in one folder, as diffusers reads too.
     if not (folder / "config.json").exists():
         raise UserError(
             f"{folder} is no folder of diffusers: it has neither {INDEX} nor config.json"

@@ -24,11 +24,17 @@ def export_to_diffusers(model: DiffusionModel, folder: Path) -> None:
 
     Our U-Net is not one of theirs, so the folder holds two small modules that build it with
     underone, which must be installed where they run, and sample it with their DDIMScheduler. A
-    folder that holds anything, and a model that is not of our own format, are a `UserError`.
+    folder that holds anything, and a model that is not of our own format or was distilled, are a
+    `UserError`.
     """
     config = model.config
     if not isinstance(config, DiffusionConfig):
         raise UserError(f"{model.name} is a model of diffusers already: copy its folder")
+    if config.distillation is not None:
+        raise UserError(
+            f"{model.name} was distilled for steps of its own, which no scheduler of diffusers "
+            f"takes: export its teacher, {config.distillation.teacher}"
+        )
     write_folder(folder, lambda whole: _write(model, config, whole, folder.name))
 
 

@@ -28,12 +28,13 @@ def floor(by: Yardstick, count: int, labels: Tensor | None, metrics: Sequence[st
 
     As many images of each class are drawn as the samples have, so that the label policy is the
     same: random labels raise FID by themselves. Where fewer are held out, all draws are smaller in
-    proportion; the result says how many they have. None also where that is no two images.
+    proportion; the result says how many they have. None also where that is no two images, or where
+    no metric has a floor.
     """
     held_out = by.reference.held_out
-    if held_out is None:
-        return None
     wanted = [name for name in metrics if METRICS[name].floor]
+    if held_out is None or not wanted:
+        return None
     draws = _draws(held_out.labels, count, labels, len(held_out))
     if len(draws[0]) < 2:
         return None

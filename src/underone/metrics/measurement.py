@@ -3,11 +3,11 @@
 import platform
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Self
 
 import numpy
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 
 import underone
@@ -91,6 +91,12 @@ class Measurement(Config):
     subject: dict[str, Any]
     environment: dict[str, Any]
 
+    @model_validator(mode="after")
+    def _is_of_equal_blocks(self) -> Self:
+        if len({len(figure.blocks) for figure in self.figures.values()}) > 1:
+            raise ValueError("its figures are of different numbers of blocks")
+        return self
+
     @property
     def fid(self) -> float:
         """The Frechet distance."""
@@ -109,7 +115,9 @@ def measure(
     known_floor: FloorRecord | None = None,
 ) -> Measurement:
     """The `metrics` of a sample set; see `measure_batches`."""
-    subject = {"labels": samples.label_policy} | samples.protocol
+    classes = by.reference.classes
+    known = 0 if classes is None else len(classes.counts)
+    subject = {"labels": samples.label_policy(known)} | samples.protocol
     batches = samples.images.split(BATCH)
     return measure_batches(batches, samples.labels, subject, by, metrics, known_floor=known_floor)
 
@@ -186,6 +194,7 @@ def joined(blocks: Sequence[Measurement]) -> Measurement:
             "floor": mean_floor,
             "copies": mean_figures([block.copies for block in blocks]),
             "rank_deficient": any(block.rank_deficient for block in blocks),
+            "left_out": tuple(dict.fromkeys(name for block in blocks for name in block.left_out)),
         }
     )
 

@@ -129,8 +129,14 @@ class Reference:
         return digest.hexdigest()
 
     def as_kept(self, values: Tensor) -> Tensor:
-        """Features (N, D) rounded as the kept ones are, float64."""
-        return deviations(values, self.centre).double() + self.centre
+        """Features (N, D) rounded as the kept ones are, float64; `UserError` if that overflows."""
+        kept = deviations(values, self.centre)
+        if not kept.isfinite().all():
+            raise UserError(
+                "features of the samples are too far from those of real images to be compared "
+                "in float16, as the reference keeps them: scale what the extractor returns"
+            )
+        return kept.double() + self.centre
 
     def tensors(self) -> dict[str, Tensor]:
         """All there is of it, by name."""
@@ -235,7 +241,8 @@ def _part(data: Dataset) -> Tensor:
     parts = []
     for label in range(data.num_classes):
         members = (data.labels == label).nonzero().flatten()
-        parts.append(_shuffled(members)[: round(FEATURES_KEPT * len(members) / len(data))])
+        share = max(1, round(FEATURES_KEPT * len(members) / len(data)))
+        parts.append(_shuffled(members)[:share])
     return _shuffled(torch.cat(parts))
 
 

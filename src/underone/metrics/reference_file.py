@@ -57,7 +57,7 @@ def load_reference(path: Path) -> Reference:
     try:
         reference = _reference(arrays, path)
         _check(reference)
-    except (TypeError, ValueError, RuntimeError, KeyError) as error:
+    except (TypeError, ValueError, RuntimeError, KeyError, IndexError) as error:
         raise UserError(f"{path} is no reference: {error}") from None
     return reference
 

@@ -3,7 +3,7 @@
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import torch
@@ -125,12 +125,14 @@ def fid_held_out(images: Scored, by: Yardstick) -> Scores:
     gaussian, train = reference.held_out_gaussian, reference.features
     if gaussian is None or train is None or not reference.of_training_images:
         return NOTHING
+    found = Scores({"fid-held-out": _frechet(images, gaussian)})
+    count = images.moments.count
+    if count > len(train):  # FID falls with N: that of fewer is no lower end
+        return found
     # What training images score here is what copies would: no floor, but the lower end.
-    same_count = Scored.of(train.at(torch.arange(min(images.moments.count, len(train)))))
-    return Scores(
-        {"fid-held-out": _frechet(images, gaussian)},
-        copies={"fid-held-out": Figure(value=frechet_distance(same_count.gaussian, gaussian))},
-    )
+    copies = Scored.of(train.at(torch.arange(count)))
+    score = Figure(value=frechet_distance(copies.gaussian, gaussian))
+    return replace(found, copies={"fid-held-out": score})
 
 
 def _frechet(images: Scored, gaussian: Gaussian) -> Figure:

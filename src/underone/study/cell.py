@@ -58,7 +58,7 @@ def _beside_the_model(model: GenerativeModel, setting: Setting) -> dict[str, str
         found["tuned"] = tuned_sampler(model, setting.purpose).sha256
     if setting.sampler == DISTILLED:
         found["distilled"] = repr(grid_for(model, setting))
-    if setting.guidance != 0 and (partner := setting.guide.partner(model)) is not None:
+    if (partner := setting.partner(model)) is not None:
         found["guided_by"] = partner.sha256
     return found
 

@@ -163,7 +163,7 @@ def load_study(name: str) -> Study:
 def _document(text: str, where: str) -> dict[str, Any]:
     try:
         return tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{where} is not valid TOML: {error}") from None
 
 

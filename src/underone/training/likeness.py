@@ -28,6 +28,8 @@ class Resemblance:
     ) -> Tensor:
         """Of images (B, C, H, W) in [-1, 1], B >= 2, both of `labels` (B,): a scalar."""
         told = labels if self.features.model.num_classes is not None else None
+        if told is None:  # what is made has no classes, whatever the data have
+            labels = torch.zeros_like(labels)
         noise = partial(_noise_like, real, generator)
         with torch.no_grad():
             expected = list(self._seen(real, told, noise))

@@ -41,7 +41,8 @@ def save_snapshot(folder: Path, step: int, width: float, tensors: Mapping[str, T
 def snapshots_in(folder: Path) -> list[Snapshot]:
     """What a run has kept, in order; a `UserError` where it is nothing."""
     found = []
-    for path in sorted((folder / FOLDER).glob("*.safetensors")):
+    # A kill may leave a file that was being written, whose name begins with a dot.
+    for path in sorted((folder / FOLDER).glob("[!.]*.safetensors")):
         load_tensors(path)  # which refuses what is broken
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}

@@ -199,6 +199,8 @@ class EncoderRecipe(_Recipe):
     """An encoder that is never shown a label (VICReg); the terms of its loss have these weights."""
 
     kind: Literal["encoder"]
+    # It compares the images of a batch with each other.
+    batch_size: int = Field(default=128, ge=2)
     network: EncoderConfig
     views: Views = Views()
     invariance: float = Field(default=25.0, ge=0)
@@ -258,7 +260,7 @@ def parse_recipe(document: object, where: str) -> Recipe:
 def _read_toml(text: str, where: str) -> dict[str, Any]:
     try:
         return tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{where} is not valid TOML: {error}") from None
 
 
@@ -274,5 +276,5 @@ def _apply(document: dict[str, Any], change: str) -> None:
         document = inner
     try:
         document[last] = tomllib.loads(f"value = {value}")["value"]
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):
         document[last] = value.strip()

@@ -35,7 +35,7 @@ from underone.training.calibration import calibrate
 from underone.training.card import model_card
 from underone.training.held_out_bound import held_out_bound
 from underone.training.journal import append_log, draw_loss, truncate_log
-from underone.training.loop import Update, updates
+from underone.training.loop import DivergedError, Update, updates
 from underone.training.noisy_accuracy import noisy_accuracy
 from underone.training.objective import (
     Agreement,
@@ -261,9 +261,11 @@ def start(
     state = fresh_state(recipe, device)
     horizon = steps or recipe.steps
     if steps is None and minutes is not None:
-        horizon = max(
-            1, int(60 * minutes * (1 - _RESERVE) / _seconds_per_update(state, recipe, dataset))
-        )
+        try:
+            each = _seconds_per_update(state, recipe, dataset)
+        except DivergedError as error:
+            raise UserError(f"{error}: lower optimisation.learning_rate") from None
+        horizon = max(1, int(60 * minutes * (1 - _RESERVE) / each))
     plan = Plan(name=name, horizon=horizon, recipe=recipe.model_dump(mode="json"))
     write_json(_plan_file(folder), plan.model_dump(mode="json"))
     return Run(folder, plan, recipe, dataset, state, device)

@@ -10,6 +10,7 @@ from underone.checkpoint import (
     DistillationRecord,
     ForeignConfig,
 )
+from underone.config import parse
 from underone.diffusion import LogSNR, Preconditioned, Schedule, nodes
 from underone.errors import UserError
 from underone.generation import Setting, denoiser_for
@@ -42,7 +43,8 @@ def distillation_recipe(
             f"little noise is nearly its input, not {config.prediction.name}: leave out --method "
             "for a student that follows trajectories"
         )
-    return DistillationRecipe.model_validate(
+    return parse(
+        DistillationRecipe,
         {
             "kind": "distillation",
             "teacher": teacher,
@@ -56,7 +58,8 @@ def distillation_recipe(
             "steps": _STEPS,
             "seed": seed,
             "optimisation": _OPTIMISATION,
-        }
+        },
+        "distillation",
     )
 
 

@@ -98,6 +98,8 @@ def descend(task: Task, state: State, budget: float) -> Iterator[Progress]:
             state.average = _mixed(state.average, state.freedoms, 1 / state.averaged)
         state.seconds = time.monotonic() - started
         yield Progress(state.seconds, distance.item())
+    # What ran out may have run out after the last iteration, while it was shown and saved.
+    state.seconds = max(state.seconds, budget)
 
 
 def _seen(task: Task, freedoms: Freedoms, first: int, batches: int) -> list[Sight]:

@@ -193,8 +193,9 @@ class Unlikeness:
     """How unlike two sets of images are: about 0 where they are alike.
 
     The mean over all pooled features of their Fréchet distance over their variance in the data, so
-    that no depth counts for more because its numbers are larger; and the mean `ClassGap` over all
-    maps. Pooled features tell texture, and little of whether a coat looks like a coat.
+    that no depth counts for more because its numbers are larger; plus 5 times the mean `ClassGap`
+    over all maps; plus the distance of the errors over their variance. Pooled features tell
+    texture, and little of whether a coat looks like a coat, or of how rough an image is.
     """
 
     distances: tuple[FrechetTo, ...]

@@ -104,7 +104,8 @@ class Task:
         """
         schedule = self.model.config.schedule
         noise = self.noise(_TEACHING, _TEACHER_IMAGES)
-        path = nodes(LogSNR(last=_TEACHER_LAST), schedule, max(_TEACHER_STEPS, self.steps))
+        fine = LogSNR(last=min(_TEACHER_LAST, schedule.steps / 2))
+        path = nodes(fine, schedule, min(schedule.steps, max(_TEACHER_STEPS, self.steps)))
         with torch.no_grad():
             trajectory = list(self._run(DPMSolver(2), path, noise, _TEACHING))
         grids = [placed(trajectory, self.steps)]
@@ -128,6 +129,6 @@ class Task:
     def _run(
         self, sampler: Sampler, path: Sequence[Node], noise: NoiseStreams, first: int
     ) -> Iterator[Estimate]:
-        x = path[0].sigma.detach() * noise()
+        x = path[0].sigma * noise()
         bound = Bound(self.denoiser, self.told(self.labels(first, len(x))))
         return integrate(bound, sampler, path, x, noise)

@@ -27,12 +27,14 @@ class SASolver(Sampler):
     estimate at s that it is then asked for is used twice: as the newest of the next step, and to
     correct x_s, with the same noise, by the polynomial through it and the newest `corrector` - 1
     before it; `corrector` = 0 does not. The weights are integrals of Lagrange's polynomials, by
-    Gauss-Legendre quadrature with 24 points, exact to rounding. Without noise local errors are
-    h^(p+1) of the predictor and h^(c+1) of the corrector, whose new estimate is off by h^(p+1)
-    only: order min(c, p + 1), and p where nothing is corrected; a corrector of fewer estimates
-    than the predictor lowers it. As an SDE solver, along one Brownian path, the order is 1. The
-    last steps use at most as many estimates as there are steps left. eta is the same at all noise
-    levels; the authors' code and diffusers' have tau = 1 in the middle ones only.
+    Gauss-Legendre quadrature with 24 points, exact to rounding where (1 + eta) h < 80. Without
+    noise local errors are h^(p+1) of the predictor and h^(c+1) of the corrector, whose new estimate
+    is off by h^(p+1) only: order min(c, p + 1), and p where nothing is corrected; a corrector of
+    fewer estimates than the predictor lowers it. As an SDE solver, along one Brownian path, the
+    order is 1. The last steps use at most as many estimates as there are steps left: with c = 4 the
+    state at the last noisy node, which the result does not depend on, is of lower order. eta is
+    the same at all noise levels; the authors' code and diffusers' have tau = 1 in the middle ones
+    only.
     """
 
     predictor: int = 2
