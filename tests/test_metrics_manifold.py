@@ -102,6 +102,12 @@ def test_copies_tie_with_what_they_are_copies_of(size: int, offset: float, block
     assert with_surface == ManifoldScores(precision=1, recall=1, density=1.25, coverage=1)
 
 
+def test_a_strict_ball_without_radius_holds_nothing() -> None:
+    copies = float64([(0, 0)] * 3)
+    scores = manifold_scores(real=copies, fake=copies, neighbours=1, strict=True)
+    assert scores == ManifoldScores(precision=0, recall=0, density=0, coverage=0)
+
+
 lattice = st.lists(st.tuples(*[st.integers(-3, 3)] * 2), min_size=3, max_size=12)
 
 

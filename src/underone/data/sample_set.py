@@ -51,7 +51,12 @@ class SampleSet:
     def __len__(self) -> int:
         return len(self.images)
 
-    def label_policy(self, classes: int = 0) -> str:
+    @property
+    def label_policy(self) -> str:
+        """The same of as many classes as the labels name."""
+        return self.label_policy_over(0)
+
+    def label_policy_over(self, classes: int) -> str:
         """How `classes` are represented, as far as labels tell: "balanced" within one image.
 
         Or as many classes as the labels name, if those are more. Without labels "unrecorded", with

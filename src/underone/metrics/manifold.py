@@ -93,7 +93,10 @@ class Manifold:
             points.square().sum(dim=1), (points - points.mean(dim=0)).square().sum(dim=1)
         )
         margin = 2 * rounding(points.shape[1]) * (3 * norms + 2 * radii)
-        return radii - margin if balls.strict else radii + margin
+        if balls.strict:
+            # Below it even where both are 0, as among copies.
+            return torch.nextafter(radii - margin, torch.full_like(radii, -torch.inf))
+        return radii + margin
 
 
 def precision_recall(

@@ -117,7 +117,7 @@ def measure(
     """The `metrics` of a sample set; see `measure_batches`."""
     classes = by.reference.classes
     known = 0 if classes is None else len(classes.counts)
-    subject = {"labels": samples.label_policy(known)} | samples.protocol
+    subject = {"labels": samples.label_policy_over(known)} | samples.protocol
     batches = samples.images.split(BATCH)
     return measure_batches(batches, samples.labels, subject, by, metrics, known_floor=known_floor)
 
