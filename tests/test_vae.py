@@ -339,7 +339,7 @@ def test_what_was_trained_is_kept_and_told(trained: Path) -> None:
     assert "A class-conditional variational autoencoder of fashion-mnist" in card
     bits = scores["test_bits_per_dimension"]
     assert f"| test bits per dimension | {bits:.4f} |" in card
-    assert "underone sample small --count 100" in card
+    assert f"underone sample {trained} --count 100" in card
     assert model.config.training.moving_average == 0.1
     raw = load_file(trained / "raw.safetensors")
     average = load_file(trained / "model.safetensors")

@@ -38,7 +38,7 @@ def calibrate(
     accuracy = (guessed == test.labels).double().mean().item()
     of_what = f"test accuracy of {NEIGHBOURS} neighbours" if logits is None else "test accuracy"
     scores = {of_what: f"{accuracy:.2%}", "feature scale": f"{scale:.6g}"}
-    write_text(folder / "README.md", model_card(folder.name, config, scores))
+    write_text(folder / "README.md", model_card(folder, config, scores))
     return {"test_accuracy": accuracy}
 
 

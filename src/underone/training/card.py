@@ -1,5 +1,8 @@
 """The model card that is written beside the weights."""
 
+import shlex
+from pathlib import Path
+
 from underone.checkpoint import (
     CheckpointConfig,
     DiffusionConfig,
@@ -7,12 +10,16 @@ from underone.checkpoint import (
     NoisyClassifierCheckpointConfig,
     VAECheckpointConfig,
 )
+from underone.shipped import zoo_folder
 
 _ARCHITECTURES = {"classifier": "convolutional", "transformer": "transformer"}
 
 
-def model_card(name: str, config: CheckpointConfig, scores: dict[str, str]) -> str:
+def model_card(folder: Path, config: CheckpointConfig, scores: dict[str, str]) -> str:
     """A README.md for a checkpoint folder: what it is, how it was trained, what it scores."""
+    name = folder.name
+    # What is shipped is called by its name, all else by where it is.
+    called = name if folder.parent == zoo_folder() else shlex.quote(str(folder))
     training, data = config.training, config.data
     average = training.moving_average
     if isinstance(config, DiffusionConfig):
@@ -56,14 +63,16 @@ def model_card(name: str, config: CheckpointConfig, scores: dict[str, str]) -> s
         rows["weak.safetensors"] = f"the average after {training.weak_steps} steps"
     table = "\n".join(f"| {key} | {value} |" for key, value in rows.items())
     if isinstance(config, VAECheckpointConfig) or taught is not None:
-        command = f"underone sample {name} --count 100 --out samples.png"
+        command = f"underone sample {called} --count 100 --out samples.png"
     elif isinstance(config, DiffusionConfig):
-        command = f"underone sample {name} --sampler ddim --steps 20 --count 100 --out samples.png"
+        command = (
+            f"underone sample {called} --sampler ddim --steps 20 --count 100 --out samples.png"
+        )
     elif isinstance(config, NoisyClassifierCheckpointConfig):
-        command = f"underone sample MODEL --form classifier,by={name} --guidance 1"
+        command = f"underone sample MODEL --form classifier,by={called} --guidance 1"
     else:
         command = (
-            f"underone reference build {data.name} --extractor {name} --out {name}.npz\n"
+            f"underone reference build {data.name} --extractor {called} --out {name}.npz\n"
             f"underone evaluate SAMPLES --reference {name}.npz"
         )
     return f"# {name}\n\n{what}\n\n| | |\n| --- | --- |\n{table}\n\n```\n{command}\n```\n"

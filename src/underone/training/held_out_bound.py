@@ -30,7 +30,7 @@ def held_out_bound(
         raise UserError(f"{folder} holds no VAE: measure it as what it is")
     scores = bound_of(model, test)
     rows = {f"test {name.replace('_', ' ')}": f"{value:.4f}" for name, value in scores.items()}
-    write_text(folder / "README.md", model_card(folder.name, model.config, rows))
+    write_text(folder / "README.md", model_card(folder, model.config, rows))
     return {f"test_{name}": value for name, value in scores.items()}
 
 

@@ -30,7 +30,7 @@ def noisy_accuracy(
         raise UserError(f"{folder} holds no classifier of noisy images: measure it as what it is")
     shares = {time: accuracy_at(model, test, time) for time in TIMES}
     rows = {f"test accuracy at t = {time:g}": f"{share:.2%}" for time, share in shares.items()}
-    write_text(folder / "README.md", model_card(folder.name, model.config, rows))
+    write_text(folder / "README.md", model_card(folder, model.config, rows))
     return {f"test_accuracy_at_{time:g}": share for time, share in shares.items()}
 
 

@@ -161,7 +161,7 @@ class Run:
         else:
             save_weights(folder, state.average.state_dict())
             save_weights(folder, state.network.state_dict(), "raw")
-        write_text(folder / "README.md", model_card(folder.name, self.config(), {}))
+        write_text(folder / "README.md", model_card(folder, self.config(), {}))
         log = folder / "log.jsonl"
         if log.exists() and log.stat().st_size:
             draw_loss(log, folder / "loss.png", f"{self.plan.name}: training loss")

@@ -79,7 +79,7 @@ def write_card(folder: Path) -> None:
             f"{result.fid:.3f} ({CARD_SAMPLES:,} balanced samples, seed 0, "
             f"{samples.protocol['precision']}{floor})"
         )
-    write_text(folder / "README.md", model_card(folder.name, load_config(model.folder), scores))
+    write_text(folder / "README.md", model_card(folder, load_config(model.folder), scores))
 
 
 if __name__ == "__main__":
