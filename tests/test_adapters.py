@@ -215,9 +215,9 @@ def test_a_timm_backbone_with_weights_of_a_file(tmp_path: Path, real: Dataset) -
     assert find_extractor(f"timm:resnet10t:{weights}").sha256 != extractor.sha256
 
 
-def test_a_transformers_backbone(tmp_path: Path, real: Dataset) -> None:
+def saved_backbone(folder: Path, pooled: bool) -> tuple[Any, Any]:
+    """A small network of transformers and its processor, saved to a folder."""
     transformers: types.ModuleType = pytest.importorskip("transformers")
-    size = {"height": 32, "width": 32}
     config = transformers.ViTConfig(
         hidden_size=16,
         num_hidden_layers=1,
@@ -226,38 +226,34 @@ def test_a_transformers_backbone(tmp_path: Path, real: Dataset) -> None:
         image_size=32,
         patch_size=8,
     )
-    model = transformers.ViTModel(config).eval()
-    model.save_pretrained(tmp_path)
-    processor = transformers.ViTImageProcessor(size=size)
-    processor.save_pretrained(tmp_path)
+    model = transformers.ViTModel(config, add_pooling_layer=pooled).eval()
+    model.save_pretrained(folder)
+    processor = transformers.ViTImageProcessor(size={"height": 32, "width": 32})
+    processor.save_pretrained(folder)
+    return model, processor
+
+
+def prepared(processor: Any, images: Tensor) -> Any:
+    arrays = [np.repeat(image.numpy().transpose(1, 2, 0), 3, axis=2) for image in images]
+    return processor(images=arrays, return_tensors="pt")
+
+
+def test_a_transformers_backbone(tmp_path: Path, real: Dataset) -> None:
+    model, processor = saved_backbone(tmp_path, pooled=True)
     extractor = find_extractor(f"transformers:{tmp_path}")
     images = real.images[:2]
-    arrays = [np.repeat(image.numpy().transpose(1, 2, 0), 3, axis=2) for image in images]
     with torch.no_grad():
-        expected: Tensor = model(**processor(images=arrays, return_tensors="pt")).pooler_output
+        expected: Tensor = model(**prepared(processor, images)).pooler_output
     torch.testing.assert_close(extractor(images).values, expected)
     assert extractor.name == f"transformers:{tmp_path.name}"
 
 
 def test_a_transformers_backbone_whose_pooler_was_not_saved(tmp_path: Path, real: Dataset) -> None:
     """Random weights in its place would be another extractor each time."""
-    transformers: types.ModuleType = pytest.importorskip("transformers")
-    config = transformers.ViTConfig(
-        hidden_size=16,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        intermediate_size=32,
-        image_size=32,
-        patch_size=8,
-    )
-    model = transformers.ViTModel(config, add_pooling_layer=False).eval()
-    model.save_pretrained(tmp_path)
-    processor = transformers.ViTImageProcessor(size={"height": 32, "width": 32})
-    processor.save_pretrained(tmp_path)
+    model, processor = saved_backbone(tmp_path, pooled=False)
     one, other = (find_extractor(f"transformers:{tmp_path}") for _ in range(2))
     assert one.sha256 == other.sha256
     images = real.images[:2]
-    arrays = [np.repeat(image.numpy().transpose(1, 2, 0), 3, axis=2) for image in images]
     with torch.no_grad():
-        hidden: Tensor = model(**processor(images=arrays, return_tensors="pt")).last_hidden_state
+        hidden: Tensor = model(**prepared(processor, images)).last_hidden_state
     torch.testing.assert_close(one(images).values, hidden.mean(dim=1))

@@ -5,11 +5,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, features
 from torch import Tensor
 
 from underone.data import load_dataset, to_picture
 from underone.data.folder import read_folder
+from underone.data.image_files import EXTENSIONS
 from underone.errors import UserError
 
 
@@ -150,6 +151,18 @@ def sixteen_bit_colour(width: int, height: int) -> bytes:
         + chunk(b"IDAT", zlib.compress(rows))
         + chunk(b"IEND", b"")
     )
+
+
+@pytest.mark.parametrize("ending", sorted(EXTENSIONS))
+def test_every_format_is_read(tmp_path: Path, ending: str) -> None:
+    if ending == ".avif" and not features.check("avif"):
+        pytest.skip("a Pillow without AVIF")
+    (tmp_path / "ant").mkdir()
+    pixels = np.full((8, 8) if ending == ".pgm" else (8, 8, 3), 200, dtype=np.uint8)
+    kind = {".jfif": "JPEG", ".tga": "TGA"}.get(ending)
+    Image.fromarray(pixels).save(tmp_path / "ant" / f"1{ending}", format=kind)
+    images = read_folder(tmp_path, "train").images
+    assert (images.float() - 200).abs().max() <= 3
 
 
 def test_a_path_is_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -125,7 +125,7 @@ def test_narrower_averages_are_of_later_weights(tmp_path: Path) -> None:
         for width in (0.05, 0.1):
             mean = step * (power(width) + 1) / (power(width) + 2)
             save_snapshot(tmp_path, step, width, {"w": torch.tensor([mean])})
-    found = [averaged(tmp_path, width)[0]["w"].item() for width in (0.05, 0.06, 0.08, 0.1)]
+    found = [averaged(tmp_path, width).tensors["w"].item() for width in (0.05, 0.06, 0.08, 0.1)]
     assert all(a > b for a, b in pairwise(found))
 
 

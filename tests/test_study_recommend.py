@@ -87,6 +87,8 @@ def test_a_runner_up_that_fresh_blocks_put_ahead_is_said_to_be(study: Run) -> No
     assert not recommend(study, Budget()).overtaken
     # The cheapest within 60 % of the best is behind that on the block they were chosen on, too.
     cheaper = recommend(study, Budget(nfe=4, within=0.6), "precision")
+    assert title(cheaper) == ("ddim", 2, 0)
+    assert cheaper.overtaken
     assert not cheaper.afresh
 
 

@@ -481,6 +481,12 @@ def test_it_is_used_for_nothing_else_than_what_it_was_tuned_for(model: Diffusion
     assert "unknown grid" in refusal(lambda: Setting("ddim", 3, "learned"))
 
 
+def test_an_interval_without_an_end_is_refused_in_a_line() -> None:
+    endless = Setting("tuned", 3, guidance=1.0, interval=(0.2, math.inf))
+    with pytest.raises(UserError, match="finite end"):
+        _ = endless.purpose
+
+
 def test_every_purpose_has_a_file_of_its_own() -> None:
     purposes = [
         Purpose(steps=3),

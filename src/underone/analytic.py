@@ -101,7 +101,7 @@ def estimate(model: DiffusionModel, on_images: Callable[[int], object]) -> Error
             f"{model.name} was trained on other data than the {data.name} found here, which "
             "ddpm-analytic must know: choose another sampler"
         )
-    schedule, device = model.config.schedule, next(model.network.parameters()).device
+    schedule, device = model.config.schedule, model.device
     denoiser = Clipped(model.denoiser())
     chosen = torch.linspace(0, len(data) - 1, IMAGES).long()
     x0 = to_model_range(data.images[chosen]).to(device)

@@ -1,5 +1,6 @@
 """Typed configuration: a document is what its type says, or one line says why not."""
 
+import tomllib
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from typing import Any, TypeVar
@@ -15,6 +16,14 @@ class Config(BaseModel):
     """Base of all configuration documents: frozen, and without NaN or infinity."""
 
     model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
+
+
+def parse_toml(text: str, where: str) -> dict[str, Any]:
+    """Read TOML; what is none is a `UserError`. `where` names the document in the message."""
+    try:
+        return tomllib.loads(text)
+    except (ValueError, RecursionError) as error:  # of numbers too long, brackets too deep, too
+        raise UserError(f"{where} is not valid TOML: {error}") from None
 
 
 def parse(model: type[AnyModel], document: object, where: str) -> AnyModel:

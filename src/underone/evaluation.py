@@ -71,13 +71,10 @@ def _alike(one: Tensor | None, other: Tensor | None) -> bool:
         return True
     size = int(max(one.max(), other.max())) + 1
     counts = torch.stack([one.bincount(minlength=size), other.bincount(minlength=size)]).double()
-    difference, total = (counts[0] - counts[1]).abs(), counts.sum(0)
-    if difference.max() <= 1:
-        return True
+    counts = counts[:, counts.sum(0) > 0]
     # Of random labels this is about chi-squared: five of its standard deviations are allowed.
-    there = total > 0
-    statistic = (difference[there].square() / total[there]).sum()
-    freedom = max(1, int(there.sum()) - 1)
+    statistic = ((counts[0] - counts[1]).square() / counts.sum(0)).sum()
+    freedom = max(1, counts.shape[1] - 1)
     return float(statistic) <= freedom + 5 * (2 * freedom) ** 0.5
 
 
@@ -161,13 +158,8 @@ def training_images(reference: Reference, root: Path | None = None) -> Dataset:
     `root` is where a named data set's files are, or else the folder of images itself.
     """
     origin = reference.origin
-    if root is not None and root.is_dir():
-        with suppress(UserError):  # a folder by class may be called like a named data set
-            images = load_dataset(str(root), "train")
-            if origin.split != "train" or images.sha256 == origin.data_sha256:
-                return images
     if origin.data in DATASET_NAMES:
-        images = load_dataset(origin.data, "train", root)
+        images = _named(origin.data, root)
     elif root is not None:
         images = load_dataset(str(root), "train")
     else:
@@ -180,6 +172,29 @@ def training_images(reference: Reference, root: Path | None = None) -> Dataset:
             f"the {origin.data} at hand is other data than reference {reference.name} was made of"
         )
     return images
+
+
+def _named(data: str, root: Path | None) -> Dataset:
+    """A named data set, or the folder by class that is called like one."""
+    try:
+        return load_dataset(data, "train", root)
+    except UserError:
+        if root is not None:
+            with suppress(UserError):
+                return load_dataset(str(root), "train")
+        raise
+
+
+def among_training_images(
+    by: Yardstick, images: Dataset, *, flipped: bool, on_images: OnImages = lambda images: None
+) -> Yardstick:
+    """A yardstick with the features of the images that memorisation looks for copies of.
+
+    And of their mirror images, where models were trained on these: `flipped`.
+    """
+    train = training_features(by.extractor, images, on_images)
+    mirrored = training_features(by.extractor, images.mirrored, on_images) if flipped else None
+    return replace(by, train=train, mirrored=mirrored)
 
 
 def training_features(

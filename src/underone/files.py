@@ -10,6 +10,11 @@ from pathlib import Path
 from underone.errors import UserError
 
 
+def whole_files(folder: Path, pattern: str = "*") -> list[Path]:
+    """What is in a folder by that pattern, sorted, but for what a kill left half-written."""
+    return sorted(folder.glob(f"[!.]{pattern}"))  # see `write_atomically`
+
+
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     """Let `write` fill a temporary file in the same folder, then rename it to `path`.
 

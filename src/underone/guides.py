@@ -161,7 +161,7 @@ class AutoForm:
         if weight == 0:
             return model.denoiser(autocast)
         weak = self.partner(model)
-        place(weak.network, _device_of(model))
+        place(weak.network, model.device)
         weaker = weak.denoiser(autocast, name=self.second_pass)
         return Autoguidance(model.denoiser(autocast), weaker, weight)
 
@@ -213,7 +213,7 @@ class ClassifierForm:
         if model.num_classes is None:
             raise _unconditional(model, weight)
         classifier = self.partner(model)
-        place(classifier.network, _device_of(model))
+        place(classifier.network, model.device)
         asked = partial(classifier, autocast=autocast)
         return ClassifierGuidance(model.denoiser(autocast), asked, weight)
 
@@ -225,10 +225,6 @@ FORMS: Mapping[str, type[Form]] = {
     "auto": AutoForm,
     "classifier": ClassifierForm,
 }
-
-
-def _device_of(model: DiffusionModel) -> torch.device:
-    return next(model.network.parameters()).device
 
 
 def form_named(text: str) -> Form:

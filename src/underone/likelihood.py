@@ -192,7 +192,7 @@ def likelihood(
     check(model, method, images, labels)
     if model.num_classes is None:
         labels = None
-    device = next(model.network.parameters()).device
+    device = model.device
     denoiser = THRESHOLDS[method.threshold](model.denoiser())
     bits = []
     with count_evaluations() as counter:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from underone.adapters.identity import sha256_of
+from underone.adapters.images import check_finite
 from underone.errors import UserError
 from underone.metrics import Features
 
@@ -50,9 +51,9 @@ class FunctionExtractor:
                     f"{self.name} must return features as a tensor of shape ({len(images)}, D), or "
                     f"a pair of them and logits, got {type(what).__name__} {shape}"
                 )
-        for what, kind in ((values, "features"), (logits, "logits")):
-            if what is not None and not what.isfinite().all():
-                raise UserError(f"{self.name} returned {kind} that are NaN or infinite")
+        check_finite(self.name, "features", values)
+        if logits is not None:
+            check_finite(self.name, "logits", logits)
         return Features(values.float().cpu(), None if logits is None else logits.float().cpu())
 
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from underone.adapters.identity import sha256_of
-from underone.adapters.images import in_parts
+from underone.adapters.images import check_finite, in_parts
 from underone.errors import UserError
 from underone.interop.packages import imported
 from underone.metrics import Features
@@ -33,8 +33,7 @@ class PretrainedExtractor:
         except Exception as error:  # of a network of another kind, or images that it cannot take
             what = str(error).partition("\n")[0]
             raise UserError(f"{self.name} failed on images {tuple(images.shape)}: {what}") from None
-        if not values.isfinite().all():
-            raise UserError(f"{self.name} returned features that are NaN or infinite")
+        check_finite(self.name, "features", values)
         return Features(values)
 
 

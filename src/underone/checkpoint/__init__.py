@@ -41,9 +41,8 @@ from underone.checkpoint.models import (
 )
 from underone.checkpoint.weights import (
     Weights,
+    built,
     check_finite,
-    check_fit,
-    fill,
     load_tensors,
     save_weights,
     weights_file,
@@ -73,10 +72,9 @@ __all__ = [
     "VAECheckpointConfig",
     "VAEModel",
     "Weights",
+    "built",
     "check_finite",
-    "check_fit",
     "check_framework",
-    "fill",
     "identity_of",
     "load_checkpoint",
     "load_config",

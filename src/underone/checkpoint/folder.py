@@ -4,10 +4,8 @@ import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
 
 import torch
-from torch import nn
 
 from underone.checkpoint.configs import (
     CheckpointConfig,
@@ -26,9 +24,9 @@ from underone.checkpoint.models import (
     VAEModel,
 )
 from underone.checkpoint.weights import (
+    AnyNetwork,
     Weights,
-    check_fit,
-    fill,
+    built,
     load_tensors,
     revision_of,
     weights_file,
@@ -39,7 +37,6 @@ from underone.files import read_json, sha256_of_file, write_json
 from underone.networks import VAE, HalfUNet, UNet, build_feature_network
 from underone.networks.precision import place
 
-AnyNetwork = TypeVar("AnyNetwork", bound=nn.Module)
 _KINDS: dict[str, type[CheckpointConfig]] = {
     "diffusion": DiffusionConfig,
     "classifier": ClassifierCheckpointConfig,
@@ -80,19 +77,7 @@ def load_checkpoint(
 
 
 def _loaded(build: Callable[[], AnyNetwork], path: Path, device: torch.device | str) -> AnyNetwork:
-    # First without memory: what a config.json claims may be more than there is.
-    try:
-        with torch.device("meta"):
-            expected = build().state_dict()
-    except RuntimeError as error:
-        what = str(error).partition("\n")[0]
-        raise UserError(
-            f"{path.parent}: no network can be what its config.json says: {what}"
-        ) from None
-    tensors = load_tensors(path)
-    check_fit(expected, tensors, path)
-    network = build()
-    fill(network, tensors, path)
+    network = built(build, lambda expected: load_tensors(path), path)
     return place(network, device).eval().requires_grad_(False)
 
 

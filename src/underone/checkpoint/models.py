@@ -57,6 +57,11 @@ class Checkpoint:
         return network.channels, network.image_size, network.image_size
 
     @property
+    def device(self) -> torch.device:
+        """Where its network is."""
+        return next(self.network.parameters()).device
+
+    @property
     def trained_on_flips(self) -> bool:
         """Whether it was trained on mirror images too, as far as that is known."""
         return not isinstance(self.config, ForeignConfig) and self.config.training.flip
@@ -121,7 +126,7 @@ class VAEModel(Checkpoint):
 
     def latents(self, keys: Sequence[tuple[int, int]]) -> Tensor:
         """z ~ N(0, I), (B, latent), row b from the stream of `keys[b]`, a (seed, index)."""
-        device = next(self.network.parameters()).device
+        device = self.device
         return NoiseStreams(keys, (self.config.network.latent,), device)()
 
     @torch.no_grad()
@@ -162,7 +167,7 @@ class FeatureModel(Checkpoint):
                 f"{self.name} takes images of {self.shape} (channels, height, width), got "
                 f"{tuple(images.shape[1:])}: use the extractor of these images' data set"
             )
-        device = next(self.network.parameters()).device
+        device = self.device
         features = torch.cat(
             [
                 self.network.features(to_model_range(chunk).to(device)).cpu()

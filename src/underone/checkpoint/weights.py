@@ -1,8 +1,8 @@
 """Tensors in files: written whole, read with suspicion, and never of another architecture."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import torch
 from safetensors import SafetensorError
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from underone.errors import UserError
 from underone.files import write_atomically
 
+AnyNetwork = TypeVar("AnyNetwork", bound=nn.Module)
 Weights = Literal["model", "raw", "weak"]
 # A zip archive, which torch.save writes, and pickle protocols 2 to 5.
 _PICKLES = (b"PK", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
@@ -74,6 +75,29 @@ def fill(network: nn.Module, tensors: Mapping[str, Tensor], source: Path) -> Non
     expected = network.state_dict()
     check_fit(expected, tensors, source)
     network.load_state_dict({name: tensors[name].to(expected[name].dtype) for name in expected})
+
+
+def built(
+    make: Callable[[], AnyNetwork],
+    read: Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]],
+    source: Path,
+) -> AnyNetwork:
+    """What `make` makes, with the weights that `read` finds for what it expects in `source`.
+
+    It is made without memory first: what a config.json claims may be more than there is, and more
+    than the file holds.
+    """
+    try:
+        with torch.device("meta"):
+            expected = make().state_dict()
+    except RuntimeError as error:
+        what = str(error).partition("\n")[0]
+        raise UserError(f"{source.parent}: its config.json asks for no network: {what}") from None
+    tensors = read(expected)
+    check_fit(expected, tensors, source)
+    network = make()
+    fill(network, tensors, source)
+    return network
 
 
 def check_fit(expected: Mapping[str, Tensor], tensors: Mapping[str, Tensor], source: Path) -> None:

@@ -75,7 +75,7 @@ def main() -> None:
     except click.exceptions.Abort:
         sys.exit(130)
     except click.exceptions.NoArgsIsHelpError as error:
-        click.echo(error.ctx.get_help() if error.ctx else "", err=True)
+        click.echo(error.format_message(), err=True)  # the help
         sys.exit(2)
     except click.ClickException as error:
         _fail(error.format_message())

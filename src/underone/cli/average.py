@@ -7,7 +7,7 @@ import click
 from underone.checkpoint import DiffusionConfig, load_config, save_config, save_weights
 from underone.cli.console import note
 from underone.errors import UserError
-from underone.training.post_hoc import averaged, snapshots_in
+from underone.training.post_hoc import averaged
 
 # Of a profile that is this far off it should be known.
 _FAR = 0.05
@@ -27,19 +27,18 @@ def average(run: Path, width: float, out: Path) -> None:
         raise UserError(f"{run} is no diffusion model: only of these averages are made")
     if out.exists():
         raise UserError(f"{out} is there already: choose another --out")
-    tensors, fit = averaged(run, width)
+    made = averaged(run, width)
     # The run may have gone on since its last snapshot.
-    step = snapshots_in(run)[-1].step
     training = config.training.model_copy(
         update={
             "moving_average": width,
             "weak_steps": None,
-            "steps": step,
-            "images_seen": step * config.training.batch_size,
+            "steps": made.step,
+            "images_seen": made.step * config.training.batch_size,
         }
     )
-    save_weights(out, tensors)
+    save_weights(out, made.tensors)
     save_config(out, config.model_copy(update={"training": training}))
-    note(f"{out}: the average of width {width:g}; its profile is off by {fit.misfit:.1%}")
-    if fit.misfit > _FAR:
+    note(f"{out}: the average of width {width:g}; its profile is off by {made.fit.misfit:.1%}")
+    if made.fit.misfit > _FAR:
         note("that is much: widths between the two that were kept, and more snapshots, fit better")

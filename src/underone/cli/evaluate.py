@@ -1,13 +1,11 @@
 """`underone evaluate`."""
 
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import click
 import torch
 from click.core import ParameterSource
-from torch import Tensor
 
 from underone.adapters import find_extractor
 from underone.cli.console import (
@@ -27,10 +25,10 @@ from underone.errors import UserError
 from underone.evaluation import (
     PANEL_NEIGHBOURS,
     Live,
+    among_training_images,
     evaluate_model,
     evaluate_samples,
     nearest_panel,
-    training_features,
     training_images,
 )
 from underone.generation import Draw, Precision, Setting, check, generate
@@ -140,9 +138,7 @@ def evaluate(
         required = "memorisation" in named or panel is not None
         images = _training_images(against, root, required)
         if images is not None:
-            by = replace(by, train=_features(features, images))
-            if flips or _trained_on_flips(source):
-                by = replace(by, mirrored=_features(features, images.mirrored))
+            by = _among(by, images, flips or _trained_on_flips(source))
     measurement = (
         _of_model(source, by, wanted)
         if isinstance(source, Live)
@@ -202,10 +198,11 @@ def _training_images(against: Reference, root: Path | None, required: bool) -> D
         return None
 
 
-def _features(extractor: Extractor, images: Dataset) -> Tensor:
-    note(f"features of {len(images):,} training images, unless they are kept from before")
-    with counted("features of the training images", len(images)) as on_images:
-        return training_features(extractor, images, on_images)
+def _among(by: Yardstick, images: Dataset, flipped: bool) -> Yardstick:
+    count = (1 + flipped) * len(images)
+    note(f"features of {count:,} training images, unless they are kept from before")
+    with counted("features of the training images", count) as on_images:
+        return among_training_images(by, images, flipped=flipped, on_images=on_images)
 
 
 def _trained_on_flips(source: SampleSet | Live) -> bool:

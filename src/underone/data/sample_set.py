@@ -51,11 +51,6 @@ class SampleSet:
     def __len__(self) -> int:
         return len(self.images)
 
-    @property
-    def label_policy(self) -> str:
-        """The same of as many classes as the labels name."""
-        return self.label_policy_over(0)
-
     def label_policy_over(self, classes: int) -> str:
         """How `classes` are represented, as far as labels tell: "balanced" within one image.
 
@@ -66,6 +61,11 @@ class SampleSet:
             return "unrecorded"
         counts = self.labels.bincount(minlength=classes)
         return "balanced" if counts.max() - counts.min() <= 1 else "given"
+
+    @property
+    def label_policy(self) -> str:
+        """`label_policy_over` as many classes as the labels name."""
+        return self.label_policy_over(0)
 
     def save_npz(self, path: Path) -> None:
         """Write `images`, `labels`, `seeds` and `protocol` (JSON) atomically; no pickles."""

@@ -9,7 +9,7 @@ from torch import Tensor
 from underone.checkpoint import DiffusionModel
 from underone.data import to_uint8
 from underone.diffusion import trajectory
-from underone.editing.parts import device_of, path_of
+from underone.editing.parts import path_of
 from underone.errors import UserError
 from underone.generation import (
     DEFAULT_BATCH_SIZE,
@@ -74,7 +74,7 @@ def trajectories(
             shape=model.shape,
             keys=keys[rows],
             labels=None if labels is None else labels[rows],
-            device=device_of(model),
+            device=model.device,
         )
         kept = [estimate for index, estimate in enumerate(way) if index in chosen]
         to_images(kept[-1].x, setting)  # a diverged sample has no stills worth showing

@@ -8,7 +8,7 @@ from torch import Tensor
 from underone.checkpoint import DiffusionModel
 from underone.data import to_model_range
 from underone.diffusion import Bound, Node, inversion, slerp
-from underone.editing.parts import begins_with_noise, device_of, path_of, rows_of
+from underone.editing.parts import begins_with_noise, path_of, rows_of
 from underone.editing.source import check_source
 from underone.errors import UserError
 from underone.generation import (
@@ -67,7 +67,7 @@ def encode(
     check_invertible(model, setting)
     check_source(model, images)
     path, sampler = _path(model, setting), sampler_for(model, setting)
-    denoiser, device = denoiser_for(model, setting, "float32"), device_of(model)
+    denoiser, device = denoiser_for(model, setting, "float32"), model.device
     noises = []
     for rows in torch.arange(len(images)).split(batch_size):
         bound = Bound(denoiser, rows_of(labels, rows, device))
@@ -94,7 +94,7 @@ def decode(
     check_invertible(model, setting)
     check_source(model, noise)
     path, sampler = _path(model, setting), sampler_for(model, setting)
-    denoiser, device = denoiser_for(model, setting, "float32"), device_of(model)
+    denoiser, device = denoiser_for(model, setting, "float32"), model.device
     images = []
     for rows in torch.arange(len(noise)).split(batch_size):
         bound = Bound(denoiser, rows_of(labels, rows, device))

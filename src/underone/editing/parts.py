@@ -18,11 +18,6 @@ def begins_with_noise(sampler: Sampler) -> bool:
     return isinstance(sampler, IPNDM) and sampler.free_start
 
 
-def device_of(model: DiffusionModel) -> torch.device:
-    """Where the model's network is."""
-    return next(model.network.parameters()).device
-
-
 def rows_of(labels: Tensor | None, rows: Tensor, device: torch.device) -> Tensor | None:
     """The labels of the rows `rows` (indices), where there are any, on `device`."""
     return None if labels is None else labels[rows].to(device)

@@ -20,7 +20,7 @@ from underone.diffusion import (
     noised,
     path_from,
 )
-from underone.editing.parts import begins_with_noise, device_of, path_of, rows_of
+from underone.editing.parts import begins_with_noise, path_of, rows_of
 from underone.editing.source import check_source
 from underone.errors import UserError
 from underone.generation import (
@@ -167,7 +167,7 @@ def redraw(
     check_source(model, images)
     edit.check(model, setting)
     path, sampler = path_of(model, setting), sampler_for(model, setting)
-    denoiser, device = denoiser_for(model, setting, precision), device_of(model)
+    denoiser, device = denoiser_for(model, setting, precision), model.device
     keys = _keys(draw, variations)
     drawn = []
     with count_evaluations() as counter:

@@ -18,7 +18,6 @@ from underone.diffusion import node_at
 from underone.errors import UserError
 from underone.files import read_json, write_json
 from underone.generation.sample_sets import DEFAULT_BATCH_SIZE
-from underone.generation.setting import device_of
 from underone.networks.fixed_batches import InFixedBatches
 from underone.networks.precision import fast_dtype
 
@@ -62,7 +61,7 @@ def repays_compiling(
     Decided from times that were measured on this machine and are kept between runs. Where none are
     known they are measured now, if there is enough work for that: `announce` is told then.
     """
-    if device_of(model).type != "cpu":
+    if model.device.type != "cpu":
         return False
     batches = evaluations / DEFAULT_BATCH_SIZE
     known, key = _known(), _key(model)

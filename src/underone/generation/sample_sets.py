@@ -17,7 +17,6 @@ from underone.generation.setting import (
     Setting,
     autocast_of,
     denoiser_for,
-    device_of,
     grid_for,
     precision_name,
     sampler_for,
@@ -103,7 +102,7 @@ def _denoised(
         keys=draw.keys,
         labels=None if model.num_classes is None else draw.class_labels(model.num_classes),
         batch_size=batch_size,
-        device=device_of(model),
+        device=model.device,
     )
     return (batch.x for batch in batches)
 

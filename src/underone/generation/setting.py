@@ -256,15 +256,10 @@ def autocast_of(
 ) -> torch.dtype | None:
     """The dtype of mixed precision, where there is any: not for adaptive samplers."""
     adaptive = setting.declared_evaluations is None
-    return fast_dtype(device_of(model)) if precision == "auto" and not adaptive else None
+    return fast_dtype(model.device) if precision == "auto" and not adaptive else None
 
 
 def precision_name(model: GenerativeModel, setting: Setting, precision: Precision) -> str:
     """What the network multiplies in, as protocols tell it."""
     dtype = autocast_of(model, setting, precision)
     return "float32" if dtype is None else str(dtype).removeprefix("torch.")
-
-
-def device_of(model: GenerativeModel) -> torch.device:
-    """Where its weights lie."""
-    return next(model.network.parameters()).device

@@ -1,15 +1,14 @@
 """diffusers' UNet2DModel as a network that is called as ours are."""
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
-import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from underone.checkpoint import check_fit, fill, load_tensors
+from underone.checkpoint import built, load_tensors
 from underone.config import Config, parse
 from underone.diffusion.prediction import TIME_SCALE
 from underone.errors import UserError
@@ -140,14 +139,10 @@ def build(config: Path, settings: dict[str, Any], weights: Path) -> nn.Module:
             raise UserError(f"{config}: {CLASS_NAME} cannot be made so: {told}") from None
         return network
 
-    # First without memory: what a file claims may be more than there is, and more than it holds.
-    with torch.device("meta"):
-        expected = made().state_dict()
-    tensors = _tensors(weights, sum(tensor.numel() for tensor in expected.values()))
-    check_fit(expected, tensors, weights)
-    network = made()
-    fill(network, tensors, weights)
-    return network
+    def read(expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        return _tensors(weights, sum(tensor.numel() for tensor in expected.values()))
+
+    return built(made, read, weights)
 
 
 def _tensors(path: Path, count: int) -> dict[str, Tensor]:

@@ -10,7 +10,7 @@ from underone.adapters import extractor_of
 from underone.checkpoint import UNKNOWN_DATA, DiffusionModel, GenerativeModel
 from underone.data import SampleSet
 from underone.errors import UserError
-from underone.evaluation import training_features, training_images
+from underone.evaluation import among_training_images, training_images
 from underone.generation import Precision, compiled
 from underone.metrics import Measurement, Yardstick, measure, metric_names
 from underone.metrics.measurement import FloorRecord
@@ -92,11 +92,8 @@ class Bench:
         by = self.yardsticks[0]
         if "memorisation" not in self.metrics:
             return by
-        images = training_images(by.reference)
-        by = replace(by, train=training_features(by.extractor, images))
-        if any(model.trained_on_flips for model in self.models.values()):
-            by = replace(by, mirrored=training_features(by.extractor, images.mirrored))
-        return by
+        flipped = any(model.trained_on_flips for model in self.models.values())
+        return among_training_images(by, training_images(by.reference), flipped=flipped)
 
 
 def _counts(labels: Tensor | None) -> tuple[int, ...]:

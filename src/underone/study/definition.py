@@ -1,16 +1,15 @@
 """A study as its author writes it: named slices, each a small grid of settings, in a TOML file."""
 
 import itertools
-import tomllib
 from collections.abc import Iterator, Sequence
 from importlib.resources import files
 from pathlib import Path
-from typing import Annotated, Any, Self, TypeVar
+from typing import Annotated, Self, TypeVar
 
 from pydantic import BeforeValidator, Field, model_validator
 
 from underone.checkpoint import DiffusionModel
-from underone.config import Config, parse
+from underone.config import Config, parse, parse_toml
 from underone.errors import UserError, unknown
 from underone.generation import Precision, Setting
 from underone.metrics import metric_names
@@ -157,14 +156,7 @@ def load_study(name: str) -> Study:
         text = (_SHIPPED / f"{name}.toml").read_text(encoding="utf-8")
     else:
         raise unknown("study", name, (*shipped_studies(), "a .toml file"))
-    return parse(Study, _document(text, f"study {name}"), f"study {name}")
-
-
-def _document(text: str, where: str) -> dict[str, Any]:
-    try:
-        return tomllib.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{where} is not valid TOML: {error}") from None
+    return parse(Study, parse_toml(text, f"study {name}"), f"study {name}")
 
 
 def for_model(study: Study, name: str, model: DiffusionModel, references: Sequence[str]) -> Study:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from underone.config import parse
 from underone.errors import UserError
-from underone.files import read_json, write_bytes, write_json
+from underone.files import read_json, whole_files, write_bytes, write_json
 from underone.study.bench import Bench
 from underone.study.cell import Cell, CellResult, Outcome
 from underone.study.definition import Study
@@ -41,7 +41,7 @@ class Folder:
         """The plan that was begun here, or None; a folder of something else is a `UserError`."""
         if self.plan_path.exists():
             return parse(Plan, read_json(self.plan_path), str(self.plan_path))
-        if self.path.is_dir() and any(self.path.glob("[!.]*")):
+        if self.path.is_dir() and whole_files(self.path):
             raise UserError(
                 f"{self.path} is not empty and holds no study: choose another --out, so that "
                 "nothing in it is overwritten"
@@ -63,8 +63,7 @@ class Folder:
         return {result.cell: result for result in self._results(bench)}
 
     def _results(self, bench: Bench) -> Iterator[CellResult]:
-        # A kill may leave a file that was being written, whose name begins with a dot.
-        for path in sorted(self.cells_path.glob("[!.]*.json")):
+        for path in whole_files(self.cells_path, "*.json"):
             result = parse(CellResult, read_json(path), str(path))
             if result.model not in bench.models or result.cell.identity(bench) != path.stem:
                 raise UserError(

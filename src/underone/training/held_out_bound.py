@@ -37,7 +37,7 @@ def held_out_bound(
 @torch.no_grad()
 def bound_of(model: VAEModel, data: Dataset) -> dict[str, float]:
     """The means over all images of `data`; see `held_out_bound`."""
-    device = next(model.network.parameters()).device
+    device = model.device
     total = divergence = 0.0
     for start in range(0, len(data), _BATCH_SIZE):
         chosen = slice(start, start + _BATCH_SIZE)

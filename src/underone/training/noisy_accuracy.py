@@ -37,7 +37,7 @@ def noisy_accuracy(
 @torch.no_grad()
 def accuracy_at(model: NoisyClassifier, data: Dataset, time: float) -> float:
     """The share of images of `data` whose class is the likeliest once noised to time t = `time`."""
-    device = next(model.network.parameters()).device
+    device = model.device
     node = node_at(model.schedule, torch.tensor(time, dtype=torch.float64))
     right = 0
     for start in range(0, len(data), _BATCH_SIZE):

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from underone.checkpoint import load_tensors
 from underone.errors import UserError
-from underone.files import write_atomically
+from underone.files import whole_files, write_atomically
 from underone.training.average import power
 
 FOLDER = "averages"
@@ -41,8 +41,7 @@ def save_snapshot(folder: Path, step: int, width: float, tensors: Mapping[str, T
 def snapshots_in(folder: Path) -> list[Snapshot]:
     """What a run has kept, in order; a `UserError` where it is nothing."""
     found = []
-    # A kill may leave a file that was being written, whose name begins with a dot.
-    for path in sorted((folder / FOLDER).glob("[!.]*.safetensors")):
+    for path in whole_files(folder / FOLDER, "*.safetensors"):
         load_tensors(path)  # which refuses what is broken
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
@@ -81,6 +80,15 @@ class Fit:
     misfit: float
 
 
+@dataclass(frozen=True)
+class Mixed:
+    """An average that was made afterwards: its tensors, after how many updates, and its fit."""
+
+    tensors: dict[str, Tensor]
+    step: int
+    fit: Fit
+
+
 def fitted(snapshots: Sequence[Snapshot], step: int, width: float) -> Fit:
     """The least-squares fit of the profile of `width` at `step` by those of the snapshots.
 
@@ -97,12 +105,13 @@ def fitted(snapshots: Sequence[Snapshot], step: int, width: float) -> Fit:
     return Fit(tuple(weights.tolist()), float((squared.clamp(min=0) / norm).sqrt()))
 
 
-def averaged(folder: Path, width: float) -> tuple[dict[str, Tensor], Fit]:
-    """The average of relative `width` at a run's latest snapshot, float32, and how it was mixed."""
+def averaged(folder: Path, width: float) -> Mixed:
+    """The average of relative `width` at a run's latest snapshot, float32."""
     if not 0 < width < 0.28:
         raise UserError(f"the relative width of an average must lie in (0, 0.28), got {width:g}")
     snapshots = snapshots_in(folder)
-    fit = fitted(snapshots, max(each.step for each in snapshots), width)
+    step = max(each.step for each in snapshots)
+    fit = fitted(snapshots, step, width)
     mixed: dict[str, Tensor] = {}
     for snapshot, weight in zip(snapshots, fit.weights, strict=True):
         for name, tensor in load_tensors(snapshot.path).items():
@@ -110,4 +119,5 @@ def averaged(folder: Path, width: float) -> tuple[dict[str, Tensor], Fit]:
             share = weight * tensor.double() if tensor.is_floating_point() else tensor
             floating = tensor.is_floating_point() and name in mixed
             mixed[name] = mixed[name] + share if floating else share
-    return {n: t.float() if t.is_floating_point() else t for n, t in mixed.items()}, fit
+    tensors = {n: t.float() if t.is_floating_point() else t for n, t in mixed.items()}
+    return Mixed(tensors, step, fit)

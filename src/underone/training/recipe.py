@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, model_validator
 
 from underone.checkpoint import AnyClassifier, AnyPrediction, AnySchedule, check_framework
-from underone.config import Config, parse
+from underone.config import Config, parse, parse_toml
 from underone.errors import UserError, unknown
 from underone.networks import EncoderConfig, NoisyClassifierConfig, UNetConfig, VAEConfig
 from underone.training.levels import EVERY_STEP, EveryStep, LogNormal
@@ -243,7 +243,7 @@ def load_recipe(name: str, changes: Iterable[str] = ()) -> Recipe:
         text = (_SHIPPED / f"{name}.toml").read_text(encoding="utf-8")
     else:
         raise unknown("recipe", name, shipped_recipes())
-    document = _read_toml(text, f"recipe {name}")
+    document = parse_toml(text, f"recipe {name}")
     for change in changes:
         _apply(document, change)
     return parse_recipe(document, f"recipe {name}")
@@ -255,13 +255,6 @@ def parse_recipe(document: object, where: str) -> Recipe:
     if not isinstance(kind, str) or kind not in _KINDS:
         raise UserError(f"{where}: kind must be one of {', '.join(_KINDS)}, got {kind!r}")
     return parse(_KINDS[kind], document, where)
-
-
-def _read_toml(text: str, where: str) -> dict[str, Any]:
-    try:
-        return tomllib.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{where} is not valid TOML: {error}") from None
 
 
 def _apply(document: dict[str, Any], change: str) -> None:

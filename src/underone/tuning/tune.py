@@ -179,7 +179,7 @@ def set_up(
     purpose = setting.purpose
     if tuned_path(model, purpose).exists():
         raise UserError(f"{tuned_path(model, purpose)} exists: remove it to tune anew")
-    device = next(model.network.parameters()).device
+    device = model.device
     task = Task(
         model,
         denoiser_for(model, setting),
