@@ -40,6 +40,18 @@ def bench_and_run(
     return bench, run_of(study, bench, tmp_path_factory.mktemp("guide") / "study")
 
 
+@pytest.fixture(scope="module")
+def begun(bench_and_run: tuple[Bench, Run]) -> Run:
+    """With its cheapest cells drawn, and kept in its folder."""
+    bench, run = bench_and_run
+    drawn = replace(run, known={})
+    cells = sorted(drawn.due(), key=lambda cell: cell.setting.steps)[:6]
+    for outcome in LocalEngine(bench, 1).run(cells, lambda cell, images: None):
+        drawn.folder.keep(outcome)
+        drawn.known[outcome.result.cell] = outcome.result
+    return drawn
+
+
 def known(bench_and_run: tuple[Bench, Run], figures: Figures) -> Run:
     bench, run = bench_and_run
     cells = [entry.at(0) for entry in run.entries]
@@ -129,22 +141,16 @@ def test_other_data_are_compared_by_order_leaders_and_weights(
 
 
 def test_the_page_holds_every_finding_and_its_figures_lie_beside_it(
-    bench_and_run: tuple[Bench, Run], tmp_path: Path
+    begun: Run, tmp_path: Path
 ) -> None:
-    bench, run = bench_and_run
-    drawn = replace(run, known={})
-    cells = sorted(drawn.due(), key=lambda cell: cell.setting.steps)[:6]
-    for outcome in LocalEngine(bench, 1).run(cells, lambda cell, images: None):
-        drawn.folder.keep(outcome)
-        drawn.known[outcome.result.cell] = outcome.result
-    path = write_markdown(drawn, tmp_path / "docs" / "guide.md", "underone report x")
+    path = write_markdown(begun, tmp_path / "docs" / "guide.md", "underone report x")
     opening = path.read_text(encoding="utf-8").partition("##")[0]
     assert "Nothing here was measured on cifar10: `underone study cifar10`" in opening
     assert "measured on fashion-mnist" not in opening
     text = path.read_text(encoding="utf-8")
     assert "`underone report x`" in text
     assert "**Not finished:**" in text
-    for finding in findings(drawn):
+    for finding in findings(begun):
         assert f"## {finding.question}" in text
         for part in finding.parts:
             assert all(sentence in text for sentence in part.sentences)
@@ -157,10 +163,9 @@ def test_the_page_holds_every_finding_and_its_figures_lie_beside_it(
 
 
 def test_the_command_writes_it_and_refuses_other_names(
-    run: conftest.Run, bench_and_run: tuple[Bench, Run], tmp_path: Path
+    run: conftest.Run, begun: Run, tmp_path: Path
 ) -> None:
-    folder = bench_and_run[1].folder.path  # with the cells of the test before
-    assert list((folder / "cells").glob("*.json"))
+    folder = begun.folder.path
     page = tmp_path / "guide.md"
     status, _, told = run("report", folder, "--markdown", page)
     assert status == 0

@@ -5,8 +5,8 @@ it: along the reversed path it carries an image to noise (Song et al. 2021, sect
 What the two ways do differently is the sampler's error. DDIM evaluates the noise at the wrong end
 of each step, and a round trip comes back with an error of order h. The leading error of a solver of
 even order is the same in both directions and cancels: a round trip of DPM-Solver++(2M) is of order
-3, at one evaluation a step each way, but for its steps of first order at both ends, whose errors
-are far smaller below a thousand steps. Inverting each DDIM step exactly, by a fixed-point iteration
+3 between 100 and 200 steps, at one evaluation a step each way; its steps of first order at both
+ends would show at far more. Inverting each DDIM step exactly, by a fixed-point iteration
 (Pan et al. 2023, arXiv 2309.04907), takes several evaluations a step for the same, and finds the
 noise that DDIM's error leads to, not the flow's.
 """

@@ -27,7 +27,7 @@ class SASolver(Sampler):
     estimate at s that it is then asked for is used twice: as the newest of the next step, and to
     correct x_s, with the same noise, by the polynomial through it and the newest `corrector` - 1
     before it; `corrector` = 0 does not. The weights are integrals of Lagrange's polynomials, by
-    Gauss-Legendre quadrature with 24 points, exact to rounding where (1 + eta) h < 80. Without
+    Gauss-Legendre quadrature with 24 points, exact to rounding where (1 + eta) h < 50. Without
     noise local errors are h^(p+1) of the predictor and h^(c+1) of the corrector, whose new estimate
     is off by h^(p+1) only: order min(c, p + 1), and p where nothing is corrected; a corrector of
     fewer estimates than the predictor lowers it. As an SDE solver, along one Brownian path, the
