@@ -199,9 +199,9 @@ def _training_images(against: Reference, root: Path | None, required: bool) -> D
 
 
 def _among(by: Yardstick, images: Dataset, flipped: bool) -> Yardstick:
-    count = (1 + flipped) * len(images)
-    note(f"features of {count:,} training images, unless they are kept from before")
-    with counted("features of the training images", count) as on_images:
+    mirrored = " and of their mirror images" if flipped else ""
+    note(f"features of {len(images):,} training images{mirrored}, unless they are kept from before")
+    with counted("features of the training images", (1 + flipped) * len(images)) as on_images:
         return among_training_images(by, images, flipped=flipped, on_images=on_images)
 
 
