@@ -2,12 +2,14 @@
 
 import json
 import os
+import random
 import signal
 import socket
 import subprocess
 import sys
+import threading
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
@@ -24,6 +26,9 @@ from underone.study.definition import Study, load_study
 from underone.study.engine import Commission, LocalEngine
 from underone.study.ranks import merged, share
 from underone.study.run import open_run
+
+if TYPE_CHECKING:
+    from underone.study.ray_engine import RayEngine
 
 # Two batches, so that two ranks have work; the second is not a whole one.
 SAMPLES = DEFAULT_BATCH_SIZE + 32
@@ -225,13 +230,11 @@ def test_a_killed_ray_worker_loses_nothing(
     place: Path, study: Study, local: dict[str, Any]
 ) -> None:
     pytest.importorskip("ray")
-    import ray
-
     from underone.study.ray_engine import open_ray
 
     run, _ = open_run(place / "killed", study, open_bench(study))
     with open_ray(Commission.of(study, run.bench, 1)) as engine:
-        processes = ray.get([w.__ray_call__.remote(lambda _: os.getpid()) for w in engine.workers])
+        processes = worker_processes(engine)
         results = run.advance(engine, lambda cell, images: None)
         next(results)
         # There is more due, so each worker is at a cell.
@@ -243,6 +246,33 @@ def test_a_killed_ray_worker_loses_nothing(
             next(engine.run([diverging], lambda cell, images: None))
     assert 1 + len(rest) == len(run.known)
     assert contents(place / "killed") == local
+
+
+def worker_processes(engine: "RayEngine") -> list[int]:
+    import ray
+
+    return ray.get([worker.__ray_call__.remote(lambda _: os.getpid()) for worker in engine.workers])
+
+
+@pytest.mark.slow
+def test_20_kills_of_ray_workers_at_random_moments_lose_nothing(
+    place: Path, study: Study, local: dict[str, Any]
+) -> None:
+    pytest.importorskip("ray")
+    from underone.study.ray_engine import open_ray
+
+    moments = random.Random(0)
+    for kill in range(20):
+        folder = place / f"killed-{kill}"
+        run, _ = open_run(folder, study, open_bench(study))
+        with open_ray(Commission.of(study, run.bench, 1)) as engine:
+            victim = moments.choice(worker_processes(engine))
+            timer = threading.Timer(moments.uniform(0, 8), os.kill, (victim, signal.SIGKILL))
+            timer.start()
+            done = [result.id for result in run.advance(engine, lambda cell, images: None)]
+            timer.cancel()
+        assert len(done) == len(set(done)) == len(run.known), "a complete cell was run again"
+        assert contents(folder) == local
 
 
 def test_a_cluster_that_is_not_there_is_told_at_once(
