@@ -48,6 +48,7 @@ bench: $(VENV)/.tests ## measure speed anew, on an idle machine, and write docs/
 	$(BIN)/python benchmarks/precision_recall.py
 	$(BIN)/python benchmarks/study_overhead.py
 	$(BIN)/python benchmarks/sampler_overhead.py
+	$(BIN)/python benchmarks/growth.py
 	$(BIN)/python benchmarks/page.py
 
 format: $(VENV)/.check

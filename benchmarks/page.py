@@ -26,6 +26,7 @@ SCRIPTS: dict[str, tuple[str, str | None]] = {
     "planted_faults": ("What each metric sees", "metrics.md"),
     "study_overhead": ("What a study costs beyond its samples", None),
     "sampler_overhead": ("What the sampling loop costs beside the network", None),
+    "growth": ("How cost grows", None),
     "fid": ("FID from moments", None),
     "precision_recall": ("Precision, recall, density and coverage", None),
     "recipe_costs": ("The recipes in colour", "cifar10.md"),
