@@ -3,9 +3,11 @@
 from pathlib import Path
 
 import click
+import torch
 
 from underone.cli.console import announce_revision, note, print_json
-from underone.cli.training import check_length, device_named, see_through, training_data
+from underone.cli.options import device_option
+from underone.cli.training import check_length, see_through, training_data
 from underone.errors import UserError
 from underone.guides import FORMS
 from underone.training.recipe import ConsistencyTuning, Trajectories
@@ -39,7 +41,7 @@ _METHODS = Trajectories.name, ConsistencyTuning.name
 )
 @click.option("--seed", default=0, help="Of the noise and the order of images.")
 @click.option("--root", type=click.Path(path_type=Path), help="Where the data set's files are.")
-@click.option("--device", default="cpu", help="A torch device.")
+@device_option
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def distill(
     model: str,
@@ -55,7 +57,7 @@ def distill(
     max_minutes: float | None,
     seed: int,
     root: Path | None,
-    device: str,
+    device: torch.device,
     as_json: bool,
 ) -> None:
     """Teach a copy of MODEL to sample in so few evaluations.
@@ -68,7 +70,6 @@ def distill(
     teacher = load_model(model)
     announce_revision(teacher)
     folder = out or Path("runs") / f"{teacher.name}-{nfe}-{'step' if nfe == 1 else 'steps'}"
-    where = device_named(device)
     recipe = distillation_recipe(
         model, _method(method, nfe, guidance, form, grid, likeness), teacher.config.data.name, seed
     )
@@ -79,9 +80,9 @@ def distill(
             "them with --root"
         )
     if resuming:
-        run = resume(folder, recipe, dataset, where)
+        run = resume(folder, recipe, dataset, device)
     else:
-        run = start(folder, folder.name, recipe, dataset, where, steps=steps, minutes=max_minutes)
+        run = start(folder, folder.name, recipe, dataset, device, steps=steps, minutes=max_minutes)
     see_through(run, max_minutes if resuming else None)
     run.finish(None)
     if as_json:

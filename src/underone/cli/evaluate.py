@@ -95,6 +95,7 @@ def evaluate(
     setting: Setting,
     draw: Draw,
     precision: Precision,
+    device: torch.device,
     as_json: bool,
 ) -> None:
     """Measure SAMPLES: an .npz of this program or of ADM, a folder of PNGs, or a model.
@@ -114,7 +115,7 @@ def evaluate(
     features = _extractor(extractor, against)
     source: SampleSet | Live
     if is_model(samples):
-        model = load_generative_model(samples)
+        model = load_generative_model(samples, device)
         setting = usual_for(model, setting)
         blocks = blocks or _MODEL_BLOCKS
         check(model, setting, draw)

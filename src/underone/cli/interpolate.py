@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import click
+import torch
 
 from underone.cli.console import announce_revision, counted, note, print_json
 from underone.cli.options import sampling_options
@@ -41,6 +42,7 @@ def interpolate(
     setting: Setting,
     draw: Draw,
     precision: Precision,
+    device: torch.device,
     frames: int,
     out: Path,
     as_json: bool,
@@ -51,7 +53,7 @@ def interpolate(
     """
     check_output(out)
     refuse_precision(precision)
-    loaded = load_model(model)
+    loaded = load_model(model, device)
     check_invertible(loaded, setting)
     images, draw = read_source(source, split, root, draw)
     check_source(loaded, images.images)

@@ -7,7 +7,7 @@ import torch
 
 from underone.cli.console import announce_revision, counted, note, print_json
 from underone.cli.console import out as console
-from underone.cli.options import sampling_options
+from underone.cli.options import device_option, sampling_options
 from underone.cli.output import check_output, save, save_grid
 from underone.cli.source import (
     INVERTIBLE,
@@ -53,6 +53,7 @@ def invert(
     setting: Setting,
     draw: Draw,
     precision: Precision,
+    device: torch.device,
     out: Path,
     as_json: bool,
 ) -> None:
@@ -62,7 +63,7 @@ def invert(
     """
     check_output(out, (".png", ".npz"))
     refuse_precision(precision)
-    loaded = load_model(model)
+    loaded = load_model(model, device)
     check_invertible(loaded, setting)
     images, draw = read_source(source, split, root, draw)
     check_source(loaded, images.images)
@@ -101,14 +102,17 @@ def invert(
     default=Path("decoded.png"),
     help="A .png grid, an .npz of arrays, or a folder for PNGs.",
 )
+@device_option
 @click.option("--json", "as_json", is_flag=True, help="Print what was drawn as JSON.")
-def decode(model: str, noise: Path, labels: str, out: Path, as_json: bool) -> None:
+def decode(
+    model: str, noise: Path, labels: str, out: Path, device: torch.device, as_json: bool
+) -> None:
     """Draw the images of NOISE, an .npz of invert, with MODEL and the setting it was made with.
 
     Other --labels, balanced, random or classes like 0,3,3, draw other classes from the same noise.
     """
     check_output(out)
-    loaded = load_model(model)
+    loaded = load_model(model, device)
     inverted = read_inverted(noise)
     setting = inverted.setting
     check_invertible(loaded, setting)

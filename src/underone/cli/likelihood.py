@@ -5,11 +5,13 @@ from dataclasses import asdict
 from pathlib import Path
 
 import click
+import torch
 from click.core import ParameterSource
 from torch import Tensor
 
 from underone.checkpoint import DiffusionModel
 from underone.cli.console import announce_revision, counted, note, out, print_json, table
+from underone.cli.options import device_option
 from underone.cli.output import check_output
 from underone.data import SPLITS, Dataset, load_dataset, save_picture, tile
 from underone.diffusion.samplers.ddpm import VARIANCES
@@ -65,6 +67,7 @@ _COLUMNS = 10
     type=click.Path(path_type=Path, dir_okay=False),
     help="A PNG of the most and the least likely images.",
 )
+@device_option
 @click.option("--json", "as_json", is_flag=True, help="Print the measurement as JSON.")
 def likelihood(
     model: str,
@@ -80,6 +83,7 @@ def likelihood(
     variance: str,
     seed: int,
     picture: Path | None,
+    device: torch.device,
     as_json: bool,
 ) -> None:
     """Measure how likely images are under MODEL, in bits per dimension.
@@ -95,7 +99,7 @@ def likelihood(
     draw = Draw(count, seed, first)
     if picture is not None:
         check_output(picture, (".png",), "--picture")
-    loaded = load_model(model)
+    loaded = load_model(model, device)
     data = load_dataset(name, split, root)
     check_classes(loaded, data)
     chosen = balanced_choice(data, count, first)

@@ -6,6 +6,7 @@ from functools import wraps
 from typing import Any
 
 import click
+import torch
 from click.core import ParameterSource
 
 from underone.checkpoint import GenerativeModel
@@ -40,6 +41,26 @@ def _interval(text: str | None) -> tuple[float, float] | None:
         raise UserError(f"--interval takes LOW:HIGH, like 0.2:5, got {text!r}") from None
     return low, high
 
+
+def _device(name: str) -> torch.device:
+    """A torch device that can be used, or a `UserError`."""
+    try:
+        device = torch.device(name)
+        # Times and noise levels are float64, which not every device has.
+        torch.empty(1, dtype=torch.float64, device=device).item()
+    except (RuntimeError, AssertionError, NotImplementedError, TypeError) as error:
+        raise UserError(
+            f"--device {name} cannot be used here: {str(error).splitlines()[0]}"
+        ) from None
+    return device
+
+
+device_option = click.option(
+    "--device",
+    default="cpu",
+    callback=lambda context, option, name: _device(name),
+    help="The torch device that networks run on, like cuda.",
+)
 
 # How a model is guided, and its estimates bounded.
 _GUIDANCE_OPTIONS = (
@@ -79,17 +100,22 @@ _OPTIONS = (
         default="auto",
         help="auto: bfloat16 where the machine is fast in it.",
     ),
+    device_option,
 )
 
 
 # The names of the options that say how a model is sampled.
-SAMPLING_OPTIONS = (*(field.name for field in (*fields(Setting), *fields(Draw))), "precision")
+SAMPLING_OPTIONS = (
+    *(field.name for field in (*fields(Setting), *fields(Draw))),
+    "precision",
+    "device",
+)
 
 
 def sampling_options(count: int) -> Callable[[AnyCommand], AnyCommand]:
     """Give a command the options of `Setting` and `Draw`, `count` samples by default, and more.
 
-    The command itself takes `setting`, `draw` and `precision` in their place.
+    The command itself takes `setting`, `draw`, `precision` and `device` in their place.
     """
     how_many = click.option("--count", default=count, help="How many samples.")
 

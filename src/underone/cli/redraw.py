@@ -40,6 +40,7 @@ def vary(
     setting: Setting,
     draw: Draw,
     precision: Precision,
+    device: torch.device,
     strength: float,
     variations: int,
     out: Path,
@@ -50,7 +51,7 @@ def vary(
     The more --strength, the less is left of the image. Variation j of an image has seed + j.
     """
     check_output(out)
-    loaded = load_model(model)
+    loaded = load_model(model, device)
     edit = Variation(strength)
     images, draw = read_source(source, split, root, draw)
     drawn = _redrawn(loaded, setting, edit, images, draw, variations, precision)
@@ -82,6 +83,7 @@ def inpaint(
     setting: Setting,
     draw: Draw,
     precision: Precision,
+    device: torch.device,
     box: str | None,
     mask: Path | None,
     variations: int,
@@ -94,7 +96,7 @@ def inpaint(
     seed + j.
     """
     check_output(out)
-    loaded = load_model(model)
+    loaded = load_model(model, device)
     edit = Inpainting(_hole(box, mask, loaded))
     images, draw = read_source(source, split, root, draw)
     drawn = _redrawn(loaded, setting, edit, images, draw, variations, precision)

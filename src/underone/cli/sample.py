@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import click
+import torch
 
 from underone.cli.console import (
     announce_revision,
@@ -33,12 +34,13 @@ def sample(
     setting: Setting,
     draw: Draw,
     precision: Precision,
+    device: torch.device,
     out: Path,
     as_json: bool,
 ) -> None:
     """Draw samples of MODEL, a shipped model's name or a checkpoint folder."""
     check_output(out)
-    loaded = load_generative_model(model)
+    loaded = load_generative_model(model, device)
     setting = usual_for(loaded, setting)
     check(loaded, setting, draw)
     announce_revision(loaded)

@@ -3,9 +3,11 @@
 import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 import click
+import torch
 from rich.console import Group
 from rich.live import Live
 from rich.table import Table
@@ -21,6 +23,7 @@ from underone.cli.console import (
     progress_bar,
     table,
 )
+from underone.cli.options import device_option
 from underone.errors import UserError
 from underone.generation import Draw
 from underone.study.answers import standings
@@ -60,6 +63,7 @@ Opener = Callable[[Run], AbstractContextManager[Engine]]
     help="Where cells run: here, or on a Ray cluster.",
 )
 @click.option("--workers", type=click.IntRange(min=1), help="Of Ray. [default: as many as fit]")
+@device_option
 @click.option("--json", "as_json", is_flag=True, help="Print all results as JSON.")
 @led_by_first_rank
 def study(
@@ -70,6 +74,7 @@ def study(
     dry_run: bool,
     engine: str,
     workers: int | None,
+    device: torch.device,
     as_json: bool,
 ) -> None:
     """Run or go on with STUDY, a .toml file or a shipped study's name, and report it.
@@ -77,11 +82,11 @@ def study(
     All settings are checked before the first is drawn. Stop at any moment: the same command
     goes on.
     """
-    opener = _engine(engine, workers)
+    opener = _engine(engine, workers, device)
     asked = load_study(study)
     if evaluations is not None:
         asked = asked.model_copy(update={"evaluations": evaluations})
-    bench = open_bench(asked)
+    bench = open_bench(asked, device)
     if dry_run:
         _show_cells(new_plan(asked, bench, minutes), bench, as_json)
         return
@@ -100,28 +105,40 @@ def study(
 )
 @click.option("--reference", help="What to measure against. [default: the model's data set]")
 @click.option("--seed", default=0, help="That all settings share.")
+@device_option
 @click.option("--json", "as_json", is_flag=True, help="Print all results as JSON.")
 @led_by_first_rank
 def guide(
-    model: str, minutes: float, folder: Path, reference: str | None, seed: int, as_json: bool
+    model: str,
+    minutes: float,
+    folder: Path,
+    reference: str | None,
+    seed: int,
+    device: torch.device,
+    as_json: bool,
 ) -> None:
     """Compare samplers, step counts and guidance weights on MODEL, and write a report."""
     Draw(1, seed=seed)  # which refuses impossible seeds
     whole = load_study("guide").model_copy(update={"seed": seed})
     asked = for_model(whole, model, load_model(model), () if reference is None else (reference,))
-    _run_study(asked, open_bench(asked), folder, minutes, _engine("local"), as_json)
+    opener = _engine("local", None, device)
+    _run_study(asked, open_bench(asked, device), folder, minutes, opener, as_json)
 
 
-def _engine(name: str, workers: int | None = None) -> Opener:
+def _engine(name: str, workers: int | None, device: torch.device) -> Opener:
     """What opens the engine of a name, or that of torchrun's ranks; a mistake is told at once."""
     if workers is not None and name != "ray":
         raise UserError("--workers are those of Ray: add --engine ray")
+    if device.type != "cpu" and (name == "ray" or many_ranks()):
+        raise UserError(
+            "Ray's workers and torchrun's processes take GPUs by themselves: leave out --device"
+        )
     if many_ranks():
         if name != "local":
             raise UserError("torchrun's processes are the engine here: leave out --engine")
         return lambda run: nullcontext(_ranks(run))
     if name == "local":
-        return lambda run: nullcontext(_local(run))
+        return lambda run: nullcontext(_local(run, device))
     try:
         from underone.study.ray_engine import open_ray
     except ImportError:
@@ -134,9 +151,10 @@ def _ranks(run: Run) -> Engine:
     return open_ranks(_commission(run), run.bench)
 
 
-def _local(run: Run) -> LocalEngine:
+def _local(run: Run, device: torch.device) -> LocalEngine:
     run.check_precision()
-    return LocalEngine(_commission(run).prepared(run.bench), run.plan.threads)
+    commission = replace(_commission(run), device=str(device))
+    return LocalEngine(commission.prepared(run.bench), run.plan.threads)
 
 
 def _commission(run: Run) -> Commission:

@@ -3,9 +3,11 @@
 from pathlib import Path
 
 import click
+import torch
 
 from underone.cli.console import note, out, print_json, table
-from underone.cli.training import check_length, device_named, see_through
+from underone.cli.options import device_option
+from underone.cli.training import check_length, see_through
 from underone.data import available_splits, load_dataset
 from underone.training.noisy_accuracy import TIMES
 from underone.training.recipe import (
@@ -32,7 +34,7 @@ from underone.training.run import resume, start
 )
 @click.option("--set", "changes", multiple=True, metavar="A.B=C", help="Change the recipe.")
 @click.option("--root", type=click.Path(path_type=Path), help="Where the data set's files are.")
-@click.option("--device", default="cpu", help="A torch device.")
+@device_option
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def train(
     recipe: str,
@@ -42,7 +44,7 @@ def train(
     max_minutes: float | None,
     changes: tuple[str, ...],
     root: Path | None,
-    device: str,
+    device: torch.device,
     as_json: bool,
 ) -> None:
     """Train what RECIPE says: a shipped recipe's name or a .toml file.
@@ -53,15 +55,14 @@ def train(
     settings = load_recipe(recipe, changes)
     folder = out or Path("runs") / Path(recipe).stem
     dataset = load_dataset(settings.data, "train", root)
-    where = device_named(device)
     test = None
     if not isinstance(settings, DiffusionRecipe) and "test" in available_splits(settings.data):
         test = load_dataset(settings.data, "test", root)
     if resuming:
-        run = resume(folder, settings, dataset, where)
+        run = resume(folder, settings, dataset, device)
     else:
         name = Path(recipe).stem
-        run = start(folder, name, settings, dataset, where, steps=steps, minutes=max_minutes)
+        run = start(folder, name, settings, dataset, device, steps=steps, minutes=max_minutes)
     if settings.network.revision == 1:
         note("this trains the legacy architecture revision 1; new models are revision 2")
     see_through(run, max_minutes if resuming else None)

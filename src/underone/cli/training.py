@@ -3,8 +3,6 @@
 import sys
 from pathlib import Path
 
-import torch
-
 from underone.checkpoint import UNKNOWN_DATA, DiffusionModel
 from underone.cli.console import note, progress_bar
 from underone.data import DATASET_NAMES, Dataset, load_dataset
@@ -54,18 +52,6 @@ def _watch(run: Run, stop: StopRequest, minutes: float | None) -> None:
                 completed=now.update.step,
                 description=f"loss {now.update.loss:.4f}  {now.images_per_second:4.0f} images/s",
             )
-
-
-def device_named(name: str) -> torch.device:
-    """A torch device that can be used, or a `UserError`."""
-    try:
-        device = torch.device(name)
-        torch.empty(1, device=device).item()
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise UserError(
-            f"--device {name} cannot be used here: {str(error).splitlines()[0]}"
-        ) from None
-    return device
 
 
 def training_data(model: DiffusionModel, root: Path | None, purpose: str) -> Dataset:

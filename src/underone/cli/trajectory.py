@@ -25,12 +25,13 @@ def trajectory(
     setting: Setting,
     draw: Draw,
     precision: Precision,
+    device: torch.device,
     frames: int,
     out: Path,
 ) -> None:
     """Show how samples of MODEL come to be: two rows each, the state x above the estimate x0."""
     check_output(out, (".png",))
-    loaded = load_model(model)
+    loaded = load_model(model, device)
     setting = usual_for(loaded, setting)
     check(loaded, setting, draw)
     check_frames(setting, frames)

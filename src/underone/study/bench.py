@@ -1,9 +1,10 @@
 """What all cells of a study share: the models, and what they are measured with and against."""
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
+import torch
 from torch import Tensor
 
 from underone.adapters import extractor_of
@@ -100,15 +101,12 @@ def _counts(labels: Tensor | None) -> tuple[int, ...]:
     return () if labels is None else tuple(labels.bincount().tolist())
 
 
-def open_bench(study: Study, announce: Callable[[str], object] = lambda name: None) -> Bench:
+def open_bench(study: Study, device: torch.device | str = "cpu") -> Bench:
     """Load all that a study names, and refuse what does not belong together, before any work.
 
-    `announce` hears of each thing that is loaded.
+    Models are to draw on `device`; all else is on the CPU.
     """
-    models = {}
-    for name in study.models:
-        announce(f"model {name}")
-        models[name] = load_generative_model(name)
+    models = {name: load_generative_model(name, device) for name in study.models}
     first = next(iter(models.values()))
     names = study.references or (first.config.data.name,)
     if names == (UNKNOWN_DATA,):
@@ -119,7 +117,6 @@ def open_bench(study: Study, announce: Callable[[str], object] = lambda name: No
     metrics = metric_names(study.metrics)
     yardsticks = []
     for index, name in enumerate(names):
-        announce(f"reference {name}")
         reference = find_reference(name)
         if reference.held_out is None:
             raise UserError(

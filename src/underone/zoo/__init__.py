@@ -2,10 +2,13 @@
 
 from pathlib import Path
 
+import torch
+
 from underone.checkpoint import DiffusionModel, FeatureModel, GenerativeModel, VAEModel
 from underone.errors import UserError, unknown
 from underone.interop import is_from_elsewhere, load_named
 from underone.metrics import Judge, NetworkFeatures, Reference, Yardstick, load_reference
+from underone.networks.precision import place
 from underone.shipped import model_names, zoo_folder
 
 
@@ -21,17 +24,21 @@ def is_model(name: str) -> bool:
     return (Path(name).expanduser() / "config.json").exists()
 
 
-def load_generative_model(name: str) -> GenerativeModel:
-    """A model that is sampled, named as for `load_model`."""
+def load_generative_model(name: str, device: torch.device | str = "cpu") -> GenerativeModel:
+    """A model that is sampled, named as for `load_model`, on the device it is to draw on."""
     model = load_named(name)
     if not isinstance(model, DiffusionModel | VAEModel):
         raise UserError(f"{name} is no diffusion model but {model.what}: it cannot be sampled")
+    place(model.network, device)
     return model
 
 
-def load_model(name: str) -> DiffusionModel:
-    """A diffusion model by shipped name, checkpoint folder, `diffusers:PATH` or `hf://owner/name`."""
-    model = load_generative_model(name)
+def load_model(name: str, device: torch.device | str = "cpu") -> DiffusionModel:
+    """A diffusion model by shipped name, checkpoint folder, `diffusers:PATH` or `hf://owner/name`.
+
+    Its samples are drawn on `device`, and come back to the CPU.
+    """
+    model = load_generative_model(name, device)
     if isinstance(model, VAEModel):
         raise UserError(
             f"{name} is no diffusion model but {model.what}, which has no path from noise to image "
