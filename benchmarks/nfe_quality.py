@@ -1,4 +1,4 @@
-"""The claim: at few network evaluations, our best sampler needs fewer than diffusers' best.
+"""The question: at few network evaluations, is our best sampler ahead of diffusers' best?
 
     python benchmarks/nfe_quality.py screen     # every candidate, 1,000 samples
     python benchmarks/nfe_quality.py confirm    # the best of each, 5,000 samples of other seeds
@@ -289,12 +289,14 @@ def table(cells: dict[str, Any]) -> str:
     bench = Bench(cells)
     star = bench.cells.get(_star_key(CONFIRMED), {}).get("fid", "not measured yet")
     lines = [
-        f"F* = {star}: {REFERENCE_SETTING.sampler} at {REFERENCE_SETTING.steps} steps.",
+        f"The deterministic limit of this model is no goal here: {REFERENCE_SETTING.sampler} at "
+        f"{REFERENCE_SETTING.steps} steps has FID {star}.",
         "",
         "| evaluations | the best of diffusers | FID | ours | FID | ours, evaluations | FID |",
         "| --- | --- | --- | --- | --- | --- | --- |",
     ]
     ahead: list[str] = []
+    behind: list[str] = []
     for budget in BUDGETS:
         peer, peer_fid = confirmed(bench, screened(bench, budget), budget, BEST)
         mine, my_fid = confirmed(bench, ours(), budget, 1)
@@ -305,9 +307,10 @@ def table(cells: dict[str, Any]) -> str:
         else:
             row += ["", ""]
         lines.append(f"| {' | '.join(row)} |")
-        if my_fid < peer_fid:
-            ahead.append(str(budget))
-    return "\n".join([*lines, "", f"Ours is ahead at {', '.join(ahead) or 'no'} evaluations."])
+        (ahead if my_fid < peer_fid else behind).append(str(budget))
+    told = f"Ours is ahead at {', '.join(ahead) or 'no'} evaluations"
+    theirs = f", theirs at {', '.join(behind)}" if behind else ""
+    return "\n".join([*lines, "", f"{told}{theirs}."])
 
 
 def confirmed(

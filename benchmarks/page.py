@@ -47,12 +47,16 @@ requirements of the tests.
 def section(name: str, title: str, elsewhere: str | None) -> str:
     """Heading, command, claim, table and machine of one script."""
     script = importlib.import_module(name)
-    what = str(script.__doc__).partition("\n")[0].replace("The claim:", "Claimed:")
+    measured = elsewhere is not None or (HERE / f"{name}.json").exists()
+    what = str(script.__doc__).partition("\n")[0]
+    if not measured:
+        what = f"Not measured yet: {what.replace('The claim: ', '')}"
+    what = what.replace("The claim:", "Claimed:").replace("The question:", "Asked:")
     head = f"## {title}\n\n`python benchmarks/{name}.py`. {what}"
     if elsewhere is not None:
         return f"{head} [The table]({elsewhere})."
-    if not (HERE / f"{name}.json").exists():
-        return f"{head} Not measured yet."
+    if not measured:
+        return head
     results: dict[str, Any] = json.loads((HERE / f"{name}.json").read_text("utf-8"))
     return f"{head}\n\n{script.table(results)}\n\n{machine(results)}".rstrip()
 

@@ -1,4 +1,4 @@
-"""The claim: at 3 to 8 evaluations the tuned sampler beats all classical ones, diffusers' too.
+"""The question: at 3 to 8 evaluations, is the tuned sampler ahead of all classical ones?
 
     python benchmarks/tuned.py           # draws and measures what is missing
     python benchmarks/tuned.py table     # the result as Markdown

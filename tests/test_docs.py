@@ -65,6 +65,15 @@ def test_the_readme_example_runs(capsys: pytest.CaptureFixture[str]) -> None:
     assert "where real images score" in capsys.readouterr().out
 
 
+def test_the_figures_of_the_readme_are_measured() -> None:
+    cells = json.loads((ROOT / "benchmarks" / "tuned.json").read_text("utf-8"))["cells"]
+    ddim = cells["ddim, 20 steps | 20 | 5000 of seed 600"]["fashion-mnist"]
+    tuned = cells["tuned, 5 steps | 5 | 5000 of seed 600"]["fashion-mnist"]
+    text = " ".join((ROOT / "README.md").read_text("utf-8").split())
+    assert f"in 20 steps have FID {ddim:.2f}" in text
+    assert f"sampler in 5 steps {tuned:.2f}" in text
+
+
 def test_every_make_target_named_exists() -> None:
     makefile = (ROOT / "Makefile").read_text("utf-8")
     named = {t for page in PAGES for t in re.findall(r"`make ([a-z]+)", page.read_text("utf-8"))}
