@@ -8,11 +8,10 @@ import shlex
 from pathlib import Path
 from typing import Any
 
-import click
 import pytest
 from torch import Tensor
 
-from underone.cli import underone_command
+from shown_commands import assert_understood
 from underone.conformance import conformance
 from underone.diffusion import GRIDS, SAMPLERS, Explicit, LinearBeta
 from underone.generation import ANALYTIC, DECODER, DISTILLED, TUNED
@@ -42,14 +41,7 @@ def test_there_are_commands_to_check() -> None:
 
 @pytest.mark.parametrize("line", commands())
 def test_every_command_shown_is_understood(line: str) -> None:
-    _, *arguments = shlex.split(line.partition(" > ")[0], comments=True)
-    command: click.Command = underone_command
-    context = click.Context(command)
-    while isinstance(command, click.Group):
-        name, *arguments = arguments
-        command = command.commands[name]
-    context = command.make_context(name, arguments, parent=context)
-    assert not context.args
+    assert_understood(line)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))

@@ -3,16 +3,14 @@
 import copy
 import importlib
 import re
-import shlex
 from pathlib import Path
 from typing import Any
 
-import click
 import nbformat
 import pytest
 from nbclient import NotebookClient
 
-from underone.cli import underone_command
+from shown_commands import assert_understood
 
 FOLDER = Path(__file__).parent.parent / "notebooks"
 SMALL = "SAMPLES = 20\nSTEPS = [5, 10]\nUPDATES = 100"
@@ -272,14 +270,7 @@ def test_the_commands_named_are_understood() -> None:
     lines = re.findall(r"^underone .*$", text, re.M)
     assert len(lines) >= 4
     for line in lines:
-        _, *arguments = shlex.split(line)
-        command: click.Command = underone_command
-        context = click.Context(command)
-        while isinstance(command, click.Group):
-            name, *arguments = arguments
-            command = command.commands[name]
-            context = command.make_context(name, arguments, parent=context)
-        assert not context.args
+        assert_understood(line)
 
 
 def test_what_the_text_links_to_is_there() -> None:
