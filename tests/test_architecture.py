@@ -16,6 +16,7 @@ ORDER = (
     "config",
     "diffusion",
     "conformance",
+    "modules",
     "named",
     "networks",
     "data",

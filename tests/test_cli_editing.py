@@ -59,11 +59,17 @@ def test_invert_and_decode(run: Run, model: Path, tmp_path: Path) -> None:
     assert samples.protocol["grid"] == "log-snr"
     with np.load(npz) as arrays:
         foreign = dict(arrays)
-    told = json.loads(str(foreign["protocol"])) | {"sampler": "stranger:Sampler"}
-    foreign["protocol"] = np.array(json.dumps(told))
-    np.savez(tmp_path / "foreign.npz", **foreign)
-    status, _, error = run("decode", model, tmp_path / "foreign.npz", "--out", again)
-    assert (status, "is not run" in error) == (2, True)
+    protocol = json.loads(str(foreign["protocol"]))
+    for name in ("sampler", "grid", "form"):
+        foreign["protocol"] = np.array(json.dumps(protocol | {name: "stranger:Part"}))
+        np.savez(tmp_path / "foreign.npz", **foreign)
+        status, _, error = run("decode", model, tmp_path / "foreign.npz", "--out", again)
+        assert (status, "is not run" in error) == (2, True), name
+    listed = {"grid": "explicit,steps=900:600:300:100:20", "steps": 5}
+    foreign["protocol"] = np.array(json.dumps(protocol | listed))
+    np.savez(tmp_path / "listed.npz", **foreign)
+    status, _, error = run("decode", model, tmp_path / "listed.npz", "--out", again)
+    assert status == 0, error
     run("decode", model, npz, "--labels", (int(labels[0]) + 1) % 10, "--out", again)
     assert not np.array_equal(read_samples(again).images.numpy(), decoded)
     status, out, _ = run("decode", model, npz, "--out", tmp_path / "x.png", "--json")

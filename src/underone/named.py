@@ -5,11 +5,7 @@ name; `module:Name` is the user's own, imported from where Python finds it or th
 """
 
 import dataclasses
-import importlib
-import sys
 from collections.abc import Mapping
-from contextlib import redirect_stdout
-from pathlib import Path
 from typing import Any, get_origin, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
@@ -17,6 +13,7 @@ from pydantic.errors import PydanticSchemaGenerationError
 
 from underone.diffusion import GRIDS, SAMPLERS, Explicit, Grid, Sampler
 from underone.errors import UserError, unknown
+from underone.modules import imported_as, told
 
 # The samplers that are no part of the mathematics alone: see `underone.generation`.
 MADE_FOR_A_MODEL = ("ddpm-analytic", "tuned", "decoder", "distilled")
@@ -44,7 +41,7 @@ def named(kind: str, text: str, known: Mapping[str, Any]) -> Any:
     if kind == "sampler" and name in MADE_FOR_A_MODEL:
         raise UserError(f"{name} has no options and is made for a model: use it in underone sample")
     if ":" in name:
-        part = _imported(kind, name)
+        part = imported_as(kind, name)
     elif name in known:
         part = known[name]
     else:
@@ -60,35 +57,7 @@ def named(kind: str, text: str, known: Mapping[str, Any]) -> Any:
     except UserError:
         raise
     except Exception as error:  # whatever a class of the user's own may raise
-        raise UserError(f"{kind} {name} cannot be made so: {_told(error)}") from None
-
-
-def _imported(kind: str, path: str) -> Any:
-    module, _, attribute = path.partition(":")
-    if not all(part.isidentifier() for part in (*module.split("."), attribute)):
-        raise UserError(
-            f"{kind} {path} is no module:Name: write my_samplers:Mine for Mine in my_samplers.py"
-        )
-    folder = str(Path.cwd())
-    if folder not in sys.path:
-        sys.path.insert(0, folder)
-    try:
-        # What the module prints is for the user, not part of a command's result.
-        with redirect_stdout(sys.stderr):
-            found = importlib.import_module(module)
-    except ModuleNotFoundError as error:
-        raise UserError(
-            f"{kind} {path}: {error}; name a module of the current folder or an installed one"
-        ) from None
-    except (Exception, SystemExit) as error:  # it is the user's own code that runs here
-        raise UserError(f"{kind} {path}: {module} cannot be imported: {_told(error)}") from None
-    if not hasattr(found, attribute):
-        raise UserError(f"{kind} {path}: the module {module} has no {attribute!r}")
-    return getattr(found, attribute)
-
-
-def _told(error: BaseException) -> str:
-    return f"{type(error).__name__}: {error}"
+        raise UserError(f"{kind} {name} cannot be made so: {told(error)}") from None
 
 
 def _option(kind: str, name: str, part: Any, option: str) -> tuple[str, Any]:

@@ -1,6 +1,7 @@
 """An extractor by its name: shipped, a checkpoint folder, another package's, or any function."""
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
 from underone.adapters.function import function_extractor
 from underone.adapters.inception import inception_extractor
@@ -27,7 +28,7 @@ def find_extractor(name: str) -> Extractor:
     - "module:function": a function of uint8 images (B, C, H, W) that returns features (B, D)
     """
     kind, colon, rest = name.partition(":")
-    if not colon:
+    if not colon or Path(name).is_dir():
         return load_extractor(name)
     return ADAPTERS[kind](rest) if kind in ADAPTERS else function_extractor(kind, rest)
 

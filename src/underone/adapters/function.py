@@ -1,11 +1,8 @@
 """Any Python callable as an extractor."""
 
 import hashlib
-import inspect
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
-from importlib import import_module
 from typing import Any
 
 import torch
@@ -15,6 +12,7 @@ from underone.adapters.identity import sha256_of
 from underone.adapters.images import check_finite
 from underone.errors import UserError
 from underone.metrics import Features
+from underone.modules import imported_as, source_sha256, told
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,8 +31,7 @@ class FunctionExtractor:
             found = self.function(images)
         except (Exception, SystemExit) as error:  # the user's own code may raise anything
             raise UserError(
-                f"{self.name} failed on images {tuple(images.shape)}: "
-                f"{type(error).__name__}: {error}"
+                f"{self.name} failed on images {tuple(images.shape)}: {told(error)}"
             ) from None
         pair = found if isinstance(found, tuple) and len(found) == 2 else (found, None)
         values, logits = pair
@@ -64,25 +61,20 @@ def function_extractor(module: str, name: str) -> FunctionExtractor:
     its attribute `sha256` if it has one: give it one where the weights come from elsewhere.
     """
     title = f"{module}:{name}"
-    try:
-        found = getattr(import_module(module), name)
-    except Exception as error:  # the user's own module may raise anything
-        raise UserError(
-            f"no extractor {title}: {type(error).__name__}: {error}; it is a shipped name, a "
-            "checkpoint folder, or the module:function of a module that Python finds"
-        ) from None
+    found = imported_as("extractor", title)
     if not callable(found):
         raise UserError(f"{title} is no function of images but a {type(found).__name__}")
-    function: Callable[..., Any] = found() if isinstance(found, type) else found
+    try:
+        function: Callable[..., Any] = found() if isinstance(found, type) else found
+    except (Exception, SystemExit) as error:  # it is the user's own code that runs here
+        raise UserError(f"{title} cannot be made without arguments: {told(error)}") from None
     if isinstance(function, nn.Module):
         function.eval()
-    return FunctionExtractor(title, _identity(module, name, function), function)
+    return FunctionExtractor(title, _identity(title, function), function)
 
 
-def _identity(module: str, name: str, function: Callable[..., Any]) -> str:
-    digest = hashlib.sha256(f"{module}:{name}\n".encode())
-    with suppress(OSError, TypeError):  # of a compiled module the name must do
-        digest.update(inspect.getsource(import_module(module)).encode())
+def _identity(title: str, function: Callable[..., Any]) -> str:
+    digest = hashlib.sha256(source_sha256(title).encode())
     if isinstance(function, nn.Module):
         digest.update(sha256_of(function, {}).encode())
     digest.update(str(getattr(function, "sha256", "")).encode())

@@ -113,7 +113,10 @@ def transformers_extractor(folder: str) -> PretrainedExtractor:
         pooled = output.last_hidden_state.mean(dim=1) if pooled is None else pooled
         return pooled.flatten(1)
 
-    described = {"prepared": processor.to_dict(), "config": network.config.to_dict()}
+    config = network.config.to_dict()
+    for where in ("_name_or_path", "transformers_version"):  # which change nothing
+        config.pop(where, None)
+    described = {"prepared": processor.to_dict(), "config": config}
     return PretrainedExtractor(
         f"transformers:{path.name}", sha256_of(network, described), prepare, features
     )

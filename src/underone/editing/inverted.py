@@ -13,6 +13,7 @@ from torch import Tensor
 from underone.data import SampleSet, read_arrays, to_uint8, write_arrays
 from underone.errors import UserError
 from underone.generation import Setting
+from underone.modules import own_parts
 
 _ARRAYS = {"noise", "images", "protocol"}
 
@@ -83,7 +84,7 @@ def read_inverted(path: Path) -> Inverted:
 
 
 def _refuse_code(protocol: dict[str, Any]) -> None:
-    """A `ValueError` where a file of data names a module to run: as its sampler, or its grid."""
-    for name in ("sampler", "grid"):
-        if ":" in str(protocol.get(name, "")):
-            raise ValueError(f"its {name} {protocol[name]} is code of a module, which is not run")
+    """A `ValueError` where a file of data names a module to run."""
+    for name in ("sampler", "grid", "form"):
+        for part in own_parts(str(protocol.get(name, ""))):
+            raise ValueError(f"its {name} {part} is code of a module, which is not run")

@@ -1,0 +1,70 @@
+"""Code of the user's own, named as `module:Name` where a sampler, a grid or an extractor is."""
+
+import hashlib
+import importlib
+import inspect
+import sys
+from contextlib import redirect_stdout, suppress
+from pathlib import Path
+from typing import Any
+
+from underone.errors import UserError
+
+
+def imported_as(kind: str, path: str) -> Any:
+    """What `module:Name` is, from where Python finds the module or the current folder.
+
+    Whatever the module does instead of being imported is a `UserError`; what it prints is for the
+    user, and no part of a command's result.
+    """
+    module, _, name = path.partition(":")
+    if not is_own(path):
+        raise UserError(
+            f"{kind} {path} is no module:Name: write my_{kind}s:Mine for Mine in my_{kind}s.py"
+        )
+    folder = str(Path.cwd())
+    if folder not in sys.path:
+        sys.path.insert(0, folder)
+    try:
+        with redirect_stdout(sys.stderr):
+            found = importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        raise UserError(
+            f"{kind} {path}: {error}; name a module of the current folder or an installed one"
+        ) from None
+    except (Exception, SystemExit) as error:  # it is the user's own code that runs here
+        raise UserError(f"{kind} {path}: {module} cannot be imported: {told(error)}") from None
+    if not hasattr(found, name):
+        raise UserError(f"{kind} {path}: the module {module} has no {name!r}")
+    return getattr(found, name)
+
+
+def is_own(path: str) -> bool:
+    """Whether `path` could be a `module:Name`."""
+    module, colon, name = path.partition(":")
+    return bool(colon) and all(part.isidentifier() for part in (*module.split("."), name))
+
+
+def own_parts(text: str) -> list[str]:
+    """The `module:Name`s in a name with options: it itself, and the predictor it may have."""
+    name, *options = text.split(",")
+    values = [value for key, _, value in map(_divided, options) if key == "predictor"]
+    return [part for part in (name, *values) if is_own(part)]
+
+
+def source_sha256(path: str) -> str:
+    """A hash of a `module:Name` and the source of its module; of a compiled one, of the name."""
+    digest = hashlib.sha256(f"{path}\n".encode())
+    with suppress(OSError, TypeError):
+        module = importlib.import_module(path.partition(":")[0])
+        digest.update(inspect.getsource(module).encode())
+    return digest.hexdigest()
+
+
+def told(error: BaseException) -> str:
+    """An error of somebody else's code, in a few words."""
+    return f"{type(error).__name__}: {error}"
+
+
+def _divided(option: str) -> tuple[str, str, str]:
+    return option.partition("=")
