@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,7 +24,7 @@ from underone.errors import UserError
 from underone.generation import Draw, Setting
 from underone.study.answers import answer, answers, standings
 from underone.study.bench import Bench, open_bench
-from underone.study.cell import Cell, CellResult
+from underone.study.cell import Cell, CellResult, Divergence, Outcome, run_cell
 from underone.study.contest import Candidate, Contest, Subject, contests, difference
 from underone.study.costs import Costs
 from underone.study.definition import Study, for_model, load_study, shipped_studies
@@ -31,6 +32,7 @@ from underone.study.engine import LocalEngine
 from underone.study.fit import LEAST_SAMPLES, make_plan, planned_cells
 from underone.study.folder import Folder
 from underone.study.plan import Plan
+from underone.study.report import write_report
 from underone.study.run import Run, new_plan, open_run
 from underone.tuned import Purpose, keep
 from underone.zoo import load_model
@@ -424,6 +426,63 @@ def test_screening_finds_the_finalists(folder_of_model: Path, bench: Bench, tmp_
     # Of other seeds than they were screened on.
     assert {found.draw.first for found in drawn} == {0}
     assert min(found.draw.first for found in screened) >= 2**32
+
+
+def test_a_setting_that_diverges_is_left_out_and_the_rest_goes_on(
+    folder_of_model: Path, tmp_path: Path
+) -> None:
+    wild = {"name": "wild", "steps": 2, "guidance": 3e38, "threshold": "none"}
+    screened = {"name": "screened", "sampler": ["ddim", "ddpm-small"], "steps": 4, "screened": 10}
+    study = small_study(folder_of_model, slices=[wild, *SLICES, screened | wild | screened])
+    bench = open_bench(study)
+    run, _ = open_run(tmp_path / "study", study, bench)
+    told = list(run.advance(LocalEngine(bench, 1), lambda cell, images: None))
+    diverged = {each.setting.guidance for each in told if isinstance(each, Divergence)}
+    assert diverged == {3e38}
+    assert len(run.known) >= 6
+    again, _ = open_run(run.folder.path, study, bench)
+    assert again.due() == []
+    assert again.diverged == run.diverged
+    page = write_report(again).read_text("utf-8")
+    assert "diverged to NaN or infinity, and not measured" in page
+
+
+def test_a_sampler_of_ones_own_that_is_changed_makes_other_cells(
+    folder_of_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    code = "from underone.diffusion import DDIM\n\nMine = DDIM\n"
+    (tmp_path / "mine_to_change.py").write_text(code)
+    slices = [{"name": "mine", "sampler": ["mine_to_change:Mine", "ddim"], "steps": 2}]
+    study = small_study(folder_of_model, slices=slices)
+    bench = open_bench(study)
+    cells = [Cell(study.model, setting, Draw(20)) for setting in study.slices[0].settings()]
+    before = [cell.identity(bench) for cell in cells]
+    (tmp_path / "mine_to_change.py").write_text(code + "# in another way\n")
+    after = [cell.identity(bench) for cell in cells]
+    assert [a == b for a, b in zip(before, after, strict=True)] == [False, True]
+
+
+def test_a_worker_in_another_precision_is_refused(done: Run, bench: Bench, tmp_path: Path) -> None:
+    class Elsewhere:
+        """An engine on a machine that is fast in bfloat16."""
+
+        def run(self, cells: Sequence[Cell], on_images: object) -> Iterator[Outcome]:
+            for cell in cells:
+                outcome = run_cell(cell, bench)
+                assert isinstance(outcome, Outcome)
+                (first, *rest) = outcome.result.measurements
+                subject = first.subject | {"precision": "bfloat16"}
+                measurements = (first.model_copy(update={"subject": subject}), *rest)
+                result = outcome.result.model_copy(update={"measurements": measurements})
+                yield replace(outcome, result=result)
+
+    run, _ = open_run(tmp_path / "mixed", done.plan.study, bench)
+    next(run.advance(LocalEngine(bench, 1), lambda cell, images: None))
+    with pytest.raises(UserError, match="a worker draws in bfloat16, and cells of"):
+        list(run.advance(Elsewhere(), lambda cell, images: None))
+    assert len(run.known) == 1
 
 
 def test_a_rerun_does_only_what_is_missing(done: Run, bench: Bench) -> None:

@@ -11,6 +11,7 @@ from studies import made_up, small_study
 from test_study_report import Figures, run_of
 from underone.generation import Setting
 from underone.study.bench import Bench, open_bench
+from underone.study.cell import Outcome
 from underone.study.engine import LocalEngine
 from underone.study.report import write_markdown
 from underone.study.report.findings import HARDER_DATA, findings
@@ -47,6 +48,7 @@ def begun(bench_and_run: tuple[Bench, Run]) -> Run:
     drawn = replace(run, known={})
     cells = sorted(drawn.due(), key=lambda cell: cell.setting.steps)[:6]
     for outcome in LocalEngine(bench, 1).run(cells, lambda cell, images: None):
+        assert isinstance(outcome, Outcome)
         drawn.folder.keep(outcome)
         drawn.known[outcome.result.cell] = outcome.result
     return drawn

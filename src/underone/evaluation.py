@@ -9,7 +9,15 @@ import torch
 from torch import Tensor
 
 from underone.checkpoint import GenerativeModel
-from underone.data import Dataset, SampleSet, load_dataset, read_arrays, write_arrays
+from underone.data import (
+    Dataset,
+    SampleSet,
+    load_dataset,
+    read_arrays,
+    save_picture,
+    tile,
+    write_arrays,
+)
 from underone.data.load import DATASET_NAMES
 from underone.data.locate import cache_folder
 from underone.diffusion import count_evaluations
@@ -22,7 +30,15 @@ from underone.generation import (
     labels_of,
     subject,
 )
-from underone.metrics import Extractor, Measurement, Reference, Yardstick, measure, measure_batches
+from underone.metrics import (
+    Extractor,
+    Measurement,
+    Reference,
+    Yardstick,
+    features_of,
+    measure,
+    measure_batches,
+)
 from underone.metrics.extractor import BATCH
 from underone.metrics.measurement import FloorRecord, joined
 from underone.metrics.neighbours import nearest
@@ -133,8 +149,11 @@ def _one_draw(
     labels = labels_of(model, setting, draw)
     described = subject(model, setting, draw, precision)
 
+    # What an analytic sampler must know is found out before the count begins.
+    drawn = generate_batches(model, setting, draw, precision=precision)
+
     def batches() -> Iterator[Tensor]:
-        for images in generate_batches(model, setting, draw, precision=precision):
+        for images in drawn:
             on_images(len(images))
             yield images
 
@@ -224,21 +243,25 @@ def training_features(
 PANEL_ROWS, PANEL_NEIGHBOURS = 10, 5
 
 
-def nearest_panel(samples: Tensor, features: Tensor, train: Tensor, images: Tensor) -> Tensor:
-    """Images (rows x columns, C, H, W): samples nearest to training images, and these beside them.
+def write_panel(path: Path, samples: Tensor, by: Yardstick, images: Dataset) -> None:
+    """A PNG of the samples (N, C, H, W) nearest to training `images`, each beside its nearest.
 
-    `samples` (N, C, H, W) with `features` (N, D), training `images` (M, C, H, W) with features
-    `train` (M, D). The `PANEL_ROWS` samples that are nearest to any training image come first in
-    their rows, nearest first, each followed by its `PANEL_NEIGHBOURS` nearest: a copy among the
-    samples is in the first rows.
+    `by` has looked among these (`among_training_images`). The `PANEL_ROWS` samples that are nearest
+    to any come first in their rows, nearest first, each followed by its `PANEL_NEIGHBOURS` nearest:
+    a copy among the samples is in the first rows.
     """
-    if samples.shape[1:] != images.shape[1:]:
+    if by.train is None:
+        raise ValueError("the yardstick knows no training images")
+    train, shown = by.train, images
+    if by.mirrored is not None:
+        train, shown = torch.cat([train, by.mirrored]), images.with_mirrored
+    if samples.shape[1:] != shown.images.shape[1:]:
         raise UserError(
-            f"samples are {tuple(samples.shape[1:])} and training images {tuple(images.shape[1:])} "
-            "(channels, height, width): no panel shows both"
+            f"samples are {tuple(samples.shape[1:])} and training images "
+            f"{tuple(shown.images.shape[1:])} (channels, height, width): no panel shows both"
         )
+    features = features_of(by.extractor, samples).values
     found = nearest(features, train, count=min(PANEL_NEIGHBOURS, len(train)))
-    rows = found.distances[:, 0].argsort()[:PANEL_ROWS]
-    return torch.cat(
-        [torch.cat([samples[row : row + 1], images[found.indices[row]]]) for row in rows.tolist()]
-    )
+    rows = found.distances[:, 0].argsort()[:PANEL_ROWS].tolist()
+    beside = [torch.cat([samples[row][None], shown.images[found.indices[row]]]) for row in rows]
+    save_picture(tile(torch.cat(beside), columns=1 + PANEL_NEIGHBOURS, scale=2), path)

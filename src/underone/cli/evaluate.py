@@ -7,7 +7,7 @@ import click
 import torch
 from click.core import ParameterSource
 
-from underone.adapters import find_extractor
+from underone.adapters import extractor_of, find_extractor
 from underone.cli.console import (
     announce,
     announce_revision,
@@ -20,7 +20,7 @@ from underone.cli.console import (
 from underone.cli.figures import show
 from underone.cli.options import SAMPLING_HELP, SAMPLING_OPTIONS, sampling_options, usual_for
 from underone.cli.output import check_output
-from underone.data import Dataset, SampleSet, read_samples, save_picture, tile
+from underone.data import Dataset, SampleSet, read_samples
 from underone.errors import UserError
 from underone.evaluation import (
     PANEL_NEIGHBOURS,
@@ -28,8 +28,8 @@ from underone.evaluation import (
     among_training_images,
     evaluate_model,
     evaluate_samples,
-    nearest_panel,
     training_images,
+    write_panel,
 )
 from underone.generation import Draw, Precision, Setting, check, generate
 from underone.metrics import (
@@ -39,7 +39,6 @@ from underone.metrics import (
     Measurement,
     Reference,
     Yardstick,
-    features_of,
     metric_names,
 )
 from underone.metrics.cost import distance_seconds
@@ -108,9 +107,12 @@ def evaluate(
     wanted = metric_names(named)
     if panel is not None:
         check_output(panel, (".png",), "--panel")
-        panel.parent.mkdir(parents=True, exist_ok=True)
     if blocks is not None and blocks < 1:
         raise UserError(f"--blocks must be at least 1, got {blocks}")
+    if judge is not None and "consistency" not in wanted:
+        raise UserError("--judge is for consistency alone: add it to --metrics, or leave it out")
+    if flips and panel is None and "memorisation" not in wanted:
+        raise UserError("--flips is for memorisation and --panel alone: leave it out")
     against = find_reference(reference)
     features = _extractor(extractor, against)
     source: SampleSet | Live
@@ -158,16 +160,7 @@ def evaluate(
 
 def _extractor(name: str | None, against: Reference) -> Extractor:
     """The one that is named, else the one the reference says it was made with."""
-    if name is None:
-        try:
-            found = find_extractor(against.origin.extractor)
-        except UserError:
-            raise UserError(
-                f"reference {against.name} was made in the features of "
-                f"{against.origin.extractor}: name that extractor with --extractor"
-            ) from None
-    else:
-        found = find_extractor(name)
+    found = extractor_of(against) if name is None else find_extractor(name)
     announce(found)
     return found
 
@@ -228,7 +221,7 @@ def _of_model(live: Live, by: Yardstick, metrics: tuple[str, ...]) -> Measuremen
     model, setting = live.model, live.setting
     learn_variance(model, setting)
     total = live.draw.count * live.blocks
-    seconds = total * setting.evaluations(model) * seconds_per_evaluation(model)
+    seconds = total * setting.evaluations(model) * seconds_per_evaluation(model, live.precision)
     then = _distances(by, live.draw.count, metrics, live.blocks)
     note(f"{live.blocks} x {live.draw.count:,} samples: about {seconds:.0f} s to draw them{then}")
     with counted(f"{setting.sampler}, {setting.steps} steps", total) as on_images:
@@ -241,8 +234,6 @@ def _distances(by: Yardstick, count: int, metrics: tuple[str, ...], blocks: int)
 
 
 def _draw_panel(source: SampleSet | Live, by: Yardstick, root: Path | None, path: Path) -> None:
-    if by.train is None:
-        return
     if isinstance(source, Live):
         with counted("the first block again, for the panel", source.draw.count) as on_images:
             drawn = generate(
@@ -254,10 +245,5 @@ def _draw_panel(source: SampleSet | Live, by: Yardstick, root: Path | None, path
             ).images
     else:
         drawn = source.images
-    features = features_of(by.extractor, drawn).values
-    train, images = by.train, training_images(by.reference, root)
-    if by.mirrored is not None:
-        train, images = torch.cat([train, by.mirrored]), images.with_mirrored
-    shown = nearest_panel(drawn, features, train, images.images)
-    save_picture(tile(shown, columns=1 + PANEL_NEIGHBOURS, scale=2), path)
+    write_panel(path, drawn, by, training_images(by.reference, root))
     note(f"{path}: the samples nearest to training images, each beside its {PANEL_NEIGHBOURS}")

@@ -1,11 +1,13 @@
 """`underone recommend` and `underone report`."""
 
+import shlex
 from pathlib import Path
 
 import click
 
 from underone.cli.console import counted, note, out, print_json, table
 from underone.errors import UserError
+from underone.evaluation import training_images
 from underone.study.answers import Standing, standings
 from underone.study.panel import draw_panel
 from underone.study.recommend import PREFERENCES, Budget, Recommendation, recommend
@@ -41,13 +43,15 @@ def report(
         for each in (run, *beside):
             _check_measured(each)
     if panel:
-        count = run.bench.yardsticks[0].reference.count
+        images = training_images(run.bench.yardsticks[0].reference, root)
+        count = (1 + run.bench.trained_on_flips) * len(images)
         with counted("features of the training images", count) as on_images:
-            draw_panel(run, on_images, root)
+            draw_panel(run, images, on_images)
     note(f"{write_report(run, beside)}: open it in a browser")
     if markdown is not None:
-        options = "".join(f" --beside {other}" for other in others)
-        command = f"underone report {folder}{options} --markdown {markdown}"
+        beside_these = [part for other in others for part in ("--beside", str(other))]
+        words = ["underone", "report", str(folder), *beside_these, "--markdown", str(markdown)]
+        command = shlex.join(words)
         note(f"{write_markdown(run, markdown, command, beside)}")
 
 

@@ -25,10 +25,10 @@ from underone.cli.console import (
 )
 from underone.cli.options import device_option
 from underone.errors import UserError
-from underone.generation import Draw
+from underone.generation import Draw, Setting
 from underone.study.answers import standings
 from underone.study.bench import Bench, open_bench
-from underone.study.cell import Cell
+from underone.study.cell import Cell, Divergence
 from underone.study.definition import Study, for_model, load_study, shipped_studies
 from underone.study.engine import Commission, Engine, LocalEngine
 from underone.study.fit import planned_cells
@@ -147,8 +147,9 @@ def _engine(name: str, workers: int | None, device: torch.device) -> Opener:
 
 
 def _ranks(run: Run) -> Engine:
-    run.check_precision()
-    return open_ranks(_commission(run), run.bench)
+    engine = open_ranks(_commission(run), run.bench)
+    run.check_precision()  # now that its models are where they draw
+    return engine
 
 
 def _local(run: Run, device: torch.device) -> LocalEngine:
@@ -176,7 +177,7 @@ def _run_study(
         announce(by.extractor)
     run, continued = open_run(folder, study, bench, minutes, note)
     _introduce(run, continued)
-    for cell in run.due():
+    for cell in planned_cells(run.plan, bench):
         learn_variance(bench.models[cell.model], cell.setting)
     try:
         if run.due():
@@ -221,7 +222,8 @@ def _show_cells(plan: Plan, bench: Bench, as_json: bool) -> None:
     total = sum(cell.evaluations(bench) for cell in cells)
     out.print(f"{len(cells)} cells, {total:,} evaluations, about {sum(seconds) / 60:.1f} minutes")
     for candidate in plan.left_out:
-        out.print(f"left out by the budget: {setting_title(candidate.setting)}")
+        title = setting_title(candidate.setting)
+        out.print(f"left out by the budget: {candidate.model}: {title}")
 
 
 def _advance(run: Run, engine: Engine) -> None:
@@ -233,7 +235,7 @@ def _advance(run: Run, engine: Engine) -> None:
 
     def on_images(cell: Cell, images: int) -> None:
         each = cell.setting.evaluations(run.bench.models[cell.model])
-        bar.update(task, advance=images * each, description=setting_title(cell.setting))
+        bar.update(task, advance=images * each, description=_title(run, cell.model, cell.setting))
 
     def due() -> int:
         return sum(cell.evaluations(run.bench) for cell in run.due())
@@ -244,8 +246,17 @@ def _advance(run: Run, engine: Engine) -> None:
             done += result.cell.evaluations(run.bench)
             bar.update(task, completed=done, total=done + due())
             live.update(Group(_table(run), bar))
-            if not err.is_terminal:
-                note(f"{setting_title(result.setting)}: FID {result.fid:.3f}")
+            title = _title(run, result.model, result.setting)
+            if isinstance(result, Divergence):
+                note(f"{title}: left out, for {result.told}")
+            elif not err.is_terminal:
+                note(f"{title}: FID {result.fid:.3f}")
+
+
+def _title(run: Run, model: str, setting: Setting) -> str:
+    """A setting in words, and of which model, where there are several."""
+    title = setting_title(setting)
+    return title if len(run.bench.models) == 1 else f"{model}: {title}"
 
 
 def _table(run: Run) -> Table:
@@ -255,7 +266,7 @@ def _table(run: Run) -> Table:
     for each in found[:_ROWS]:
         blocks = len(each.fresh)
         grid.add_row(
-            setting_title(each.first.setting),
+            _title(run, each.first.model, each.first.setting),
             f"{each.nfe:g}",
             f"{blocks} x {each.first.draw.count:,}" if blocks else f"{each.first.draw.count:,}",
             f"{each.fid:.3f}",

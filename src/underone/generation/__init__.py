@@ -6,6 +6,7 @@ from underone.generation.draw import (
 )
 from underone.generation.sample_sets import (
     DEFAULT_BATCH_SIZE,
+    DivergedError,
     check,
     generate,
     generate_batches,
@@ -36,6 +37,7 @@ __all__ = [
     "DISTILLED",
     "OWN_GRIDS",
     "TUNED",
+    "DivergedError",
     "Draw",
     "Precision",
     "Setting",

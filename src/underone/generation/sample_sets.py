@@ -26,6 +26,10 @@ from underone.networks.fixed_batches import InFixedBatches
 DEFAULT_BATCH_SIZE = 128
 
 
+class DivergedError(UserError):
+    """Sampling has ended in NaN or infinity: another setting of the same model may well not."""
+
+
 def check(model: GenerativeModel, setting: Setting, draw: Draw) -> None:
     """A `UserError` where `model` cannot give this draw at this setting."""
     setting.check(model)
@@ -117,9 +121,9 @@ def _decoded(
 
 
 def to_images(x: Tensor, setting: Setting) -> Tensor:
-    """What sampling with `setting` ended in as uint8 images; a `UserError` where it diverged."""
+    """What sampling with `setting` ended in, as uint8 images; a `DivergedError` where in none."""
     if not x.isfinite().all():
-        raise UserError(
+        raise DivergedError(
             f"sampling with {setting.sampler} at {setting.steps} steps of {setting.grid}, "
             f"w = {setting.guidance:g}, has diverged to NaN or infinity: take more even steps, a "
             "smaller guidance weight, or another sampler"

@@ -33,9 +33,9 @@ Precision = Literal["auto", "float32"]
 class Setting:
     """How to sample: everything that may differ between two sample sets of one model.
 
-    `sampler` and `grid` are names as `underone.named` reads them, or the sampler is "ddpm-analytic"
-    or "tuned" or "distilled", whose grid is "learned" and may be left out, or "decoder", that of a
-    VAE, of which nothing else is to be chosen: it takes 1 step and no grid.
+    `sampler` and `grid` are names as `underone.named` reads them. Or the sampler is made for a
+    model: "ddpm-analytic"; "tuned" or "distilled", whose grid is "learned" and may be left out; or
+    "decoder", that of a VAE, of which nothing else is to be chosen: it takes 1 step and no grid.
 
     `guidance` is the weight w, `form` how it acts, a name of `underone.guides.FORMS`, and
     `interval` the (low, high] of sigma / alpha to which it is limited, if it is. `threshold`, a

@@ -54,6 +54,11 @@ class Bench:
         return {by.extractor.name: by.extractor.sha256 for by in self.yardsticks}
 
     @property
+    def trained_on_flips(self) -> bool:
+        """Whether any model was trained on mirror images too."""
+        return any(model.trained_on_flips for model in self.models.values())
+
+    @property
     def yardstick_names(self) -> tuple[str, ...]:
         """What to call each: its extractor, and its reference where that does not tell it."""
         names = [by.extractor.name for by in self.yardsticks]
@@ -93,8 +98,8 @@ class Bench:
         by = self.yardsticks[0]
         if "memorisation" not in self.metrics:
             return by
-        flipped = any(model.trained_on_flips for model in self.models.values())
-        return among_training_images(by, training_images(by.reference), flipped=flipped)
+        images = training_images(by.reference)
+        return among_training_images(by, images, flipped=self.trained_on_flips)
 
 
 def _counts(labels: Tensor | None) -> tuple[int, ...]:
@@ -118,9 +123,9 @@ def open_bench(study: Study, device: torch.device | str = "cpu") -> Bench:
     yardsticks = []
     for index, name in enumerate(names):
         reference = find_reference(name)
-        if reference.held_out is None:
+        if reference.held_out is None or len(reference.held_out) < 2:
             raise UserError(
-                f"reference {reference.name} holds no held-out images, which the floor needs: "
+                f"reference {reference.name} holds no two held-out images, which the floor needs: "
                 "build one with underone reference build, of a folder with train and test, as "
                 "underone data FOLDER --size N --out NEW makes it"
             )
@@ -130,6 +135,12 @@ def open_bench(study: Study, device: torch.device | str = "cpu") -> Bench:
             yardstick = replace(yardstick, judge=judge)
         yardsticks.append(yardstick)
     data = [by.reference.origin.data for by in yardsticks]
+    for name, other in zip(names, data, strict=True):
+        if other != data[0]:
+            raise UserError(
+                f"reference {name} is of {other}, and {names[0]} of {data[0]}: measure against "
+                "images of one data set"
+            )
     for name, model in models.items():
         if model.config.data.name not in (data[0], UNKNOWN_DATA):
             raise UserError(

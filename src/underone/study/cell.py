@@ -10,9 +10,18 @@ from underone.checkpoint import DiffusionModel, GenerativeModel
 from underone.config import Config
 from underone.data import SampleSet, tile
 from underone.data.picture import png_bytes
-from underone.generation import DISTILLED, TUNED, Draw, Setting, generate, grid_for
+from underone.generation import (
+    DISTILLED,
+    TUNED,
+    DivergedError,
+    Draw,
+    Setting,
+    generate,
+    grid_for,
+)
 from underone.metrics import Measurement
 from underone.metrics.measurement import PROTOCOL_VERSION, FloorRecord
+from underone.modules import own_parts, source_sha256
 from underone.study.bench import Bench
 from underone.tuned import tuned_sampler
 
@@ -50,8 +59,9 @@ class Cell:
 
 
 def _beside_the_model(model: GenerativeModel, setting: Setting) -> dict[str, str]:
-    """What names do not say: a sampler may be tuned or distilled anew, and a guide trained anew."""
-    found: dict[str, str] = {}
+    """What names do not say: samplers may be tuned or written anew, models distilled or trained."""
+    own = own_parts(setting.sampler) + own_parts(setting.grid)
+    found = {f"code of {each}": source_sha256(each) for each in own}
     if not isinstance(model, DiffusionModel):
         return found
     if setting.sampler == TUNED:
@@ -63,24 +73,35 @@ def _beside_the_model(model: GenerativeModel, setting: Setting) -> dict[str, str
     return found
 
 
-class CellResult(Config):
-    """A measured cell, by each of the study's yardsticks.
-
-    `evaluations` are what an image cost of each network, `seconds` the time sampling took.
-    """
+class Done(Config):
+    """A cell that was drawn, under its identity."""
 
     id: str
     model: str
     setting: Setting
     draw: Draw
-    measurements: tuple[Measurement, ...]
-    evaluations: dict[str, float]
-    seconds: float
 
     @property
     def cell(self) -> Cell:
-        """What was measured."""
+        """What was drawn."""
         return Cell(self.model, self.setting, self.draw)
+
+
+class Divergence(Done):
+    """A cell whose samples ended in NaN or infinity, so that there is nothing to measure."""
+
+    told: str
+
+
+class CellResult(Done):
+    """A measured cell, by each of the study's yardsticks.
+
+    `evaluations` are what an image cost of each network, `seconds` the time sampling took.
+    """
+
+    measurements: tuple[Measurement, ...]
+    evaluations: dict[str, float]
+    seconds: float
 
     @property
     def measurement(self) -> Measurement:
@@ -112,20 +133,39 @@ class Outcome:
     result: CellResult
     picture: bytes
 
+    @property
+    def cell(self) -> Cell:
+        """What was measured."""
+        return self.result.cell
+
 
 def run_cell(
     cell: Cell, bench: Bench, on_images: Callable[[int], object] = lambda images: None
-) -> Outcome:
+) -> Outcome | Divergence:
     """Draw and measure a cell; its samples' features serve all its metrics."""
     started = time.perf_counter()
-    samples = generate(
-        bench.models[cell.model],
-        cell.setting,
-        cell.draw,
-        precision=bench.precision,
-        on_images=on_images,
-    )
+    try:
+        samples = generate(
+            bench.models[cell.model],
+            cell.setting,
+            cell.draw,
+            precision=bench.precision,
+            on_images=on_images,
+        )
+    except DivergedError as error:
+        return diverged(cell, bench, error)
     return measured(cell, bench, samples, time.perf_counter() - started)
+
+
+def diverged(cell: Cell, bench: Bench, error: DivergedError) -> Divergence:
+    """What is kept of a cell that cannot be measured, so that it is not drawn again."""
+    return Divergence(
+        id=cell.identity(bench),
+        model=cell.model,
+        setting=cell.setting,
+        draw=cell.draw,
+        told=str(error),
+    )
 
 
 def measured(cell: Cell, bench: Bench, samples: SampleSet, seconds: float) -> Outcome:

@@ -13,6 +13,7 @@ from underone.generation import (
     DECODER,
     DEFAULT_BATCH_SIZE,
     Draw,
+    Precision,
     Setting,
     generate_batches,
 )
@@ -45,12 +46,15 @@ def measured_costs(bench: Bench) -> Costs:
     images = torch.randint(0, 256, (_MEASURED_IMAGES, *first.shape), generator=generator)
     some = SampleSet(images.to(torch.uint8), torch.arange(len(images)) % (first.num_classes or 1))
     return Costs(
-        evaluation={name: seconds_per_evaluation(model) for name, model in bench.models.items()},
+        evaluation={
+            name: seconds_per_evaluation(model, bench.precision)
+            for name, model in bench.models.items()
+        },
         image=_seconds(lambda: bench.measured(some), 1) / len(some),
     )
 
 
-def seconds_per_evaluation(model: GenerativeModel) -> float:
+def seconds_per_evaluation(model: GenerativeModel, precision: Precision = "auto") -> float:
     """The time an image takes in one pass of the network: the median over a few batches.
 
     A single timing, or the first, is often far off: the machine has just been busy otherwise.
@@ -58,7 +62,7 @@ def seconds_per_evaluation(model: GenerativeModel) -> float:
     once = Setting(DECODER) if isinstance(model, VAEModel) else Setting(steps=1)
 
     def batch() -> None:
-        list(generate_batches(model, once, Draw(DEFAULT_BATCH_SIZE)))
+        list(generate_batches(model, once, Draw(DEFAULT_BATCH_SIZE), precision=precision))
 
     return _seconds(batch, _TIMINGS) / DEFAULT_BATCH_SIZE
 

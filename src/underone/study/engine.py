@@ -11,7 +11,7 @@ import underone
 from underone.errors import UserError
 from underone.networks.precision import place
 from underone.study.bench import Bench, open_bench
-from underone.study.cell import Cell, Outcome, run_cell
+from underone.study.cell import Cell, Divergence, Outcome, run_cell
 from underone.study.definition import Study
 
 OnImages = Callable[[Cell, int], object]
@@ -20,7 +20,7 @@ OnImages = Callable[[Cell, int], object]
 class Engine(Protocol):
     """Runs cells and yields each as it is done, in any order."""
 
-    def run(self, cells: Sequence[Cell], on_images: OnImages) -> Iterator[Outcome]:
+    def run(self, cells: Sequence[Cell], on_images: OnImages) -> Iterator[Outcome | Divergence]:
         """The outcome of each of `cells`; `on_images` hears of images as they are drawn."""
         ...
 
@@ -32,7 +32,7 @@ class LocalEngine:
     bench: Bench
     threads: int
 
-    def run(self, cells: Sequence[Cell], on_images: OnImages) -> Iterator[Outcome]:
+    def run(self, cells: Sequence[Cell], on_images: OnImages) -> Iterator[Outcome | Divergence]:
         """The outcomes in order."""
         torch.set_num_threads(self.threads)
         for cell in cells:

@@ -1,16 +1,19 @@
-"""The folder of a study: its plan, and a file and a picture for each cell that is done."""
+"""The folder of a study: its plan, a file and a picture for each cell, and what has diverged."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from underone.config import parse
 from underone.errors import UserError
 from underone.files import read_json, whole_files, write_bytes, write_json
 from underone.study.bench import Bench
-from underone.study.cell import Cell, CellResult, Outcome
+from underone.study.cell import Cell, CellResult, Divergence, Done, Outcome
 from underone.study.definition import Study
 from underone.study.plan import Plan
+
+AnyDone = TypeVar("AnyDone", bound=Done)
 
 
 @dataclass(frozen=True)
@@ -28,6 +31,11 @@ class Folder:
     def cells_path(self) -> Path:
         """Where the cells are."""
         return self.path / "cells"
+
+    @property
+    def diverged_path(self) -> Path:
+        """Where the cells are that could not be measured."""
+        return self.path / "diverged"
 
     def result_path(self, identity: str) -> Path:
         """Where a cell's result is kept."""
@@ -52,26 +60,38 @@ class Folder:
         """Keep the plan, before the first cell."""
         write_json(self.plan_path, plan.model_dump(mode="json"))
 
-    def keep(self, outcome: Outcome) -> None:
+    def keep(self, outcome: Outcome | Divergence) -> None:
         """Keep a cell: its picture, and then its result, which says that it is done."""
+        if isinstance(outcome, Divergence):
+            path = self.diverged_path / f"{outcome.id}.json"
+            write_json(path, outcome.model_dump(mode="json"))
+            return
         write_bytes(self.picture_path(outcome.result.id), outcome.picture)
         result = outcome.result.model_dump(mode="json")
         write_json(self.result_path(outcome.result.id), result)
 
     def known(self, bench: Bench) -> dict[Cell, CellResult]:
         """Every cell that is done; a damaged or foreign file is a `UserError` that names it."""
-        return {result.cell: result for result in self._results(bench)}
+        found = {}
+        for result in self._done(CellResult, self.cells_path, bench):
+            if not self.picture_path(result.id).exists():
+                path = self.result_path(result.id)
+                raise UserError(f"{path} has lost its picture: remove it to draw it again")
+            found[result.cell] = result
+        return found
 
-    def _results(self, bench: Bench) -> Iterator[CellResult]:
-        for path in whole_files(self.cells_path, "*.json"):
-            result = parse(CellResult, read_json(path), str(path))
+    def diverged(self, bench: Bench) -> dict[Cell, Divergence]:
+        """Every cell that has diverged."""
+        return {each.cell: each for each in self._done(Divergence, self.diverged_path, bench)}
+
+    def _done(self, kind: type[AnyDone], folder: Path, bench: Bench) -> Iterator[AnyDone]:
+        for path in whole_files(folder, "*.json"):
+            result = parse(kind, read_json(path), str(path))
             if result.model not in bench.models or result.cell.identity(bench) != path.stem:
                 raise UserError(
                     f"{path} is no cell of this study (another model, extractor, reference or "
                     "version made it): remove it, or choose another --out"
                 )
-            if not self.picture_path(path.stem).exists():
-                raise UserError(f"{path} has lost its picture: remove it to draw it again")
             yield result
 
 

@@ -4,7 +4,7 @@ The plan and the results so far decide which cells are due, and nothing else doe
 study is stopped, it ends with the same cells.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from itertools import chain
 
 from pydantic import Field
@@ -71,11 +71,14 @@ class Plan(Config):
         """The first block of seeds of so many samples."""
         return Draw(samples, self.study.seed, first, self.study.labels)
 
-    def entries(self, known: Known) -> list[Entry]:
-        """All candidates with the blocks of their slice, finalists as far as they are known."""
+    def entries(self, known: Known, gone: Collection[Cell] = ()) -> list[Entry]:
+        """All candidates with the blocks of their slice, finalists as far as they are known.
+
+        `gone` are cells that have diverged: they are never due again.
+        """
         found = chain.from_iterable(
-            (Entry(candidate, self.draw(each.samples)) for candidate in self.drawn(each, known))
-            for each in self.slices
+            (Entry(each, self.draw(of.samples)) for each in self.drawn(of, known, gone))
+            for of in self.slices
         )
         return list(dict.fromkeys(found))
 
@@ -86,48 +89,52 @@ class Plan(Config):
         draw = self.draw(each.screened, _SCREENING_FIRST)
         return [candidate.cell(draw) for candidate in each.candidates]
 
-    def drawn(self, each: PlannedSlice, known: Known) -> Sequence[Candidate]:
+    def drawn(
+        self, each: PlannedSlice, known: Known, gone: Collection[Cell]
+    ) -> Sequence[Candidate]:
         """The candidates of a slice that are drawn in full: all, or its finalists once known."""
         cells = self.screening(each)
         if not cells:
             return each.candidates
-        if not all(cell in known for cell in cells):
+        if not all(cell in known or cell in gone for cell in cells):
             return ()
-        order = sorted(cells, key=lambda cell: known[cell].fid)
+        order = sorted((c for c in cells if c in known), key=lambda cell: known[cell].fid)
         return [
             Candidate(model=cell.model, setting=cell.setting) for cell in order[: each.finalists]
         ]
 
-    def due(self, known: Known, bench: Bench) -> list[Cell]:
+    def due(self, known: Known, bench: Bench, gone: Collection[Cell] = ()) -> list[Cell]:
         """The cells to run now, cheapest first; more may follow from their results.
 
         Screening comes before all else: it says which settings are drawn in full.
         """
         screening = dict.fromkeys(chain.from_iterable(map(self.screening, self.slices)))
-        base = list(self._base(known))
-        missing = [cell for cell in screening if cell not in known]
-        missing = missing or [cell for cell in base if cell not in known]
+        base = list(self._base(known, gone))
+        missing = [cell for cell in screening if cell not in known and cell not in gone]
+        missing = missing or [cell for cell in base if cell not in known and cell not in gone]
         if not missing:
-            missing = self._next_block(base, known, bench)
+            missing = self._next_block(base, known, bench, gone)
         return sorted(missing, key=lambda cell: cell.evaluations(bench))
 
-    def _base(self, known: Known) -> Iterator[Cell]:
+    def _base(self, known: Known, gone: Collection[Cell]) -> Iterator[Cell]:
         found: dict[Cell, None] = {}
         for each in self.slices:
             found |= dict.fromkeys(self.screening(each))
-            for candidate in self.drawn(each, known):
+            for candidate in self.drawn(each, known, gone):
                 entry = Entry(candidate, self.draw(each.samples))
                 found |= dict.fromkeys(entry.at(block) for block in range(each.blocks))
         yield from found
 
-    def _next_block(self, base: list[Cell], known: Known, bench: Bench) -> list[Cell]:
+    def _next_block(
+        self, base: list[Cell], known: Known, bench: Bench, gone: Collection[Cell]
+    ) -> list[Cell]:
         """What contenders lack of the first block that is not complete, as budgets allow.
 
         Who contends for block b is decided by the blocks before b alone, so that it does not matter
         when a study was stopped. The cheapest contests come first, so that most are answered.
         """
         planned = list(base)
-        asked = contests(self.entries(known))
+        asked = contests(self.entries(known, gone))
         for block in range(self.study.blocks, self.study.most_blocks):
             due: dict[Cell, None] = {}
             cells = [
@@ -136,7 +143,7 @@ class Plan(Config):
             ]
             for contending in sorted(cells, key=lambda each: self._cost(each, bench)):
                 due |= dict.fromkeys(self._allowed(contending, [*planned, *due], bench))
-            missing = [cell for cell in due if cell not in known]
+            missing = [cell for cell in due if cell not in known and cell not in gone]
             if missing:
                 return missing
             planned += due

@@ -27,9 +27,9 @@ from torch import Tensor
 
 from underone.data import SampleSet
 from underone.errors import UserError
-from underone.generation import DEFAULT_BATCH_SIZE, generate
+from underone.generation import DEFAULT_BATCH_SIZE, DivergedError, generate
 from underone.study.bench import Bench
-from underone.study.cell import Cell, Outcome, measured
+from underone.study.cell import Cell, Divergence, Outcome, diverged, measured
 from underone.study.engine import Commission, OnImages
 
 # The first rank may plan or measure for long, and the others have nothing to do meanwhile; where
@@ -81,15 +81,20 @@ class RankEngine:
 
     bench: Bench
 
-    def run(self, cells: Sequence[Cell], on_images: OnImages) -> Iterator[Outcome]:
+    def run(self, cells: Sequence[Cell], on_images: OnImages) -> Iterator[Outcome | Divergence]:
         """The outcomes in order; other ranks' images are reported once this one's are drawn."""
         for cell in cells:
-            started = time.perf_counter()
-            _tell(cell)
-            shares = _gather(share(cell, self.bench, *_place(), partial(on_images, cell)))
-            on_images(cell, sum(len(batch) for theirs in shares[1:] for batch in theirs))
-            samples = merged(_in_turn(shares))
-            yield measured(cell, self.bench, samples, time.perf_counter() - started)
+            yield self._one(cell, partial(on_images, cell))
+
+    def _one(self, cell: Cell, on_images: Callable[[int], object]) -> Outcome | Divergence:
+        started = time.perf_counter()
+        _tell(cell)
+        try:
+            shares = _gather(_attempted(cell, self.bench, on_images))
+        except DivergedError as error:
+            return diverged(cell, self.bench, error)
+        on_images(sum(len(batch) for theirs in shares[1:] for batch in theirs))
+        return measured(cell, self.bench, merged(_in_turn(shares)), time.perf_counter() - started)
 
 
 def open_ranks(commission: Commission, bench: Bench) -> RankEngine:
@@ -113,10 +118,20 @@ def _follow() -> None:
             if isinstance(task, Commission):
                 bench = task.opened(f"rank {dist.get_rank()} on {socket.gethostname()}")
             elif bench is not None:
-                answer = share(task, bench, *_place())
+                answer = _attempted(task, bench)
         except UserError as error:
             answer = error
         _answer(answer)
+
+
+def _attempted(
+    cell: Cell, bench: Bench, on_images: Callable[[int], object] = lambda images: None
+) -> Share | UserError:
+    """The share of this rank, or why it has none: the others wait for an answer either way."""
+    try:
+        return share(cell, bench, *_rank_and_world(), on_images)
+    except UserError as error:
+        return error
 
 
 def share(
@@ -167,7 +182,7 @@ def _in_turn(shares: Sequence[Share]) -> Share:
     return [shares[i % world][i // world] for i in range(sum(map(len, shares)))]
 
 
-def _place() -> tuple[int, int]:
+def _rank_and_world() -> tuple[int, int]:
     return dist.get_rank(), dist.get_world_size()
 
 
@@ -193,7 +208,7 @@ def _told() -> Commission | Cell | None:
     return task
 
 
-def _gather(mine: Share) -> list[Share]:
+def _gather(mine: Share | UserError) -> list[Share]:
     """All ranks' shares, in the first one; another's mistake is raised here."""
     answers: list[Any] = [None] * dist.get_world_size()
     with _all_there():

@@ -16,7 +16,7 @@ from ray.util import ActorPool
 
 from underone.errors import UserError
 from underone.study.bench import Bench
-from underone.study.cell import Cell, Outcome, run_cell
+from underone.study.cell import Cell, Divergence, Outcome, run_cell
 from underone.study.engine import Commission, OnImages
 
 # A cell whose worker dies is run again; one that outlives no worker is not tried for ever.
@@ -39,7 +39,7 @@ class Worker:
             os.chdir(self._folder)
         return self._commission.opened(f"the worker on {socket.gethostname()}")
 
-    def run(self, cell: Cell) -> Outcome:
+    def run(self, cell: Cell) -> Outcome | Divergence:
         """Draw and measure a cell."""
         return run_cell(cell, self._bench)
 
@@ -50,13 +50,13 @@ class RayEngine:
 
     workers: Sequence[Any]
 
-    def run(self, cells: Sequence[Cell], on_images: OnImages) -> Iterator[Outcome]:
+    def run(self, cells: Sequence[Cell], on_images: OnImages) -> Iterator[Outcome | Divergence]:
         """The outcomes as they come; the images of a cell are reported when it is done."""
         pool = ActorPool(list(self.workers))
         outcomes = pool.map_unordered(lambda worker, cell: worker.run.remote(cell), list(cells))
         with _one_line():
             for outcome in outcomes:
-                on_images(outcome.result.cell, outcome.result.draw.count)
+                on_images(outcome.cell, outcome.cell.draw.count)
                 yield outcome
 
 

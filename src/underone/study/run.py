@@ -10,7 +10,7 @@ from underone.checkpoint import DiffusionModel
 from underone.errors import UserError
 from underone.generation import precision_name, repays_compiling
 from underone.study.bench import Bench, open_bench
-from underone.study.cell import Cell, CellResult
+from underone.study.cell import Cell, CellResult, Divergence
 from underone.study.contest import Entry
 from underone.study.costs import measured_costs
 from underone.study.definition import Study
@@ -22,16 +22,17 @@ from underone.study.plan import Plan
 
 @dataclass(frozen=True)
 class Run:
-    """A study that is under way: its plan, and what is known so far."""
+    """A study that is under way: its plan, and what is known so far, which grows as it advances."""
 
     folder: Folder
     bench: Bench
     plan: Plan
     known: dict[Cell, CellResult] = field(default_factory=dict)
+    diverged: dict[Cell, Divergence] = field(default_factory=dict)
 
     def due(self) -> list[Cell]:
         """The cells to run now."""
-        return self.plan.due(self.known, self.bench)
+        return self.plan.due(self.known, self.bench, self.diverged)
 
     @property
     def in_order(self) -> list[Cell]:
@@ -41,15 +42,36 @@ class Run:
     @property
     def entries(self) -> list[Entry]:
         """Every setting and the seeds it is drawn on."""
-        return self.plan.entries(self.known)
+        return self.plan.entries(self.known, self.diverged)
 
-    def advance(self, engine: Engine, on_images: OnImages) -> Iterator[CellResult]:
+    def advance(self, engine: Engine, on_images: OnImages) -> Iterator[CellResult | Divergence]:
         """Run what is due until nothing is, keeping each cell as soon as it is done."""
         while cells := self.due():
             for outcome in engine.run(cells, on_images):
-                self.folder.keep(outcome)
-                self.known[outcome.result.cell] = outcome.result
-                yield outcome.result
+                if isinstance(outcome, Divergence):
+                    self.folder.keep(outcome)
+                    self.diverged[outcome.cell] = outcome
+                    yield outcome
+                else:
+                    self._check_like_the_others(outcome.result)
+                    self.folder.keep(outcome)
+                    self.known[outcome.cell] = outcome.result
+                    yield outcome.result
+
+    def _check_like_the_others(self, result: CellResult) -> None:
+        """A `UserError` where a worker elsewhere has drawn in another precision."""
+        if result.setting.declared_evaluations is None:
+            return  # an adaptive sampler is in float32 everywhere
+        now = result.measurement.subject["precision"]
+        for other in self.known.values():
+            if other.setting.declared_evaluations is None:
+                continue
+            if (then := other.measurement.subject["precision"]) != now:
+                raise UserError(
+                    f"a worker draws in {now}, and cells of {self.folder.path} are in {then}: that "
+                    'rounds otherwise: use machines alike, or precision = "float32" in a study'
+                )
+            return
 
     def check_precision(self) -> None:
         """A `UserError` where this process would draw in another precision than it was done."""
@@ -91,7 +113,7 @@ def open_run(
             kept = make_plan(study, bench, kept.costs, kept.threads)
             kept = kept.model_copy(update={"compiled": compiled})
             folder.begin(kept)
-        return Run(folder, bench, kept, folder.known(bench)), True
+        return Run(folder, bench, kept, folder.known(bench), folder.diverged(bench)), True
     plan = new_plan(study, bench, minutes)
     if minutes is None and study.precision == "auto":
         plan = plan.model_copy(update={"compiled": _worth_compiling(plan, bench, announce)})
@@ -107,7 +129,7 @@ def open_folder(path: Path) -> Run:
         raise UserError(f"{path} holds no study: run underone study or underone guide first")
     bench = open_bench(plan.study)
     check_same(plan, plan.study, bench, path)
-    return Run(folder, bench, plan, folder.known(bench))
+    return Run(folder, bench, plan, folder.known(bench), folder.diverged(bench))
 
 
 def new_plan(study: Study, bench: Bench, minutes: float | None = None) -> Plan:

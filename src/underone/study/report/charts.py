@@ -3,7 +3,8 @@
 import math
 import re
 import statistics
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -64,15 +65,26 @@ def slug(*parts: str) -> str:
     return "-".join(part for part in plain if part)
 
 
+def _distinct(charts: Iterable[Chart]) -> list[Chart]:
+    """The charts; one whose name, made plain, is an earlier one's has a number behind it."""
+    seen: Counter[str] = Counter()
+    found = []
+    for chart in charts:
+        seen[chart.name] += 1
+        count = seen[chart.name]
+        found.append(chart if count == 1 else replace(chart, name=f"{chart.name}-{count}"))
+    return found
+
+
 def nfe_charts(run: Run) -> list[Chart]:
     """FID and KID against evaluations: of each field, of each weight with a line to draw."""
-    return [
+    return _distinct(
         _against_nfe(measure, weight, group, field_title(run, field.model, field.samples))
         for field in fields(run)
         for weight, group in _by_weight(field).items()
         for measure in (FID, KID)
         if measure.known_of(group)
-    ]
+    )
 
 
 def _by_weight(field: Field) -> dict[str, list[Standing]]:
@@ -168,11 +180,11 @@ def _nfe_note(
 
 def diversity_charts(run: Run) -> list[Chart]:
     """Precision against recall along w, of each field with two weights."""
-    return [
+    return _distinct(
         _diversity(lines, field_title(run, field.model, field.samples))
         for field in fields(run)
         if (lines := _known_lines(field, (PRECISION, RECALL)))
-    ]
+    )
 
 
 def _diversity(lines: Sequence[Line], where: str) -> Chart:
@@ -226,12 +238,12 @@ def _diversity(lines: Sequence[Line], where: str) -> Chart:
 
 def weight_charts(run: Run) -> list[Chart]:
     """Each measure against w, of each field with two weights."""
-    return [
+    return _distinct(
         _against_weight(measure, lines, field_title(run, field.model, field.samples))
         for field in fields(run)
         for measure in MEASURES
         if (lines := _known_lines(field, (measure,)))
-    ]
+    )
 
 
 def _against_weight(measure: Measure, lines: Sequence[Line], where: str) -> Chart:
@@ -287,11 +299,11 @@ def _preferred(measure: Measure, asked: Sequence[Standing]) -> set[str]:
 
 def agreement_charts(run: Run) -> list[Chart]:
     """The FIDs of two extractors against each other, of each field."""
-    return [
+    return _distinct(
         _agreement(pair, field_title(run, field.model, field.samples))
         for field in fields(run)
         for pair in agreement(field, run)
-    ]
+    )
 
 
 def _agreement(pair: Pair, where: str) -> Chart:

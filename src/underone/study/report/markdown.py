@@ -5,6 +5,7 @@ from pathlib import Path
 
 import jinja2
 
+from underone.errors import UserError
 from underone.files import write_bytes, write_text
 from underone.study.report import protocol, tables, view
 from underone.study.report.agreement import extractor_findings
@@ -26,6 +27,11 @@ def write_markdown(run: Run, path: Path, command: str, beside: Sequence[Run] = (
     `command` is what writes it anew, `beside` are studies of other data to compare with.
     """
     folder = path.with_suffix("")
+    if folder.resolve() == run.folder.path.resolve():
+        raise UserError(
+            f"the figures of {path} would lie among the files of {run.folder.path}: choose another "
+            "name for the page"
+        )
     figures = {HOW_MANY_STEPS: nfe_charts(run), WHICH_WEIGHT: weight_charts(run)}
     for chart in (chart for group in figures.values() for chart in group):
         write_bytes(folder / f"{chart.name}.png", chart.png())

@@ -72,12 +72,16 @@ def _protocol(run: Run) -> Iterator[tuple[str, str]]:
     yield "metrics", ", ".join(bench.metrics)
     yield "labels", plan.study.labels
     yield "seed", f"{plan.study.seed}: block b has the samples (seed, b N) to (seed, (b + 1) N − 1)"
-    yield "blocks", f"{plan.study.blocks}, of contenders up to {plan.study.most_blocks}"
+    yield "blocks", f"{plan.study.blocks}, of contenders up to {1 + len(plan.fresh)}"
     yield from _of_cells(list(run.known.values()))
     yield "budget", plan.budget
     yield (
         "left out by the budget",
         "; ".join(f"{each.model}: {setting_title(each.setting)}" for each in plan.left_out),
+    )
+    yield (
+        "diverged to NaN or infinity, and not measured",
+        _each(f"{each.model}: {setting_title(each.setting)}" for each in run.diverged.values()),
     )
     costs = ", ".join(
         f"{1e3 * cost:.2f} ms ({name})" for name, cost in plan.costs.evaluation.items()

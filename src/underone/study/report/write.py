@@ -113,7 +113,8 @@ def results(run: Run, beside: Sequence[Run] = ()) -> dict[str, Any]:
         ],
         "published_pattern": _parts(published_findings(run)),
         "agreement_of_extractors": _parts(extractor_findings(run)),
-        "cells": [result.model_dump(mode="json") for result in run.known.values()],
+        "cells": [run.known[cell].model_dump(mode="json") for cell in run.in_order],
+        "diverged": [each.model_dump(mode="json") for each in run.diverged.values()],
     }
 
 
