@@ -266,7 +266,6 @@ MISTAKES = [
     ("evaluate a.npz --reference fashion-mnist --device cpu", "--device is for a model"),
     ("guide --device meta", "--device meta"),
     ("study guide --device meta", "--device meta"),
-    ("tune fashion-mnist --nfe 3 --device meta", "--device meta"),
     ("data cifar11", "did you mean 'cifar10'"),
     ("guide fashion-mnist --minutes 0", "above 0"),
     ("guide fashion-mnist --minutes nan", "finite"),

@@ -14,7 +14,7 @@ from underone.checkpoint import DiffusionModel
 from underone.config import Config, parse
 from underone.data import DATASET_NAMES, load_dataset
 from underone.data.images import to_model_range
-from underone.diffusion import Clipped, LogSNR, Node, NoiseStreams, node_at
+from underone.diffusion import Clipped, LogSNR, Node, NoiseStreams, node_at, noised
 from underone.errors import UserError
 from underone.files import read_json, write_json
 
@@ -110,7 +110,7 @@ def estimate(model: DiffusionModel, on_images: Callable[[int], object]) -> Error
     log_snrs, errors = [], []
     for t in LogSNR()(schedule, min(LEVELS, schedule.steps)):
         node = node_at(schedule, t)
-        x = node.alpha * x0 + node.sigma * noise()
+        x = noised(x0, node, noise())
         errors.append((x0 - denoiser(x, node, labels)).double().square().mean().item())
         log_snrs.append(node.log_snr.item())
         on_images(IMAGES)

@@ -101,6 +101,8 @@ def _prepare(name: str, out: Path, size: int | None, held_out: float | None) -> 
         raise UserError(f"--out prepares a folder of images by class, and {name} is none")
     if size is None:
         raise UserError("--out needs --size, the side of the images in pixels, like --size 32")
+    if held_out != held_out:  # NaN is within every range
+        raise UserError("--held-out takes a share between 0 and 1, got nan")
     prepare_folder(Path(name), out, size, HELD_OUT if held_out is None else held_out)
 
 

@@ -16,6 +16,12 @@ from underone.training.teaching import distillation_recipe
 from underone.zoo import load_model
 
 _METHODS = Trajectories.name, ConsistencyTuning.name
+_TRAJECTORIES = (
+    Trajectories.guidance,
+    Trajectories.form,
+    Trajectories.grid,
+    Trajectories.likeness,
+)
 
 
 @click.command(epilog=f"Forms of guidance: {', '.join(FORMS)}, as in `underone sample`.")
@@ -28,7 +34,7 @@ _METHODS = Trajectories.name, ConsistencyTuning.name
     help="Follow the teacher's trajectories, or be consistent along one's own.",
 )
 @click.option("--guidance", default=0.0, help="The weight w that the teacher is guided with.")
-@click.option("--form", default="classifier-free", help="How the weight acts.")
+@click.option("--form", default=Trajectories.form, help="How the weight acts.")
 @click.option("--grid", default=Trajectories.grid, help="Where the student's steps are placed.")
 @click.option("--likeness", default=0.0, help="What being like the data counts beside following.")
 @click.option("--out", type=click.Path(path_type=Path), help="[default: runs/MODEL-N-steps]")
@@ -96,9 +102,9 @@ def _method(
 ) -> Trajectories | ConsistencyTuning:
     if name == Trajectories.name:
         return Trajectories(nfe, grid, guidance=guidance, form=form, likeness=likeness)
-    if guidance != 0 or grid != Trajectories.grid or likeness != 0:
+    if (guidance, form, grid, likeness) != _TRAJECTORIES:
         raise UserError(
             "consistency tuning has no teacher to be guided or resembled, nor a grid to choose: "
-            "leave out --guidance, --grid and --likeness"
+            "leave out --guidance, --form, --grid and --likeness"
         )
     return ConsistencyTuning(nfe)

@@ -4,10 +4,9 @@ import sys
 from pathlib import Path
 
 import click
-import torch
 
 from underone.cli.console import announce_revision, note, print_json, progress_bar
-from underone.cli.options import GUIDANCE_HELP, device_option, guidance_options
+from underone.cli.options import GUIDANCE_HELP, guidance_options
 from underone.cli.training import training_data
 from underone.generation import TUNED, Setting
 from underone.training.stop import StopRequest, stop_on_signals
@@ -26,7 +25,6 @@ from underone.zoo import load_model
 @click.option("--minutes", default=8.0, help="How long to learn.")
 @click.option("--seed", default=0, help="Of the noise it learns with, which no sample set meets.")
 @click.option("--root", type=click.Path(path_type=Path), help="Where the data set's files are.")
-@device_option
 @click.option("--json", "as_json", is_flag=True, help="Print what was learned as JSON.")
 def tune(
     model: str,
@@ -38,7 +36,6 @@ def tune(
     minutes: float,
     seed: int,
     root: Path | None,
-    device: torch.device,
     as_json: bool,
 ) -> None:
     """Learn the best steps, weights and noise for MODEL at so few evaluations.
@@ -46,7 +43,7 @@ def tune(
     What is learned is kept beside the model and used by `--sampler tuned --steps N`. Ctrl-C saves
     and stops; the same command goes on. With guidance a step is --nfe guided evaluations.
     """
-    loaded = load_model(model, device)
+    loaded = load_model(model)
     announce_revision(loaded)
     setting = Setting("ddim", nfe, "trailing", guidance, threshold, form, interval)
     dataset = training_data(loaded, root, "a sampler is tuned by")

@@ -34,6 +34,7 @@ from underone.diffusion import (
     Trailing,
     count_evaluations,
     integrate,
+    no_noise,
     node_at,
     nodes,
 )
@@ -123,7 +124,7 @@ def _flow_error(sampler: Sampler, place: Place, intervals: int) -> float:
     start = intervals // 4 if sampler.history is None else sampler.history
     model = Bound(plane_mixture(SCHEDULE), None)
     past = [model(x, node) for x, node in zip(exact[:start], path[:start], strict=True)]
-    *_, last, _ = integrate(model, sampler, path[start:], exact[start], _no_noise, past)
+    *_, last, _ = integrate(model, sampler, path[start:], exact[start], no_noise, past)
     return (last.x - exact[-1]).square().mean().sqrt().item()
 
 
@@ -386,10 +387,6 @@ def _draw(oracle: Mixture, count: int) -> Tensor:
 def _normal(*shape: int, seed: int = 0) -> Tensor:
     generator = torch.Generator().manual_seed(100 + seed)
     return torch.randn(shape, generator=generator, dtype=torch.float64)
-
-
-def _no_noise() -> Tensor:
-    raise ValueError("a sampler that says it is not stochastic has drawn noise")
 
 
 def _slope(intervals: Sequence[int], errors: Sequence[float]) -> float:

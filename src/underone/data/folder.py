@@ -78,8 +78,17 @@ def _subfolders(folder: Path) -> list[Path]:
     )
 
 
+def _hidden(path: Path) -> bool:
+    """Whether a path leads through a folder that programs keep for themselves."""
+    return any(part.startswith(".") for part in path.parts)
+
+
 def _image_files(folder: Path) -> list[Path]:
-    paths = [path for path in folder.rglob("*") if is_image_file(path)]
+    paths = [
+        path
+        for path in folder.rglob("*")
+        if is_image_file(path) and not _hidden(path.relative_to(folder))
+    ]
     if not paths:
         raise UserError(f"{folder} holds no images: add some or delete it")
     return sorted(paths, key=lambda path: path.relative_to(folder).as_posix())

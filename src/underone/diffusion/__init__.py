@@ -28,7 +28,7 @@ from underone.diffusion.guidance import AdaptiveProjected, ClassifierFree, Resca
 from underone.diffusion.inpainting import Inpainted
 from underone.diffusion.interpolation import slerp
 from underone.diffusion.interval import Interval
-from underone.diffusion.node import Estimate, Node, Schedule, node_at
+from underone.diffusion.node import Estimate, Node, Schedule, node_at, noised
 from underone.diffusion.noise import NoiseStreams
 from underone.diffusion.prediction import (
     Data,
@@ -59,7 +59,7 @@ from underone.diffusion.samplers import (
     Tuned,
     UniPC,
 )
-from underone.diffusion.sampling import Batch, integrate, sample, trajectory
+from underone.diffusion.sampling import Batch, integrate, no_noise, sample, trajectory
 from underone.diffusion.schedule import (
     Cosine,
     Geometric,
@@ -67,7 +67,7 @@ from underone.diffusion.schedule import (
     ScaledLinearBeta,
     Straight,
 )
-from underone.diffusion.variation import noised, path_from
+from underone.diffusion.variation import path_from
 
 THRESHOLDS: dict[str, Callable[[Denoiser], Denoiser]] = {
     "static": Clipped,
@@ -147,6 +147,7 @@ __all__ = [
     "branches",
     "count_evaluations",
     "integrate",
+    "no_noise",
     "node_at",
     "nodes",
     "noised",

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from underone.diffusion.denoiser import Denoiser
 from underone.diffusion.likelihood import GREY_LEVEL
-from underone.diffusion.node import Node, Schedule, expand, node_at
+from underone.diffusion.node import Node, Schedule, node_at, noised
 from underone.diffusion.samplers.ddpm import added_variance, posterior_variance
 from underone.errors import UserError
 
@@ -53,16 +53,16 @@ def variational_bound(
     `noise()` draws z of x_k = alpha x0 + sigma z.
 
     The prior is N(0, sigma_T^2 I), what sampling starts from; Ho et al. write N(0, I), which
-    makes a difference of about d (1 - sigma_T^2)^2 / 4 nats. Whether the estimate is clipped, as
-    in DDPM, is the denoiser's matter.
+    makes a difference of about d (1 - sigma_T^2)^2 (1 - 2 m) / 4 nats in d elements of mean square
+    m where the schedule preserves variance. Whether the estimate is clipped, as in DDPM, is the
+    denoiser's matter.
     """
     schedule = denoiser.schedule
     steps = torch.arange(1, schedule.steps + 1)
     first, last = _node(schedule, steps[0]), _node(schedule, steps[-1])
 
     def estimate(node: Node) -> Tensor:
-        x = expand(node.alpha, images) * images + expand(node.sigma, images) * noise()
-        return denoiser(x, node, label)
+        return denoiser(noised(images, node, noise()), node, label)
 
     reconstruction = -discretised_log_likelihood(
         images, estimate(first), _decoder_variance(schedule)

@@ -3,7 +3,8 @@
 A grid gives N strictly decreasing times in (0, 1], one an evaluation of a first-order sampler;
 the clean end t = 0 follows the last of them and is added by `nodes`, here and nowhere else. Times
 are float64, shape (N,); in the formulas k = t T is the step of the DDPM paper, 1..T, not
-necessarily whole, and i = 0..N-1 counts from clean to noisy. Any N in 1..T is allowed.
+necessarily whole, and i = 0..N-1 counts from clean to noisy. Any N in 1..T is allowed, but of
+listed steps, whose number is given.
 """
 
 from collections.abc import Sequence
@@ -111,6 +112,8 @@ class LogSNR:
         """N strictly decreasing times."""
         fractions, *ends = _span(schedule, steps, self.first, self.last)
         clean, noisy = ends
+        if steps == 1:  # there may be no noise at all in the last, and no weight of infinity is 0
+            return noisy.t[None]
         return _inverse(schedule, torch.lerp(clean.log_snr, noisy.log_snr, fractions), ends)
 
 

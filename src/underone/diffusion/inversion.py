@@ -19,7 +19,7 @@ from torch import Tensor
 from underone.diffusion.denoiser import Model
 from underone.diffusion.node import Node, Schedule, node_at
 from underone.diffusion.samplers.sampler import Sampler
-from underone.diffusion.sampling import integrate
+from underone.diffusion.sampling import integrate, no_noise
 from underone.errors import UserError
 
 
@@ -60,10 +60,6 @@ def _carried(model: Model, sampler: Sampler, path: Sequence[Node], x: Tensor) ->
             "a sampler that draws noise cannot be run backwards: use a deterministic one, like "
             "dpm-solver-2m, unipc or ddim"
         )
-    for estimate in integrate(model, sampler, path, x, _no_noise):
+    for estimate in integrate(model, sampler, path, x, no_noise):
         last = estimate
     return last.x
-
-
-def _no_noise() -> Tensor:
-    raise ValueError("a sampler that claims to be deterministic has drawn noise")

@@ -26,7 +26,6 @@ GREY_LEVEL = 2 / 255
 # The classical Runge-Kutta method: where each stage but the first is, and what all weigh.
 _POSITIONS = (1 / 2, 1 / 2, 1)
 _WEIGHTS = (1 / 6, 1 / 3, 1 / 3, 1 / 6)
-EVALUATIONS_PER_STEP = len(_WEIGHTS)
 
 
 def log_density(

@@ -76,3 +76,8 @@ def expand(coefficient: Tensor, like: Tensor) -> Tensor:
     if coefficient.ndim == 0:
         return coefficient
     return coefficient.to(like).reshape(-1, *(1,) * (like.ndim - 1))
+
+
+def noised(x0: Tensor, node: Node, noise: Tensor) -> Tensor:
+    """x_t = alpha x0 + sigma z, all (B, ...): a draw of q(x_t | x0) where z is standard normal."""
+    return expand(node.alpha, x0) * x0 + expand(node.sigma, x0) * noise

@@ -36,6 +36,11 @@ def integrate(
     yield Estimate(path[-1], x, x)
 
 
+def no_noise() -> Tensor:
+    """The noise of deterministic samplers: there is none to draw."""
+    raise ValueError("a sampler that says it is deterministic has drawn noise")
+
+
 def _newest(estimates: list[Estimate], history: int | None) -> list[Estimate]:
     return estimates if history is None else estimates[max(0, len(estimates) - history) :]
 
@@ -61,7 +66,7 @@ def sample(
     batch_size: int = 128,
     device: torch.device | str = "cpu",
 ) -> Iterator[Batch]:
-    """Draw one sample of `shape` per key, batch after batch, each from sigma_T z.
+    """Draw one sample of `shape` per key, batch after batch, each from sigma z at the first node.
 
     `keys` are (seed, index) pairs, `labels` (N,) int64 beside them or None. The result for a key
     does not depend on `batch_size` (up to rounding in the network's kernels).

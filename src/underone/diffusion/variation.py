@@ -2,9 +2,7 @@
 
 from collections.abc import Sequence
 
-from torch import Tensor
-
-from underone.diffusion.node import Node, expand
+from underone.diffusion.node import Node
 from underone.errors import UserError
 
 
@@ -19,8 +17,3 @@ def path_from(path: Sequence[Node], strength: float) -> Sequence[Node]:
         raise UserError(f"the strength of a variation must lie in (0, 1], got {strength:g}")
     distances = [abs(node.t.item() - strength) for node in path[:-1]]
     return path[distances.index(min(distances)) :]
-
-
-def noised(x0: Tensor, node: Node, noise: Tensor) -> Tensor:
-    """x_t = alpha x0 + sigma z, all (B, ...): a draw of q(x_t | x0) where z is standard normal."""
-    return expand(node.alpha, x0) * x0 + expand(node.sigma, x0) * noise

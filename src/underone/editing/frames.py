@@ -55,7 +55,7 @@ def trajectories(
     precision: Precision = "auto",
     on_images: Callable[[int], object] = lambda images: None,
 ) -> Frames:
-    """The samples of `draw` at `frames` nodes, evenly chosen from pure noise to the end.
+    """The samples of `draw` at `frames` nodes, evenly chosen from the first to the end.
 
     There are as many nodes to choose from as steps, and the end.
     """
@@ -64,12 +64,13 @@ def trajectories(
     chosen = {round(i * setting.steps / (frames - 1)) for i in range(frames)}
     path = path_of(model, setting)
     labels, keys = labels_of(model, setting, draw), draw.keys
+    denoiser, sampler = denoiser_for(model, setting, precision), sampler_for(model, setting)
     states, estimates = [], []
     for start in range(0, len(keys), batch_size):
         rows = slice(start, start + batch_size)
         way = trajectory(
-            denoiser_for(model, setting, precision),
-            sampler_for(model, setting),
+            denoiser,
+            sampler,
             path,
             shape=model.shape,
             keys=keys[rows],

@@ -177,6 +177,9 @@ def build_reference(
     """
     if len(data) < 2:
         raise UserError(f"a reference needs at least 2 images, {data.name} has {len(data)}")
+    for split in (data,) if held_out is None else (data, held_out):
+        if (split.labels.bincount() == 0).any():
+            raise UserError(f"a class of {data.name} has no images in {split.split}: leave it out")
     real = features_of(extractor, data.images, data.labels)
     moments = Moments.of(real.values)
     others = None

@@ -37,11 +37,14 @@ class InFixedBatches(nn.Module):
         return shown
 
     def _part(self, x: Tensor, condition: Tensor | None, label: Tensor | None) -> Tensor:
+        # Strides are compiled for too, and an expanded number's are 0.
         filled = (_filled(each, self.size) for each in (x, condition, label))
         return self._compiled[0](*filled)[: len(x)]
 
 
 def _filled(tensor: Tensor | None, size: int) -> Tensor | None:
-    if tensor is None or len(tensor) == size:
-        return tensor
+    if tensor is None:
+        return None
+    if len(tensor) == size:
+        return tensor.contiguous()
     return torch.cat([tensor, tensor.new_zeros(size - len(tensor), *tensor.shape[1:])])

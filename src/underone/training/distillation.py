@@ -18,7 +18,9 @@ from underone.diffusion import (
     Prediction,
     Schedule,
     integrate,
+    no_noise,
     node_at,
+    noised,
 )
 from underone.diffusion.node import expand
 from underone.training.levels import stratified
@@ -77,7 +79,7 @@ class FollowingTrajectories:
         nodes = self.path[:: self.stride]
         losses = []
         for here, there, target in zip(nodes[:-1], nodes[1:], targets[1:], strict=True):
-            *_, last = integrate(student, DDIM(), (here, there), x, _no_noise)
+            *_, last = integrate(student, DDIM(), (here, there), x, no_noise)
             losses.append((last.x - target.x).abs().mean())
             x = last.x.detach()
         if self.resemblance is not None:
@@ -90,7 +92,7 @@ class FollowingTrajectories:
     @torch.no_grad()
     def _targets(self, x: Tensor, labels: Tensor | None) -> list[Estimate]:
         """What the teacher is at, at the student's nodes."""
-        trajectory = integrate(Bound(self.teacher, labels), DPMSolver(3), self.path, x, _no_noise)
+        trajectory = integrate(Bound(self.teacher, labels), DPMSolver(3), self.path, x, no_noise)
         return list(trajectory)[:: self.stride]
 
 
@@ -128,9 +130,8 @@ class AgreeingAlongTheFlow:
 
         def estimate(levels: Tensor) -> Tensor:
             node = self._node(levels)
-            x = expand(node.alpha, images) * images + expand(node.sigma, images) * noise
             torch.manual_seed(seed)
-            return denoiser(x, node, self.student.told(labels))
+            return denoiser(noised(images, node, noise), node, self.student.told(labels))
 
         with torch.no_grad():
             known = expand(low == 0, images).bool()
@@ -157,7 +158,3 @@ class AgreeingAlongTheFlow:
     @property
     def _unit(self) -> float:
         return 2 * self.data_deviation
-
-
-def _no_noise() -> Tensor:
-    raise AssertionError("deterministic samplers draw no noise")

@@ -17,8 +17,9 @@ from underone.training.randomness import Purpose, batch_indices, derived_seed
 from underone.training.recipe import AveragedRecipe, Recipe
 from underone.training.state import TrainingState
 
-# A loss this many times the first one, which is an untrained network's, is no fluctuation.
-_DIVERGED = 10.0
+# A loss this many times the first one is no fluctuation. A student begins nearly trained, with a
+# loss that may be next to nothing, or below: then this many times the least that is compared with.
+_DIVERGED, _LEAST_LOSS = 10.0, 0.1
 
 
 class DivergedError(Exception):
@@ -61,7 +62,10 @@ def updates(
         indices = batch_indices(len(dataset), recipe.batch_size, recipe.seed, state.step)
         images = augmented(to_model_range(dataset.images[indices]), recipe.augmentation, generator)
 
-        with torch.autocast(device.type, dtype=autocast, enabled=autocast is not None):
+        # Without its cache: some torch keep weights there that were cast without a graph.
+        with torch.autocast(
+            device.type, dtype=autocast, enabled=autocast is not None, cache_enabled=False
+        ):
             loss = objective(
                 state.network, images.to(device), dataset.labels[indices].to(device), generator
             )
@@ -94,7 +98,7 @@ def updates(
 def _refuse_divergence(state: TrainingState, loss: float, norm: float) -> None:
     if state.first_loss is None:
         state.first_loss = loss
-    limit = _DIVERGED * state.first_loss
+    limit = _DIVERGED * max(abs(state.first_loss), _LEAST_LOSS)
     # Written so that NaN is caught too.
     if not (loss <= limit and norm < float("inf")):
         raise DivergedError(

@@ -7,8 +7,7 @@ import torch
 from underone.checkpoint import NoisyClassifier, load_checkpoint
 from underone.data import Dataset
 from underone.data.images import to_model_range
-from underone.diffusion import NoiseStreams, node_at
-from underone.diffusion.node import expand
+from underone.diffusion import NoiseStreams, node_at, noised
 from underone.errors import UserError
 from underone.files import write_text
 from underone.networks.precision import fast_dtype
@@ -44,7 +43,6 @@ def accuracy_at(model: NoisyClassifier, data: Dataset, time: float) -> float:
         x0 = to_model_range(data.images[start : start + _BATCH_SIZE]).to(device)
         keys = [(0, start + row) for row in range(len(x0))]
         noise = NoiseStreams(keys, model.shape, device)()
-        x = expand(node.alpha, x0) * x0 + expand(node.sigma, x0) * noise
-        guessed = model(x, node, fast_dtype(device)).argmax(dim=1).cpu()
+        guessed = model(noised(x0, node, noise), node, fast_dtype(device)).argmax(dim=1).cpu()
         right += int((guessed == data.labels[start : start + _BATCH_SIZE]).sum())
     return right / len(data)

@@ -7,9 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from underone.diffusion import Node, Prediction, Schedule, node_at
+from underone.diffusion import Node, Prediction, Schedule, node_at, noised
 from underone.diffusion.likelihood import bits_per_dimension
-from underone.diffusion.node import expand
 from underone.diffusion.prediction import TIME_SCALE
 from underone.training.augment import view
 from underone.training.levels import EVERY_STEP, Levels, stratified
@@ -35,7 +34,7 @@ class Noised:
     node: Node
 
 
-def noised(
+def noised_at_random_levels(
     images: Tensor, schedule: Schedule, levels: Levels, generator: torch.Generator
 ) -> Noised:
     """The images x0 (B, ...) at times distributed as `levels`, with standard normal noise z.
@@ -44,16 +43,15 @@ def noised(
     """
     node = node_at(schedule, levels(schedule, stratified(len(images), generator)))
     noise = torch.randn(images.shape, generator=generator).to(images.device)
-    x = expand(node.alpha, images) * images + expand(node.sigma, images) * noise
-    return Noised(x, noise, node)
+    return Noised(noised(images, node, noise), noise, node)
 
 
 @dataclass(frozen=True)
 class Denoising:
     """E |network(alpha x0 + sigma z, t, c) - target|^2 (Ho et al. 2020, Algorithm 1, eq. 14).
 
-    t and z are drawn by `noised`. With probability `label_dropout` the label becomes the null
-    label (Ho and Salimans 2022).
+    t and z are drawn by `noised_at_random_levels`. With probability `label_dropout` the label
+    becomes the null label (Ho and Salimans 2022).
     """
 
     schedule: Schedule
@@ -66,7 +64,7 @@ class Denoising:
         self, network: nn.Module, images: Tensor, labels: Tensor, generator: torch.Generator
     ) -> Tensor:
         """The mean squared error of a batch."""
-        noisy = noised(images, self.schedule, self.levels, generator)
+        noisy = noised_at_random_levels(images, self.schedule, self.levels, generator)
         label = None
         if self.null_label is not None:
             dropped = torch.rand(len(images), generator=generator) < self.label_dropout
@@ -121,8 +119,8 @@ class Classification:
 class NoisyClassification:
     """E -log p(c | alpha_k x0 + sigma_k z, k): cross-entropy at every noise level alike.
 
-    Dhariwal and Nichol 2021, section 4; k and z are drawn by `noised`. The best there is, is the
-    posterior of the class, whose gradient in x_t is what guides.
+    Dhariwal and Nichol 2021, section 4; k and z are drawn by `noised_at_random_levels`. The best
+    there is, is the posterior of the class, whose gradient in x_t is what guides.
     """
 
     schedule: Schedule
@@ -132,7 +130,7 @@ class NoisyClassification:
         self, network: nn.Module, images: Tensor, labels: Tensor, generator: torch.Generator
     ) -> Tensor:
         """The mean cross-entropy of a batch."""
-        noisy = noised(images, self.schedule, EVERY_STEP, generator)
+        noisy = noised_at_random_levels(images, self.schedule, EVERY_STEP, generator)
         condition = (TIME_SCALE * noisy.node.t).float().to(images.device)
         logits = network(noisy.x, condition).float()
         return functional.cross_entropy(logits, labels, label_smoothing=self.label_smoothing)
@@ -165,7 +163,8 @@ class Agreement:
         loss = self.invariance * functional.mse_loss(first, second)
         for projections in (first, second):
             centred = projections - projections.mean(dim=0)
-            covariance = centred.T @ centred / (len(centred) - 1)
+            with torch.autocast(centred.device.type, enabled=False):
+                covariance = centred.T @ centred / (len(centred) - 1)
             deviation = (covariance.diagonal() + 1e-4).sqrt()
             off_diagonal = covariance - covariance.diagonal().diag()
             loss = loss + self.variance / 2 * functional.relu(1 - deviation).mean()

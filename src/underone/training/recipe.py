@@ -169,6 +169,12 @@ class DistillationRecipe(AveragedRecipe):
     schedule: AnySchedule
     prediction: AnyPrediction
 
+    @model_validator(mode="after")
+    def _pairs(self) -> Self:
+        if isinstance(self.method, Trajectories) and self.method.likeness and self.batch_size < 2:
+            raise ValueError("likeness compares the images of a batch: batch_size must be >= 2")
+        return self
+
 
 class VAERecipe(AveragedRecipe):
     """A conditional VAE under its evidence lower bound, the divergence in it weighted by `beta`."""

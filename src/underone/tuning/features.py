@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from underone.checkpoint import DiffusionModel
-from underone.diffusion import Node, node_at
+from underone.diffusion import Node, node_at, noised
 
 # At little noise the network looks at texture, at more of it at whole things.
 LOOKING_TIMES = (0.01, 0.1, 0.2)
@@ -109,7 +109,7 @@ class OwnFeatures:
     def _errors(self, x0: Tensor, told: Tensor | None, noise: Tensor) -> Tensor:
         """log |x0 - D(alpha x0 + sigma z)|^2 at the last of `LOOKING_TIMES`: (B, 1)."""
         node = self._node(LOOKING_TIMES[-1])
-        x = (node.alpha * x0 + node.sigma * noise).to(x0.dtype)
+        x = noised(x0, node, noise)
         missed = self.model.denoiser(self.autocast)(x, node, told) - x0
         return missed.flatten(1).double().square().sum(1, keepdim=True).log()
 
@@ -122,7 +122,7 @@ class OwnFeatures:
         # Whatever wraps it to make it faster, it is a U-Net.
         network = cast("LookedInto", self.model.network)
         prediction = self.model.config.prediction
-        x = node.alpha * x0 + node.sigma * noise
+        x = noised(x0, node, noise)
         condition = prediction.condition(node)
         if condition is not None:
             condition = condition.to(x.device, torch.float32).expand(len(x))
@@ -154,8 +154,9 @@ class FrechetTo:
         """The distance of `features` (M, D), a scalar. M should be well above D."""
         covariance = _covariance(features)
         values = torch.linalg.eigvalsh(self.root @ covariance @ self.root)
-        # The root of a rounding error below 0 has no value, and that of 0 no gradient.
-        cross = values.clamp(min=1e-12 * self.covariance.trace()).sqrt().sum()
+        # The root of a rounding error below 0 has no value, and that of 0 no gradient; the values
+        # are squares of variances.
+        cross = values.clamp(min=1e-12 * self.covariance.trace() ** 2).sqrt().sum()
         shift = (features.mean(0) - self.mean).square().sum()
         return shift + covariance.trace() + self.covariance.trace() - 2 * cross
 

@@ -175,11 +175,12 @@ def set_up(
             f"{model.name} was trained on other data than the {dataset.name} found here, which a "
             "sampler is tuned by: name them with --root"
         )
+    if model.device.type != "cpu":
+        raise UserError(f"a sampler is tuned on the CPU, but {model.name} is on {model.device}")
     setting.check(model)
     purpose = setting.purpose
     if tuned_path(model, purpose).exists():
         raise UserError(f"{tuned_path(model, purpose)} exists: remove it to tune anew")
-    device = model.device
     task = Task(
         model,
         denoiser_for(model, setting),
@@ -187,7 +188,7 @@ def set_up(
         setting.steps,
         seed,
         setting.uses_labels,
-        fast_dtype(device),
+        fast_dtype(model.device),
         tuple(_neighbours(model, purpose)),
     )
     return Tuning(task, purpose, _left(task, purpose) or begun(task), minutes)
