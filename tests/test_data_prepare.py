@@ -132,6 +132,6 @@ def test_mistakes_are_one_line_and_write_nothing(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["bad", "one"]
     out.mkdir()
     (out / "mine").write_text("mine")
-    with pytest.raises(UserError, match="not an empty folder: choose another --out"):
+    with pytest.raises(UserError, match="not an empty folder: choose another name"):
         prepare_folder(tmp_path / "one", out, 4)
     assert (out / "mine").read_text() == "mine"

@@ -34,13 +34,18 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
         temporary.unlink(missing_ok=True)
 
 
+def check_new_folder(folder: Path) -> None:
+    """A `UserError` where `folder` holds anything already."""
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UserError(f"{folder} exists and is not an empty folder: choose another name")
+
+
 def write_folder(folder: Path, write: Callable[[Path], object]) -> None:
     """Let `write` fill an empty folder, which appears as `folder` when all is written.
 
     A `UserError` where `folder` holds anything already: old and new would be taken for one.
     """
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UserError(f"{folder} exists and is not an empty folder: choose another name")
+    check_new_folder(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as temporary:
         whole = Path(temporary) / folder.name

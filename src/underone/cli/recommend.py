@@ -124,9 +124,12 @@ def _show(found: Recommendation) -> None:
             )
         title = setting_title(found.runner_up.first.setting)
         out.print(f"The runner-up, {title}, is {verdict}, in FID.", soft_wrap=True)
-    front = table("Nothing measured is both cheaper and better:", "setting", "evaluations", *names)
+    # What is on the front was found by the seeds that all settings share.
+    title = "Nothing is both cheaper and better, on the first block of seeds:"
+    front = table(title, "setting", "evaluations", *names)
     for each in found.front:
-        cells = (f"{each.mean(name):.3f}" for name in names)
+        figures = each.first.measurement.figures
+        cells = (f"{figures[name].value:.3f}" for name in names)
         front.add_row(setting_title(each.first.setting), f"{each.nfe:g}", *cells)
     out.print(front)
     out.print(found.command, soft_wrap=True)

@@ -1,7 +1,6 @@
 """Make any folder of images by class one to train on: one size, and held-out images."""
 
 import hashlib
-import tempfile
 from pathlib import Path
 
 from PIL import Image, ImageOps
@@ -11,6 +10,7 @@ from underone.data.folder import files_by_class, folder_splits
 from underone.data.hold_out import held_out
 from underone.data.image_files import GREYSCALE, open_image
 from underone.errors import UserError
+from underone.files import check_new_folder, write_folder
 
 HELD_OUT = 0.2
 
@@ -24,8 +24,7 @@ def prepare_folder(source: Path, out: Path, size: int, share: float = HELD_OUT) 
     pixels: equal images, and those in one sub-folder of a class, stay on one side. A source that is
     divided already stays as it is divided. `out` appears when all is written.
     """
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UserError(f"{out} exists and is not an empty folder: choose another --out")
+    check_new_folder(out)
     splits = folder_splits(source)
     files = [(split, files_by_class(source, split)) for split in splits]
     every = [
@@ -39,17 +38,15 @@ def prepare_folder(source: Path, out: Path, size: int, share: float = HELD_OUT) 
     places = [split for split, _, _ in every]
     if splits != SPLITS:
         places = _divided([(folder, path) for _, folder, path in every], images, share)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as temporary:
-        whole = Path(temporary) / out.name
+
+    def write(whole: Path) -> None:
         for index, (image, place) in enumerate(zip(images, places, strict=True)):
             _, folder, path = every[index]
             target = whole / place / folder.name / f"{index:05}-{path.stem}.png"
             target.parent.mkdir(parents=True, exist_ok=True)
             image.save(target, format="PNG")
-        if out.exists():
-            out.rmdir()
-        whole.rename(out)
+
+    write_folder(out, write)
 
 
 def _divided(files: list[tuple[Path, Path]], images: list[Image.Image], share: float) -> list[str]:

@@ -11,6 +11,7 @@ from underone.errors import UserError
 LABEL_POLICIES = ("balanced", "random")
 # The stream that random labels are drawn from: no sample's, for those have the index in its place.
 _LABEL_STREAM = 2**64 - 1
+_MOST_RANDOM_LABELS = 2**26
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,11 @@ class Draw:
             raise UserError(f"count must be at least 1, got {self.count}")
         if not (0 <= self.seed < 2**63 and 0 <= self.first < 2**63 - self.count):
             raise UserError("seeds and indices must lie in 0..2^63 - 1")
+        if self.labels == "random" and self.first + self.count > _MOST_RANDOM_LABELS:
+            raise UserError(
+                f"random labels are drawn one after another, up to {_MOST_RANDOM_LABELS:,}: choose "
+                "a smaller first, or another seed"
+            )
 
     @property
     def keys(self) -> list[tuple[int, int]]:
