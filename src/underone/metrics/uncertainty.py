@@ -93,6 +93,11 @@ class Comparison:
             return Verdict.B_LOWER
         return Verdict.NOT_SEPARATED
 
+    @property
+    def separates(self) -> bool:
+        """Whether the two are told apart."""
+        return self.verdict is not Verdict.NOT_SEPARATED
+
 
 def compare(a: Blocks, b: Blocks, confidence: float = 0.95) -> Comparison:
     """Compare two settings whose i-th blocks were drawn with the same seeds.

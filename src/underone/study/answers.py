@@ -10,8 +10,17 @@ from dataclasses import dataclass, replace
 
 from underone.metrics.uncertainty import Comparison, Verdict
 from underone.study.cell import CellResult
-from underone.study.contest import Contest, Entry, Known, Subject, contests, difference
+from underone.study.contest import (
+    Contest,
+    Entry,
+    Known,
+    Subject,
+    contests,
+    difference,
+    unguided,
+)
 from underone.study.run import Run
+from underone.study.words import setting_title
 
 
 @dataclass(frozen=True)
@@ -29,6 +38,11 @@ class Standing:
     behind_on_fresh: bool = False
 
     @property
+    def reported(self) -> tuple[CellResult, ...]:
+        """What its figures are of: the fresh blocks, or else the first."""
+        return self.fresh or (self.first,)
+
+    @property
     def fid(self) -> float:
         """The figure to report: the mean over fresh blocks, if any were drawn."""
         return self.mean("fid")
@@ -36,7 +50,7 @@ class Standing:
     def mean(self, metric: str) -> float:
         """The mean of a figure over the fresh blocks, or else that of the first block."""
         return statistics.fmean(
-            result.measurement.figures[metric].value for result in self.fresh or (self.first,)
+            result.measurement.figures[metric].value for result in self.reported
         )
 
     @property
@@ -67,6 +81,11 @@ class Answer:
     def leader(self) -> Standing:
         """The lowest FID of the first block."""
         return self.standings[0]
+
+    @property
+    def unguided(self) -> str:
+        """The leader's setting at w = 0, in words: what a contest of weights is about."""
+        return setting_title(unguided(self.leader.first.setting))
 
     @property
     def open(self) -> tuple[Standing, ...]:

@@ -9,7 +9,7 @@ from enum import Enum
 from underone.config import Config
 from underone.generation import Draw, Setting
 from underone.metrics import Figure
-from underone.metrics.uncertainty import Blocks, Comparison, Interval, Verdict, compare
+from underone.metrics.uncertainty import Blocks, Comparison, Interval, compare
 from underone.study.cell import Cell, CellResult
 from underone.study.words import cost_title, setting_title
 
@@ -114,7 +114,7 @@ def _grouped(
 def separated(a: Entry, b: Entry, known: Known, blocks: Sequence[int]) -> bool:
     """Whether `blocks` tell the two apart."""
     found = difference(a, b, known, blocks)
-    return found is not None and found.verdict is not Verdict.NOT_SEPARATED
+    return found is not None and found.separates
 
 
 def difference(a: Entry, b: Entry, known: Known, blocks: Sequence[int]) -> Comparison | None:

@@ -93,7 +93,7 @@ class Recommendation:
     @property
     def separated(self) -> bool:
         """Whether blocks tell the chosen one and the runner-up apart."""
-        return self.apart is not None and self.apart.verdict is not Verdict.NOT_SEPARATED
+        return self.apart is not None and self.apart.separates
 
     @property
     def overtaken(self) -> bool:

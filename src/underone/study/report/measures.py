@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from underone.metrics import Figure
-from underone.metrics.uncertainty import Comparison, Verdict
+from underone.metrics.uncertainty import Comparison
 from underone.study.answers import Standing, standings
 from underone.study.cell import CellResult
 from underone.study.contest import paired
@@ -35,7 +35,7 @@ class Measure:
 
     def values(self, standing: Standing) -> list[float]:
         """Over the fresh blocks of a setting, or else its first; empty where it has none."""
-        return [each.value for each in self.known(standing.fresh or (standing.first,))]
+        return [each.value for each in self.known(standing.reported)]
 
     def known(self, results: Iterable[CellResult]) -> list[Figure]:
         """The figures of those cells that have one."""
@@ -127,7 +127,7 @@ def spread(measure: Measure, standing: Standing) -> str:
     shown = mean_text(measure, standing)
     if len(values) > 1:
         return f"{shown} ± {measure.text(statistics.stdev(values))}"
-    figure = measure.figure((standing.fresh or (standing.first,))[0])
+    figure = measure.figure(standing.reported[0])
     error = None if figure is None else figure.standard_error
     return shown if error is None else f"{shown} ± {measure.text(error)}"
 
@@ -148,4 +148,4 @@ def common(measure: Measure, a: Standing, b: Standing) -> tuple[list[Figure], li
 
 def told_apart(comparison: Comparison | None) -> bool:
     """Whether a comparison is known and separates."""
-    return comparison is not None and comparison.verdict is not Verdict.NOT_SEPARATED
+    return comparison is not None and comparison.separates

@@ -105,14 +105,13 @@ def _surely_behind(name: str, found: Answer) -> bool:
 
 def _preferred(run: Run) -> dict[str, Standing]:
     """The weight that FID prefers, by the setting it is of."""
-    return {each.question: each.leader for each in _answered(run, Subject.WEIGHT)}
+    return {each.unguided: each.leader for each in _answered(run, Subject.WEIGHT)}
 
 
 def _weights(
     here: str, there: str, mine: dict[str, Standing], theirs: dict[str, Standing]
 ) -> Iterator[str]:
-    for question in mine:
-        if question in theirs:
-            of = question.removeprefix("which w for ")
-            weights = [weight_title(found[question].first.setting) for found in (mine, theirs)]
+    for of in mine:
+        if of in theirs:
+            weights = [weight_title(found[of].first.setting) for found in (mine, theirs)]
             yield f"Of {of}, FID prefers {weights[0]} on {here} and {weights[1]} on {there}."

@@ -116,6 +116,6 @@ def figure(standing: Standing) -> str:
         low, high = FID.text(max(0.0, interval.low)), FID.text(interval.high)
         return f"{shown} ({low} to {high}, over {len(values)} fresh blocks)"
     block = "one fresh block" if standing.fresh else "the one block it was chosen on"
-    error = (standing.fresh or (standing.first,))[0].measurement.figures["fid"].error
+    error = standing.reported[0].measurement.figures["fid"].error
     within = "" if error is None else f" ± {FID.text(error)}"
     return f"{shown}{within} (on {block})"

@@ -61,7 +61,7 @@ def which_weight(run: Run) -> Iterator[Part]:
     found = [each for each in answers(run) if each.subject is Subject.WEIGHT]
     for field in fields(run):
         for each in within(field, found):
-            of = each.question.removeprefix("which w for ")
+            of = each.unguided
             measures = preferences(each.standings, (*MEASURES, *yardstick_fids(run)[1:]))
             gist, *rest = _trust(measures)
             by_fid = f"By FID: {standing_text(each, weight_title)}"
