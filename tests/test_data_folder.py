@@ -58,6 +58,7 @@ def test_every_colour_mode_is_read_as_rgb(tmp_path: Path, mode: str) -> None:
 def test_other_and_hidden_files_are_passed_over(tmp_path: Path) -> None:
     write(tmp_path / "ant" / "1.png", image(1))
     write(tmp_path / ".cache" / "1.png", image(1))
+    write(tmp_path / "ant" / ".thumbnails" / "1.png", image(1))
     (tmp_path / "ant" / "Thumbs.db").write_bytes(b"x")
     (tmp_path / "ant" / "._1.png").write_bytes(b"left by a Mac")
     (tmp_path / "README.txt").write_text("hello")

@@ -205,6 +205,10 @@ def test_the_nodes_are_the_grids_and_the_clean_end(grid: Grid, schedule: Schedul
     assert (path[-1].alpha.item(), path[-1].sigma.item()) == (1, 0)
 
 
+def test_one_step_to_no_noise_at_all_is_the_first() -> None:
+    assert LogSNR(last=0)(Cosine(), 1).tolist() == [1.0]
+
+
 def test_the_grids_are_called_by_their_own_names() -> None:
     names = {name: getattr(grid, "name", None) for name, grid in GRIDS.items()}
     assert names == {name: name for name in GRIDS}

@@ -25,7 +25,7 @@ from underone.errors import UserError
 from underone.training.augment import augmented
 from underone.training.average import power, update_average
 from underone.training.learning_rate import learning_rate
-from underone.training.loop import DivergedError
+from underone.training.loop import DivergedError, updates
 from underone.training.objective import Denoising
 from underone.training.randomness import batch_indices
 from underone.training.recipe import (
@@ -164,6 +164,23 @@ def test_divergence_stops_with_the_last_good_checkpoint(tmp_path: Path, images: 
     saved = load_file(tmp_path / "run" / "model.safetensors")
     assert all(tensor.isfinite().all() for tensor in saved.values())
     load_checkpoint(tmp_path / "run")
+
+
+def test_a_loss_about_0_may_rise_a_little(tmp_path: Path, images: Dataset) -> None:
+    """As of a student, which begins trained, or whose likeness is by chance below 0."""
+    losses = iter([-0.02, 0.5, -0.3, 1.5])
+
+    def objective(
+        network: nn.Module, images: Tensor, labels: Tensor, generator: torch.Generator
+    ) -> Tensor:
+        value = torch.cat([parameter.flatten() for parameter in network.parameters()]).sum()
+        return value - value.detach() + next(losses)
+
+    state = begin(tmp_path / "run", images, tiny(), 10).state
+    found = updates(state, tiny(), objective, images, 10, None)
+    assert [next(found).loss for _ in range(3)] == pytest.approx([-0.02, 0.5, -0.3])
+    with pytest.raises(DivergedError, match=r"diverged at step 4: loss 1\.5"):
+        next(found)
 
 
 def test_what_cannot_be_started_or_resumed_is_told(tmp_path: Path, images: Dataset) -> None:

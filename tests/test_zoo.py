@@ -122,6 +122,9 @@ def test_real_images_measured_as_samples_score_the_floor() -> None:
 def test_a_reference_survives_saving_and_damage_is_told(tmp_path: Path) -> None:
     real = load_dataset("fashion-mnist", "test", SLICE)
     extractor = load_extractor("fashion-mnist-classifier")
+    shirtless = replace(real, labels=torch.where(real.labels == 6, 7, real.labels))
+    with pytest.raises(UserError, match=r"a class of .* has no images in test"):
+        build_reference("gap", shirtless, None, extractor)
     built = build_reference("slice", real, real, extractor)
     path = tmp_path / "slice.npz"
     save_reference(built, path)
