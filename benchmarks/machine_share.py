@@ -29,9 +29,10 @@ from torch.utils.flop_counter import FlopCounterMode
 from underone.data import Dataset
 from underone.files import write_json
 from underone.networks.precision import fast_dtype
+from underone.training.begin import fresh_state
+from underone.training.kinds import objective_of
 from underone.training.loop import updates
 from underone.training.recipe import DiffusionRecipe, load_recipe
-from underone.training.run import fresh_state, objective_of
 from underone.training.state import TrainingState
 
 RESULTS = Path(__file__).with_suffix(".json")

@@ -22,9 +22,10 @@ from underone.data import Dataset
 from underone.files import write_json
 from underone.networks import build_network
 from underone.networks.features import FeatureNetwork
+from underone.training.begin import fresh_state
+from underone.training.kinds import objective_of
 from underone.training.loop import updates
 from underone.training.recipe import Recipe, load_recipe
-from underone.training.run import fresh_state, objective_of
 
 RESULTS = Path(__file__).with_suffix(".json")
 RECIPES = (

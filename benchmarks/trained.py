@@ -9,8 +9,9 @@ from underone.cli.console import progress_bar
 from underone.data import load_dataset
 from underone.generation import Draw, Setting, generate
 from underone.metrics import measure
+from underone.training.begin import resume, start
 from underone.training.recipe import Recipe
-from underone.training.run import Run, resume, start
+from underone.training.run import Run
 from underone.training.stop import StopRequest
 from underone.zoo import load_model, load_yardstick
 

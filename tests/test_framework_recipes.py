@@ -25,8 +25,8 @@ from underone.diffusion import (
     Velocity,
 )
 from underone.errors import UserError
+from underone.training.begin import start
 from underone.training.recipe import DiffusionRecipe, load_recipe
-from underone.training.run import start
 
 SLICE = Path(__file__).parent / "data" / "fashion-mnist"
 

@@ -39,11 +39,12 @@ from underone.errors import UserError
 from underone.networks import HalfUNet, NoisyClassifierConfig, UNet, UNetConfig
 from underone.networks.precision import fast_dtype
 from underone.shipped import find_checkpoint
+from underone.training.begin import resume, start
 from underone.training.calibration import calibrate
 from underone.training.noisy_accuracy import TIMES, accuracy_at, noisy_accuracy
 from underone.training.objective import NoisyClassification
 from underone.training.recipe import Recipe, load_recipe
-from underone.training.run import Run, resume, start
+from underone.training.run import Run
 from underone.zoo import load_extractor, load_model, ship
 
 SLICE = Path(__file__).parent / "data" / "fashion-mnist"

@@ -13,6 +13,7 @@ from underone.checkpoint import load_checkpoint, load_tensors
 from underone.data import load_dataset
 from underone.errors import UserError
 from underone.training.average import power
+from underone.training.begin import resume, start
 from underone.training.post_hoc import (
     FOLDER,
     Snapshot,
@@ -23,7 +24,6 @@ from underone.training.post_hoc import (
     snapshots_in,
 )
 from underone.training.recipe import Recipe, load_recipe
-from underone.training.run import resume, start
 
 SLICE = Path(__file__).parent / "data" / "fashion-mnist"
 CPU = torch.device("cpu")

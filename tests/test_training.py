@@ -24,6 +24,7 @@ from underone.diffusion import LinearBeta, Noise, node_at
 from underone.errors import UserError
 from underone.training.augment import augmented
 from underone.training.average import power, update_average
+from underone.training.begin import resume, start
 from underone.training.learning_rate import learning_rate
 from underone.training.loop import DivergedError, updates
 from underone.training.objective import Denoising
@@ -35,7 +36,7 @@ from underone.training.recipe import (
     load_recipe,
     shipped_recipes,
 )
-from underone.training.run import Run, resume, start
+from underone.training.run import Run
 
 SLICE = Path(__file__).parent / "data" / "fashion-mnist"
 CPU = torch.device("cpu")

@@ -22,14 +22,16 @@ from underone.data import Dataset, load_dataset
 from underone.diffusion import LinearBeta, Noise
 from underone.errors import UserError
 from underone.networks import UNet
+from underone.training import begin as begin_module
 from underone.training import run as run_module
+from underone.training.begin import resume, start
 from underone.training.journal import append_log, draw_loss, read_log, truncate_log
 from underone.training.learning_rate import learning_rate
 from underone.training.loop import DivergedError
 from underone.training.objective import Denoising
 from underone.training.preview import draw_preview
 from underone.training.recipe import DiffusionRecipe, Recipe, load_recipe
-from underone.training.run import Run, resume, start
+from underone.training.run import Run
 
 SLICE = Path(__file__).parent / "data" / "fashion-mnist"
 CPU = torch.device("cpu")
@@ -408,7 +410,7 @@ def test_impossible_lengths_and_places_are_refused(tmp_path: Path, images: Datas
 def test_minutes_become_a_horizon_by_the_measured_time(
     tmp_path: Path, images: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(run_module, "_seconds_per_update", lambda *given: 0.25)
+    monkeypatch.setattr(begin_module, "_seconds_per_update", lambda *given: 0.25)
     assert start(tmp_path / "a", "a", small(), images, CPU, minutes=2).plan.horizon == 451
     assert start(tmp_path / "b", "b", small(), images, CPU, minutes=1e-9).plan.horizon == 1
     assert resume(tmp_path / "a", small(), images, CPU).plan.horizon == 451

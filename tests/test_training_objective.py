@@ -24,12 +24,12 @@ from underone.diffusion import (
 )
 from underone.training.augment import view
 from underone.training.average import power, update_average
+from underone.training.begin import start
 from underone.training.learning_rate import learning_rate
 from underone.training.loop import updates
 from underone.training.objective import Agreement, Classification, Denoising
 from underone.training.randomness import Purpose, batch_indices, derived_seed
 from underone.training.recipe import DiffusionRecipe, Views, load_recipe
-from underone.training.run import start
 
 PREDICTIONS: list[Prediction] = [Noise(), Data(), Velocity(), Preconditioned(0.7)]
 SMALLEST = ("network.patch=7", "network.multipliers=[1]", "network.attention=[]")

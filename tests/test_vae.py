@@ -42,11 +42,12 @@ from underone.study.definition import Study
 from underone.study.fit import make_plan
 from underone.study.plan import Plan
 from underone.training import run as run_module
+from underone.training.begin import resume, start
 from underone.training.held_out_bound import bound_of, held_out_bound
 from underone.training.objective import Autoencoding
 from underone.training.preview import draw_preview
 from underone.training.recipe import Recipe, VAERecipe, load_recipe
-from underone.training.run import Run, resume, start
+from underone.training.run import Run
 from underone.zoo import load_extractor, load_generative_model, load_model, ship
 
 SLICE = Path(__file__).parent / "data" / "fashion-mnist"

@@ -17,8 +17,9 @@ from underone.data import Dataset, load_dataset
 from underone.diffusion import Autoguidance, node_at
 from underone.errors import UserError
 from underone.training import run as run_module
+from underone.training.begin import resume, start
 from underone.training.recipe import Recipe, load_recipe
-from underone.training.run import Run, resume, start
+from underone.training.run import Run
 from underone.zoo import ship
 
 SLICE = Path(__file__).parent / "data" / "fashion-mnist"

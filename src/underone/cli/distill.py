@@ -10,8 +10,8 @@ from underone.cli.options import device_option
 from underone.cli.training import check_length, see_through, training_data
 from underone.errors import UserError
 from underone.guides import FORMS
+from underone.training.begin import resume, start
 from underone.training.recipe import ConsistencyTuning, Trajectories
-from underone.training.run import resume, start
 from underone.training.teaching import distillation_recipe
 from underone.zoo import load_model
 

@@ -9,6 +9,7 @@ from underone.cli.console import note, out, print_json, table
 from underone.cli.options import device_option
 from underone.cli.training import check_length, see_through
 from underone.data import available_splits, load_dataset
+from underone.training.begin import resume, start
 from underone.training.noisy_accuracy import TIMES
 from underone.training.recipe import (
     ClassifierRecipe,
@@ -19,7 +20,6 @@ from underone.training.recipe import (
     load_recipe,
     shipped_recipes,
 )
-from underone.training.run import resume, start
 
 
 @click.command(epilog=f"Shipped recipes: {', '.join(shipped_recipes())}.")

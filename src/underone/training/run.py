@@ -1,69 +1,37 @@
-"""One training run in a folder: start or resume, log, save, stop."""
+"""One training run in a folder: advanced, logged, saved, finished."""
 
 import time
 from collections.abc import Callable, Iterator
-from copy import deepcopy
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from underone.checkpoint import (
     CheckpointConfig,
-    ClassifierCheckpointConfig,
     DataRecord,
-    DiffusionConfig,
-    EncoderCheckpointConfig,
-    NoisyClassifierCheckpointConfig,
     TrainingRecord,
-    VAECheckpointConfig,
-    load_config,
     save_config,
     save_weights,
     weights_file,
 )
-from underone.config import Config, parse
+from underone.config import Config
 from underone.data import Dataset
-from underone.errors import UserError
-from underone.files import read_json, write_json, write_text
-from underone.networks import build_network
-from underone.networks.precision import fast_dtype, place
+from underone.files import write_text
+from underone.networks.precision import fast_dtype
 from underone.training.average import NARROW
-from underone.training.calibration import calibrate
 from underone.training.card import model_card
-from underone.training.held_out_bound import held_out_bound
-from underone.training.journal import append_log, draw_loss, truncate_log
-from underone.training.loop import DivergedError, Update, updates
-from underone.training.noisy_accuracy import noisy_accuracy
-from underone.training.objective import (
-    Agreement,
-    Autoencoding,
-    Classification,
-    Denoising,
-    NoisyClassification,
-    Objective,
-)
+from underone.training.journal import append_log, draw_loss
+from underone.training.kinds import config_of, objective_of, score_of
+from underone.training.loop import Update, updates
 from underone.training.post_hoc import save_snapshot
 from underone.training.preview import draw_preview
-from underone.training.randomness import Purpose, derived_seed
 from underone.training.recipe import (
     AveragedRecipe,
     DiffusionRecipe,
-    DistillationRecipe,
-    EncoderRecipe,
-    NoisyClassifierRecipe,
     Recipe,
-    VAERecipe,
-    parse_recipe,
 )
 from underone.training.state import TrainingState
-from underone.training.teaching import distillation_record, objective_with_teacher, teacher_of
-
-_TIMED_UPDATES = 6
-# The share of a time budget left for checkpoints, previews and the slower moments of a machine.
-_RESERVE = 0.06
 
 
 class Plan(Config):
@@ -174,13 +142,7 @@ class Run:
         An extractor gets its feature scale too. Of a VAE the bound on `test` is found.
         """
         self.save()
-        if isinstance(self.recipe, DiffusionRecipe | DistillationRecipe):
-            return {}
-        if isinstance(self.recipe, VAERecipe):
-            return {} if test is None else held_out_bound(self.folder, test, self.device)
-        if isinstance(self.recipe, NoisyClassifierRecipe):
-            return {} if test is None else noisy_accuracy(self.folder, test, self.device)
-        return calibrate(self.folder, self.dataset, test, self.device)
+        return score_of(self.recipe)(self.folder, self.dataset, test, self.device)
 
     def _updates(self) -> Iterator[Update]:
         return updates(
@@ -209,186 +171,9 @@ class Run:
             images_seen=state.step * recipe.batch_size,
             seconds=round(state.seconds, 1),
             seed=recipe.seed,
-            label_dropout=getattr(recipe, "label_dropout", 0.0),
-            moving_average=getattr(recipe, "moving_average", None),
+            label_dropout=recipe.label_dropout if isinstance(recipe, DiffusionRecipe) else 0.0,
+            moving_average=recipe.moving_average if isinstance(recipe, AveragedRecipe) else None,
             flip=recipe.augmentation.flip,
             torch=torch.__version__,
         )
-        if isinstance(recipe, DiffusionRecipe | DistillationRecipe):
-            taught = distillation_record(recipe) if isinstance(recipe, DistillationRecipe) else None
-            return DiffusionConfig(
-                network=recipe.network,
-                schedule=recipe.schedule,
-                prediction=recipe.prediction,
-                data=data,
-                training=training,
-                distillation=taught,
-            )
-        if isinstance(recipe, VAERecipe):
-            return VAECheckpointConfig(network=recipe.network, data=data, training=training)
-        if isinstance(recipe, EncoderRecipe):
-            return EncoderCheckpointConfig(network=recipe.network, data=data, training=training)
-        if isinstance(recipe, NoisyClassifierRecipe):
-            return NoisyClassifierCheckpointConfig(
-                network=recipe.network, schedule=recipe.schedule, data=data, training=training
-            )
-        return ClassifierCheckpointConfig(network=recipe.network, data=data, training=training)
-
-
-def start(
-    folder: Path,
-    name: str,
-    recipe: Recipe,
-    dataset: Dataset,
-    device: torch.device,
-    *,
-    steps: int | None = None,
-    minutes: float | None = None,
-) -> Run:
-    """Set up a new run: its horizon comes from `steps`, else `minutes`, else the recipe."""
-    if folder.is_file():
-        raise UserError(f"{folder} is a file: choose a folder as --out")
-    if _plan_file(folder).exists() or (folder / "config.json").exists():
-        raise UserError(f"{folder} already holds a model: add --resume, or choose another --out")
-    # A run that was killed at once leaves an empty "training".
-    if folder.exists() and any(entry.name != "training" for entry in folder.iterdir()):
-        raise UserError(f"{folder} is not empty: choose another --out")
-    if steps is not None and steps < 1:
-        raise UserError(f"a run needs at least 1 step, got {steps}")
-    if minutes is not None and not 0 < minutes < float("inf"):
-        raise UserError(f"a run needs a finite number of minutes above 0, got {minutes}")
-    _check_data(recipe, dataset)
-    state = fresh_state(recipe, device)
-    horizon = steps or recipe.steps
-    if steps is None and minutes is not None:
-        try:
-            each = _seconds_per_update(state, recipe, dataset)
-        except DivergedError as error:
-            raise UserError(f"{error}: lower optimisation.learning_rate") from None
-        horizon = max(1, int(60 * minutes * (1 - _RESERVE) / each))
-    plan = Plan(name=name, horizon=horizon, recipe=recipe.model_dump(mode="json"))
-    write_json(_plan_file(folder), plan.model_dump(mode="json"))
-    return Run(folder, plan, recipe, dataset, state, device)
-
-
-def resume(folder: Path, recipe: Recipe, dataset: Dataset, device: torch.device) -> Run:
-    """Set up a run that goes on where its folder left off."""
-    if not _plan_file(folder).exists():
-        raise UserError(f"nothing to resume in {folder}: start it without --resume")
-    plan = parse(Plan, read_json(_plan_file(folder)), str(_plan_file(folder)))
-    stored = parse_recipe(plan.recipe, str(_plan_file(folder)))
-    if stored != recipe:
-        raise UserError(
-            f"{folder} was started with another recipe ({_first_difference(stored, recipe)}): "
-            "resume with the same, or choose another --out"
-        )
-    _check_data(recipe, dataset)
-    state = fresh_state(recipe, device)
-    saved = folder / "training" / "state.safetensors"
-    if (folder / "config.json").exists():
-        if load_config(folder).data.sha256 != dataset.sha256:
-            raise UserError(
-                f"{folder} was trained on other data than this {dataset.name}: resume with the "
-                "same images and labels, or choose another --out"
-            )
-        if not saved.exists():
-            raise UserError(f"{folder} holds a model but {saved} is gone: choose another --out")
-    if saved.exists():
-        state.restore(saved)
-    truncate_log(folder / "log.jsonl", state.step)
-    return Run(folder, plan, recipe, dataset, state, device)
-
-
-def objective_of(recipe: Recipe, device: torch.device) -> Objective:
-    """What a recipe minimises."""
-    if isinstance(recipe, DistillationRecipe):
-        return objective_with_teacher(recipe, device)
-    if isinstance(recipe, DiffusionRecipe):
-        return Denoising(
-            recipe.schedule,
-            recipe.prediction,
-            recipe.label_dropout,
-            recipe.network.classes,
-            recipe.levels,
-        )
-    if isinstance(recipe, VAERecipe):
-        return Autoencoding(recipe.network.latent, recipe.beta)
-    if isinstance(recipe, EncoderRecipe):
-        return Agreement(recipe.views, recipe.invariance, recipe.variance, recipe.covariance)
-    if isinstance(recipe, NoisyClassifierRecipe):
-        return NoisyClassification(recipe.schedule, recipe.label_smoothing)
-    return Classification(recipe.label_smoothing)
-
-
-def fresh_state(recipe: Recipe, device: torch.device) -> TrainingState:
-    """A recipe's state before the first update: a teacher's weights, or drawn by the seed."""
-    torch.manual_seed(derived_seed(recipe.seed, Purpose.INITIALISATION))
-    network = build_network(recipe.network)
-    if isinstance(recipe, DistillationRecipe):
-        network.load_state_dict(teacher_of(recipe).network.state_dict())
-    return TrainingState.fresh(
-        place(network, device),
-        recipe.optimisation,
-        averages=_averages(recipe),
-    )
-
-
-def _averages(recipe: Recipe) -> int:
-    if not isinstance(recipe, AveragedRecipe):
-        return 0
-    return 2 if recipe.snapshots else 1
-
-
-def _seconds_per_update(state: TrainingState, recipe: Recipe, dataset: Dataset) -> float:
-    """Measured on a copy, so that the run itself begins untouched."""
-    trial = TrainingState.fresh(
-        deepcopy(state.network),
-        recipe.optimisation,
-        averages=_averages(recipe),
-    )
-    device = next(state.network.parameters()).device
-    running = updates(
-        trial, recipe, objective_of(recipe, device), dataset, 2 * _TIMED_UPDATES, fast_dtype(device)
-    )
-    next(running), next(running)
-    before = trial.seconds
-    for _ in islice(running, _TIMED_UPDATES):
-        pass
-    return (trial.seconds - before) / _TIMED_UPDATES
-
-
-def _check_data(recipe: Recipe, dataset: Dataset) -> None:
-    network = recipe.network
-    wanted = (network.channels, network.image_size, network.image_size)
-    found = tuple(dataset.images.shape[1:])
-    channels, height, width = found
-    if height != width:
-        raise UserError(
-            f"networks take square images, but {dataset.name} has {width}x{height}: make them "
-            "square with underone data FOLDER --size N --out NEW"
-        )
-    if wanted != found:
-        raise UserError(
-            f"the recipe's network takes images of {wanted}, but {dataset.name} has {found}: "
-            f"add --set network.channels={channels} --set network.image_size={height}"
-        )
-    if network.classes is not None and network.classes != dataset.num_classes:
-        raise UserError(
-            f"the recipe's network knows {network.classes} classes, but {dataset.name} has "
-            f"{dataset.num_classes}: add --set network.classes={dataset.num_classes}"
-        )
-
-
-def _first_difference(stored: Recipe, given: Recipe) -> str:
-    old: Any = stored.model_dump(mode="json")
-    new: Any = given.model_dump(mode="json")
-    place = []
-    while isinstance(old, dict) and isinstance(new, dict):
-        key = next(key for key in old | new if old.get(key) != new.get(key))
-        place.append(key)
-        old, new = old.get(key), new.get(key)
-    return f"{'.'.join(place)} was {old}, now {new}"
-
-
-def _plan_file(folder: Path) -> Path:
-    return folder / "training" / "plan.json"
+        return config_of(recipe, data, training)

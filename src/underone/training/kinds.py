@@ -1,0 +1,155 @@
+"""What each kind of recipe trains: its objective, what its checkpoint says, how it is scored."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from underone.checkpoint import (
+    CheckpointConfig,
+    ClassifierCheckpointConfig,
+    DataRecord,
+    DiffusionConfig,
+    EncoderCheckpointConfig,
+    NoisyClassifierCheckpointConfig,
+    TrainingRecord,
+    VAECheckpointConfig,
+)
+from underone.data import Dataset
+from underone.training.calibration import calibrate
+from underone.training.held_out_bound import held_out_bound
+from underone.training.noisy_accuracy import noisy_accuracy
+from underone.training.objective import (
+    Agreement,
+    Autoencoding,
+    Classification,
+    Denoising,
+    NoisyClassification,
+    Objective,
+)
+from underone.training.recipe import (
+    ClassifierRecipe,
+    DiffusionRecipe,
+    DistillationRecipe,
+    EncoderRecipe,
+    NoisyClassifierRecipe,
+    Recipe,
+    VAERecipe,
+)
+from underone.training.teaching import distillation_record, objective_with_teacher
+
+# The folder, the images it was trained on, those held out if there are any, and the device.
+Score = Callable[[Path, Dataset, Dataset | None, torch.device], dict[str, float]]
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What is known of a kind of recipe; each function takes a recipe of it first."""
+
+    objective: Callable[[Any, torch.device], Objective]
+    config: Callable[[Any, DataRecord, TrainingRecord], CheckpointConfig]
+    score: Score
+
+
+def objective_of(recipe: Recipe, device: torch.device) -> Objective:
+    """What a recipe minimises."""
+    return _KINDS[type(recipe)].objective(recipe, device)
+
+
+def config_of(recipe: Recipe, data: DataRecord, training: TrainingRecord) -> CheckpointConfig:
+    """What `config.json` says of a model that a recipe trains."""
+    return _KINDS[type(recipe)].config(recipe, data, training)
+
+
+def score_of(recipe: Recipe) -> Score:
+    """What is found out of a trained model, beside what sampling it tells."""
+    return _KINDS[type(recipe)].score
+
+
+def _denoising(recipe: DiffusionRecipe, device: torch.device) -> Objective:
+    return Denoising(
+        recipe.schedule,
+        recipe.prediction,
+        recipe.label_dropout,
+        recipe.network.classes,
+        recipe.levels,
+    )
+
+
+def _diffusion(
+    recipe: DiffusionRecipe, data: DataRecord, training: TrainingRecord
+) -> CheckpointConfig:
+    return DiffusionConfig(
+        network=recipe.network,
+        schedule=recipe.schedule,
+        prediction=recipe.prediction,
+        data=data,
+        training=training,
+    )
+
+
+def _distilled(
+    recipe: DistillationRecipe, data: DataRecord, training: TrainingRecord
+) -> CheckpointConfig:
+    return DiffusionConfig(
+        network=recipe.network,
+        schedule=recipe.schedule,
+        prediction=recipe.prediction,
+        data=data,
+        training=training,
+        distillation=distillation_record(recipe),
+    )
+
+
+def _noisy_classifier(
+    recipe: NoisyClassifierRecipe, data: DataRecord, training: TrainingRecord
+) -> CheckpointConfig:
+    return NoisyClassifierCheckpointConfig(
+        network=recipe.network, schedule=recipe.schedule, data=data, training=training
+    )
+
+
+def _nothing(
+    folder: Path, images: Dataset, test: Dataset | None, device: torch.device
+) -> dict[str, float]:
+    return {}
+
+
+def _if_held_out(score: Callable[[Path, Dataset, torch.device], dict[str, float]]) -> Score:
+    return lambda folder, images, test, device: {} if test is None else score(folder, test, device)
+
+
+_KINDS: Mapping[type[Recipe], Kind] = {
+    DiffusionRecipe: Kind(_denoising, _diffusion, _nothing),
+    DistillationRecipe: Kind(objective_with_teacher, _distilled, _nothing),
+    VAERecipe: Kind(
+        lambda recipe, device: Autoencoding(recipe.network.latent, recipe.beta),
+        lambda recipe, data, training: VAECheckpointConfig(
+            network=recipe.network, data=data, training=training
+        ),
+        _if_held_out(held_out_bound),
+    ),
+    ClassifierRecipe: Kind(
+        lambda recipe, device: Classification(recipe.label_smoothing),
+        lambda recipe, data, training: ClassifierCheckpointConfig(
+            network=recipe.network, data=data, training=training
+        ),
+        calibrate,
+    ),
+    EncoderRecipe: Kind(
+        lambda recipe, device: Agreement(
+            recipe.views, recipe.invariance, recipe.variance, recipe.covariance
+        ),
+        lambda recipe, data, training: EncoderCheckpointConfig(
+            network=recipe.network, data=data, training=training
+        ),
+        calibrate,
+    ),
+    NoisyClassifierRecipe: Kind(
+        lambda recipe, device: NoisyClassification(recipe.schedule, recipe.label_smoothing),
+        _noisy_classifier,
+        _if_held_out(noisy_accuracy),
+    ),
+}
