@@ -148,23 +148,30 @@ def noise_order(sampler: Sampler) -> Finding | None:
 
 
 def _along_brownian_path(sampler: Sampler, intervals: int) -> Tensor:
-    """The end of paths whose noise is the increments of Brownian motions in log-SNR.
-
-    The k-th draw of any step is from the k-th motion, over that step's own part of the path.
-    """
-    path, at, drawn = log_snr_path(intervals)[:-1], 0, 0
-
-    def draw() -> Tensor:
-        nonlocal drawn
-        drawn += 1
-        return _increments(drawn, intervals)[at]
-
-    model = Bound(line_mixture(SCHEDULE), None)
-    states = integrate(model, sampler, path, _normal(256, 1), draw)
-    for at in range(intervals):  # noqa: B007  draw reads it
-        drawn = 0
+    """The end of paths whose noise is the increments of Brownian motions in log-SNR."""
+    model, path = Bound(line_mixture(SCHEDULE), None), log_snr_path(intervals)[:-1]
+    noise = _BrownianNoise(intervals)
+    states = integrate(model, sampler, path, _normal(256, 1), noise)
+    for index in range(intervals):
+        noise.begin(index)
         next(states)
     return next(states).x
+
+
+class _BrownianNoise:
+    """The k-th draw of a step is from the k-th motion, over that step's own part of the path."""
+
+    def __init__(self, intervals: int) -> None:
+        self._intervals = intervals
+        self._index = self._drawn = 0
+
+    def begin(self, index: int) -> None:
+        """The next draws are of that step."""
+        self._index, self._drawn = index, 0
+
+    def __call__(self) -> Tensor:
+        self._drawn += 1
+        return _increments(self._drawn, self._intervals)[self._index]
 
 
 @lru_cache(maxsize=16)

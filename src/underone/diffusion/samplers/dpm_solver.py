@@ -70,7 +70,7 @@ class DPMSolver(Sampler):
         """One exponential step."""
         here = at.evaluate(x)
         estimates = [here, *reversed(at.past)][: at.left]
-        integral = self._integral(estimates, at.to.log_snr - at.now.log_snr)
+        integral = self._integral(estimates, at.h)
         return exponential_step(x, integral, self.eta, at), here
 
     def _integral(self, estimates: list[Estimate], h: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ def exponential_step(x: Tensor, integral: Tensor, eta: float | Tensor, at: Step)
     4.1, and its SDE) where `integral` is int_t^s (1 + eta) e^(-(1 + eta) (lambda_s - l)) x0(l) dl.
     The noise z is drawn only where eta > 0.
     """
-    h = at.to.log_snr - at.now.log_snr
+    h = at.h
     x = at.to.sigma / at.now.sigma * torch.exp(-eta * h) * x + at.to.alpha * integral
     if eta > 0:
         x = x + at.to.sigma * torch.sqrt(-torch.expm1(-2 * eta * h)) * at.noise()

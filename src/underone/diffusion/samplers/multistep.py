@@ -28,11 +28,14 @@ _ADAMS_BASHFORTH = (
 
 
 def _corrected(estimates: Sequence[Estimate], weights: Sequence[Tensor], to: Node) -> Tensor:
-    """DDIM(0) from the newest of `estimates`, and alpha_s sum_j C_j (z_j - z_0)."""
-    here = estimates[0]
+    """DDIM(0) from the newest of `estimates`, and alpha_s sum_j C_j (z_j - z_0).
+
+    `weights` are the C_j of the others.
+    """
+    here, *others = estimates
     noise = here.noise
     x = to.alpha * here.x0 + to.sigma * noise
-    for estimate, weight in zip(estimates[1:], weights[1:], strict=True):
+    for estimate, weight in zip(others, weights, strict=True):
         x = x + to.alpha * weight * (estimate.noise - noise)
     return x
 
@@ -72,9 +75,9 @@ class DEIS(Sampler):
         here = at.evaluate(x)
         estimates = [here, *reversed(at.past)]
         if len(estimates) == 1:
-            return _corrected(estimates, [at.to.noise_ratio], at.to), here
-        weights = self._weights([e.node for e in estimates], at.to, at.model)
-        return _corrected(estimates, list(weights), at.to), here
+            return _corrected(estimates, [], at.to), here
+        _, *weights = self._weights([e.node for e in estimates], at.to, at.model)
+        return _corrected(estimates, weights, at.to), here
 
     def _weights(self, known: Sequence[Node], to: Node, model: Model) -> Tensor:
         start, end = -known[0].log_snr, -to.log_snr
@@ -154,7 +157,7 @@ class IPNDM(Sampler):
         here = _without_data(x, at.now) if free else at.evaluate(x)
         estimates = [here, *reversed(at.past)]
         span = at.to.noise_ratio - at.now.noise_ratio
-        weights = [span * w for w in _ADAMS_BASHFORTH[len(estimates) - 1]]
+        weights = [span * w for w in _ADAMS_BASHFORTH[len(estimates) - 1][1:]]
         return _corrected(estimates, weights, at.to), here
 
 

@@ -35,6 +35,11 @@ class Step:
         return self.path[self.index + 1]
 
     @property
+    def h(self) -> Tensor:
+        """lambda_s - lambda_t with lambda = log(alpha / sigma): how far it goes, above 0."""
+        return self.to.log_snr - self.now.log_snr
+
+    @property
     def total(self) -> int:
         """N, the number of steps of the path."""
         return len(self.path) - 1

@@ -62,8 +62,7 @@ class Tuned(Sampler):
         """One step; noise is drawn only where eta > 0."""
         here, mixed = self._mixed(x, at)
         eta = self.etas[at.index]
-        h = at.to.log_snr - at.now.log_snr
-        return exponential_step(x, -torch.expm1(-(1 + eta) * h) * mixed, eta, at), here
+        return exponential_step(x, -torch.expm1(-(1 + eta) * at.h) * mixed, eta, at), here
 
     def finish(self, x: Tensor, at: Step) -> tuple[Tensor, Estimate]:
         """The weighted estimates themselves."""

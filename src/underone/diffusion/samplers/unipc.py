@@ -1,6 +1,6 @@
 """UniPC: a predictor-corrector of any order at one evaluation a step."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -37,8 +37,8 @@ class UniPC(Sampler):
     def __post_init__(self) -> None:
         if self.order not in (1, 2, 3):
             raise UserError(f"UniPC has the orders 1, 2 and 3, not {self.order}")
-        if self.variant not in ("bh1", "bh2"):
-            raise unknown("UniPC variant", self.variant, ("bh1", "bh2"))
+        if self.variant not in _SCALES:
+            raise unknown("UniPC variant", self.variant, _SCALES)
 
     @property
     def history(self) -> int:
@@ -55,7 +55,7 @@ class UniPC(Sampler):
         here = self._settled(x, at)
         known = [here, *reversed(at.past)][: min(self.order, at.left)]
         decay = at.to.sigma / at.now.sigma
-        first_order = decay * here.x - at.to.alpha * torch.expm1(-_h(at.now, at.to)) * here.x0
+        first_order = decay * here.x - at.to.alpha * torch.expm1(-at.h) * here.x0
         return first_order + self._higher_order(known, at.to), here
 
     def finish(self, x: Tensor, at: Step) -> tuple[Tensor, Estimate]:
@@ -79,10 +79,17 @@ class UniPC(Sampler):
             return torch.zeros_like(newest.x)
         h = _h(newest.node, to)
         ratios = torch.stack([_h(newest.node, m.node) / h for m in others])
-        scale = h if self.variant == "bh1" else -torch.expm1(-h)
+        scale = _SCALES[self.variant](h)
         weights = to.alpha * scale * _rho(ratios, h, scale) / ratios
         terms = [w * (m.x0 - newest.x0) for w, m in zip(weights, others, strict=True)]
         return torch.stack(terms).sum(0)
+
+
+# B of the step h.
+_SCALES: Mapping[str, Callable[[Tensor], Tensor]] = {
+    "bh1": lambda h: h,
+    "bh2": lambda h: -torch.expm1(-h),
+}
 
 
 def _h(now: Node, to: Node) -> Tensor:
