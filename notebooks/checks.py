@@ -34,7 +34,7 @@ from underone.generation import Setting
 from underone.metrics import Measurement, measure
 from underone.training.levels import EVERY_STEP
 from underone.training.objective import Denoising
-from underone.training.objective import noised as drawn
+from underone.training.objective import noised_at_random_levels as drawn
 from underone.zoo import load_yardstick
 
 SCHEDULE = LinearBeta()
@@ -204,15 +204,16 @@ def simple_loss(answer: Answer) -> str:
     seen = []
 
     def watched(x: Tensor, k: Tensor, c: Tensor) -> Tensor:
-        seen.append(x)
+        seen.append((x, k, c))
         return torch.zeros_like(x)
 
     answer(watched, x0, c, k, draw.noise)
     if not seen:
         raise _wrong("the network is not asked.", "the loss is about what model(...) predicts.")
-    _expect(
-        seen[0], draw.x, "the network is shown the noisy image x_k.", "what the network is given"
-    )
+    given_x, given_k, given_c = seen[0]
+    _expect(given_x, draw.x, "the network is shown the noisy image x_k.", "what it is given")
+    _expect(given_k, k, "give the network k as it is, one an image.", "the step it is given")
+    _expect(given_c, c, "the label is its third argument.", "the label it is given")
     _expect(
         answer(network, x0, c, k, draw.noise),
         wanted,
@@ -288,13 +289,13 @@ def ancestral_step(answer: Answer) -> str:
             where = f"from {k} to {j}, variance {variance!r}"
             _expect(
                 *both(none, one, none),
-                "read the first term of mu-tilde in equation 7 again." + far,
+                "read the first term of mu-tilde above again." + far,
                 f"{where}: the coefficient of x_0",
             )
             _expect(
                 *both(one, none, none),
-                "read the second term of mu-tilde in equation 7 again. There alpha, without a "
-                "bar, is 1 - beta." + far,
+                "read the second term of mu-tilde above again: the roots are of 1 - beta, not of "
+                "alpha-bar." + far,
                 f"{where}: the coefficient of x_k",
             )
             mine, theirs = both(none, none, one)
@@ -364,6 +365,11 @@ def sample(answer: Answer) -> str:
         asked: list[float] = []
 
         def model(x: Tensor, k: Tensor, c: Tensor) -> Tensor:
+            if not isinstance(k, Tensor) or k.shape != (len(x),):
+                raise _wrong(
+                    "the model was not given one step an image.",
+                    "torch.full((len(x),), k) makes a batch of one k.",
+                )
             asked.append(float(k.flatten()[0]))  # noqa: B023
             return _Shrinking.noise(x, asked[-1])  # noqa: B023
 
@@ -412,6 +418,11 @@ def guided(answer: Answer) -> str:
     """Classifier-free guidance of a model."""
 
     def model(x: Tensor, k: Tensor, c: Tensor) -> Tensor:
+        if not isinstance(c, Tensor):
+            raise _wrong(
+                "the model was given one label, not one an image.",
+                "torch.full_like(c, null) makes a batch of them.",
+            )
         return x * (1 + c.float()).reshape(-1, 1, 1, 1)
 
     x, k, c = _images(12), torch.full((6,), 500), torch.arange(6)
@@ -475,7 +486,9 @@ def images_of(answer: Answer, count: int) -> str:
 def measured(answer: Answer) -> str:
     """The figures of a sample set."""
     pixels = torch.randint(0, 256, (40, 1, 28, 28), generator=torch.Generator().manual_seed(0))
-    samples = SampleSet(pixels.to(torch.uint8), torch.arange(40) % 10, None, {"labels": "balanced"})
+    # Of a policy of their own, so that the floor is that of as many whenever this is run.
+    labels = (torch.arange(40) % 10).clamp(max=8)
+    samples = SampleSet(pixels.to(torch.uint8), labels, None, {"labels": "given"})
     found = answer(samples)
     if not isinstance(found, Measurement):
         raise _wrong(
@@ -491,7 +504,10 @@ def measured(answer: Answer) -> str:
     if not math.isclose(found.fid, wanted, rel_tol=1e-3):
         raise _wrong(f"FID {found.fid:.3f}, expected {wanted:.3f}.", "which yardstick?")
     floor = math.nan if found.floor is None else found.floor.fid
-    return f"pure noise has FID {found.fid:.0f}, where real images score {floor:.1f}."
+    return (
+        f"40 images of pure noise have FID {found.fid:.0f}, and 40 real ones {floor:.1f}, for FID "
+        "falls with their number."
+    )
 
 
 @exercise

@@ -17,7 +17,7 @@ SOLUTION = re.compile(
 )
 WRITTEN = re.compile(r"<!-- solution -->\n(?P<body>.*?)<!-- end of solution -->", re.S)
 BLANK = "...  # your code"
-YOUR_ANSWER = "*Your answer, in two or three sentences:*"
+YOUR_ANSWER = "*Your answer, in three to five sentences:*"
 TITLE = """\
 # Denoising diffusion: the exercise
 
@@ -25,6 +25,11 @@ The same course as in [guide.ipynb](guide.ipynb), with its key lines left blank.
 `...  # your code` and run the cell below it, which says when you are right, and gives a hint
 when you are not yet. What is not right yet stops *Run all* there. Each blank takes one to five
 lines.
+
+**Part 1** writes a class-conditional denoising diffusion model in plain torch, trains it live on
+points in the plane, and runs the same sampling code on the network that **underone** ships.
+**Part 2** experiments with that network, and answers from what it measures which sampler, how many
+steps and which guidance weight.
 
 The sources, which you may want beside you: Ho, Jain and Abbeel 2020
 ([DDPM](https://arxiv.org/abs/2006.11239)), Song, Meng and Ermon 2021

@@ -49,7 +49,8 @@ def _text(name: str, value: object) -> str:
         return "–"
     if name == "w":
         return f"{value:g}"
-    return f"{value:.3f}" if isinstance(value, float) else str(value)
+    digits = 2 if name.startswith(("FID", "±", "margin")) else 3
+    return f"{value:.{digits}f}" if isinstance(value, float) else str(value)
 
 
 def clouds(
@@ -63,6 +64,8 @@ def clouds(
             for (x, y), label in zip(points.tolist(), labels.tolist(), strict=True)
             if max(abs(x), abs(y)) <= reach
         ]
+        outside = len(points) - len(rows)
+        title = f"{title} ({outside} outside)" if outside else title
         colour = alt.Color(
             "class:N",
             scale=alt.Scale(domain=labels.unique().tolist(), range=COLOURS),
@@ -77,9 +80,19 @@ def clouds(
     return _drawn(alt.concat(*charts, columns=columns, spacing=12))
 
 
-def paths(panels: Mapping[str, Sequence[Tensor]], labels: Tensor, reach: float = 3.0) -> Image:
-    """The way of each of a few points through the states (N, 2), coloured by its class."""
+def paths(
+    panels: Mapping[str, Sequence[Tensor]], labels: Tensor, under: Tensor, reach: float = 3.0
+) -> Image:
+    """The way of each of a few points through the states (N, 2), coloured by its class.
+
+    Over the points `under` (M, 2), in grey.
+    """
     charts = []
+    data = (
+        alt.Chart(alt.Data(values=[{"x": x, "y": y} for x, y in under.tolist()]))
+        .mark_circle(size=7, opacity=0.5, color="#cccccc")
+        .encode(x=_plane("x", reach), y=_plane("y", reach))
+    )
     for title, states in panels.items():
         rows = [
             {"x": x, "y": y, "point": point, "class": int(labels[point]), "order": order}
@@ -101,7 +114,7 @@ def paths(panels: Mapping[str, Sequence[Tensor]], labels: Tensor, reach: float =
         ends = base.transform_filter(f"datum.order == {len(states) - 1}").mark_circle(
             size=45, opacity=1
         )
-        charts.append((lines + ends).properties(width=270, height=270))
+        charts.append((data + lines + ends).properties(width=270, height=270))
     return _drawn(alt.hconcat(*charts, spacing=16))
 
 
@@ -187,8 +200,8 @@ def _curve(
     )
     rule = note.mark_rule(color=GREY, strokeDash=[5, 4])
     text = note.mark_text(
-        align="left", baseline="bottom", dx=2, dy=-2, color="#555555", fontSize=11
-    ).encode(x=alt.value(0), text="note:N")
+        align="right", baseline="bottom", dx=-2, dy=-2, color="#555555", fontSize=11
+    ).encode(x=alt.value(width), text="note:N")
     return (line + rule + text).properties(width=width, height=220)
 
 

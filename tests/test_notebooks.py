@@ -66,7 +66,14 @@ WRONG = [
         "return w * model(x, k, c) + (1 - w) * model(x, k, torch.full_like(c, null))",
         "guidance scale",
     ),
-    ("guided", "return (1 + w) * model(x, k, c) - w * model(x, k, null)", "stopped with"),
+    ("guided", "return (1 + w) * model(x, k, c) - w * model(x, k, null)", "one label, not one"),
+    (
+        "simple-loss",
+        "return (model(add_noise(x0, k, z), k / T, c) - z).square().mean()",
+        "the step",
+    ),
+    ("simple-loss", "return (model(add_noise(x0, k, z), k, k) - z).square().mean()", "the label"),
+    ("sample", "eps = model(x, k, c)", "one step an image"),
     ("images-of", "return generate(model, setting, Draw(7))", "expected SAMPLES"),
     (
         "images-of",

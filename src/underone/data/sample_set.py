@@ -62,6 +62,11 @@ class SampleSet:
         counts = self.labels.bincount(minlength=classes)
         return "balanced" if counts.max() - counts.min() <= 1 else "given"
 
+    @property
+    def label_policy(self) -> str:
+        """`label_policy_over` as many classes as the labels name."""
+        return self.label_policy_over(0)
+
     def save_npz(self, path: Path) -> None:
         """Write `images`, `labels`, `seeds` and `protocol` (JSON) atomically; no pickles."""
         tensors = {"images": self.images, "labels": self.labels, "seeds": self.seeds}
