@@ -133,7 +133,7 @@ def test_a_separated_leader_is_said_to_be(finished: Run) -> None:
     assert "ddim leads at 2 and 3 evaluations, separated from all others." in words
     assert "Worse: ddpm-small (+1.000; +0.972 to +1.028, on the first block)." in words
     assert "Not separated" not in words.split("Of all settings")[0]
-    assert "1.500 ± 0.010 (on the one block it was chosen on)" in words
+    assert "1.500 (standard error 0.010; on the one block it was chosen on)" in words
 
 
 def test_fresh_blocks_are_reported_and_paired(finished: Run) -> None:
@@ -145,7 +145,7 @@ def test_fresh_blocks_are_reported_and_paired(finished: Run) -> None:
         in words
     )
     assert "Worse: ddpm-small (+1.000; +1.000 to +1.000)." in words
-    assert "4 leaders 4 were drawn again on fresh blocks" in said(run, CHANCE)
+    assert "Of 4 questions, the leaders of 4 were drawn again on fresh blocks" in said(run, CHANCE)
 
 
 def test_what_is_not_separated_is_said_and_listed(finished: Run) -> None:
@@ -173,7 +173,7 @@ def test_without_an_error_nothing_is_separated(finished: Run) -> None:
     assert "not separated from any other" in words
     assert "ddpm-small (+8.000 on the first block, no error is known)" in words
     assert "separated from all others" not in words
-    assert "most_blocks = 4 in the study would." in said(run, CHANCE)
+    assert "with most_blocks = 4 a study draws its leaders again." in said(run, CHANCE)
 
 
 def test_a_leader_of_chance_is_overtaken(finished: Run) -> None:
@@ -203,20 +203,36 @@ def test_steps_that_one_sampler_needs_and_another_does_not(finished: Run) -> Non
         return {"fid": 1.0 + (worse_at_two if setting.steps == 2 else 0.0)}
 
     words = said(made(finished, figures), HOW_MANY_STEPS)
-    assert "at 2 steps ddim is not separated from its best, while ddpm-small is worse" in words
+    assert "at 2 steps ddpm-small is further behind its own best than ddim is" in words
     assert (
-        "ddim: the leader is 3 steps with FID 1.000 ± 0.010 (on the one block it was chosen on). "
-        "Not separated from it: 2 steps (+0.001; −0.027 to +0.029, on the first block). "
-        "The fewest that are not known to be worse: 2. More were not tried." in words
-    )
-    assert (
-        "Worse: 2 steps (+1.000; +0.972 to +1.028, on the first block). More were not tried."
+        "ddim: the leader is 3 steps with FID 1.000 (standard error 0.010; on the one block it was "
+        "chosen on). Not separated from it: 2 steps (+0.001; −0.027 to +0.029, on the first "
+        "block). The fewest that are not known to be worse: 2. None with more steps is measured."
         in words
     )
+    assert (
+        "Worse: 2 steps (+1.000; +0.972 to +1.028, on the first block). None with more steps is "
+        "measured." in words
+    )
+
+
+def test_one_separated_from_its_best_and_one_not_are_no_difference(finished: Run) -> None:
+    def figures(setting: Setting, block: int) -> dict[str, float]:
+        at_two = 0.03 if setting.sampler == "ddpm-small" else 0.02  # and 0.028 is what separates
+        return {"fid": 1.0 + (at_two if setting.steps == 2 else 0.0)}
+
+    words = said(made(finished, figures), HOW_MANY_STEPS)
+    assert "No sampler is shown to need more steps than another:" in words
     equal = said(made(finished, by_sampler(1.0, 2.0)), HOW_MANY_STEPS)
-    assert "No sampler is shown to need more steps than another." in equal
+    assert "No sampler is shown to need more steps than another:" in equal
     unknown = said(made(finished, figures, error=None), HOW_MANY_STEPS)
-    assert "No sampler is shown to need more steps than another." in unknown
+    assert "No sampler is shown to need more steps than another:" in unknown
+
+
+def test_two_fresh_blocks_have_the_errors_within_them(finished: Run) -> None:
+    words = said(made(finished, by_sampler(1.0, 2.0), blocks=3), WHICH_SAMPLER)
+    # 1.96 * 0.01 / sqrt(2), and not Student's t of two blocks, 12.7 * 0.05.
+    assert "with FID 1.650 (1.636 to 1.664, over 2 fresh blocks)." in words
 
 
 def of_weight(**slopes: float) -> Figures:
@@ -469,7 +485,7 @@ def test_an_unfinished_study_says_so(finished: Run, tmp_path: Path) -> None:
         write_report(replace(finished, folder=Folder(tmp_path), known=part))
         text = (tmp_path / "report.html").read_text(encoding="utf-8")
         checked(text)
-        assert f"{len(known) - count} cells are due" in text
+        assert f"at least {len(known) - count} more cells" in text
         assert not json.loads((tmp_path / "results.json").read_text())["finished"]
 
 

@@ -15,7 +15,7 @@ from underone.study.words import cost_title, setting_title
 
 CONFIDENCE = 0.95
 # The spread of two differences has one degree of freedom, and an interval 13 times as wide.
-_SPREAD_BLOCKS = 3
+SPREAD_BLOCKS = 3
 Known = Mapping[Cell, CellResult]
 
 
@@ -87,7 +87,13 @@ def contests(entries: Sequence[Entry]) -> list[Contest]:
     otherwise.
     """
     asked = [entry for entry in entries if entry.candidate.setting.uses_labels]
-    plain = [entry for entry in asked if entry.candidate.setting.guidance == 0]
+    plain = [
+        entry
+        for entry in asked
+        if entry.candidate.setting.guidance == 0
+        # What adapts its steps has no number of evaluations to be compared at.
+        and entry.candidate.setting.declared_evaluations is not None
+    ]
     every = (
         *_grouped(Subject.SETTING, asked, lambda s: "which setting"),
         *_grouped(Subject.SAMPLER, plain, lambda s: f"which sampler at {cost_title(s)}"),
@@ -137,7 +143,7 @@ def paired(mine: Sequence[Figure], theirs: Sequence[Figure]) -> Comparison | Non
     """
     errors = [error for each in (*mine, *theirs) if (error := each.standard_error) is not None]
     known = len(errors) == 2 * len(mine)
-    if len(mine) >= _SPREAD_BLOCKS or (len(mine) > 1 and not known):
+    if len(mine) >= SPREAD_BLOCKS or (len(mine) > 1 and not known):
         of_a, of_b = (Blocks(tuple(each.value for each in side)) for side in (mine, theirs))
         return compare(of_a, of_b, CONFIDENCE)
     if not mine or not known:

@@ -40,6 +40,11 @@ class Run:
         return sorted(self.known, key=lambda cell: self.known[cell].id)
 
     @property
+    def diverged_in_order(self) -> list[Divergence]:
+        """What has diverged, in an order that does not depend on when."""
+        return sorted(self.diverged.values(), key=lambda each: each.id)
+
+    @property
     def entries(self) -> list[Entry]:
         """Every setting and the seeds it is drawn on."""
         return self.plan.entries(self.known, self.diverged)

@@ -32,7 +32,8 @@ def cost_title(setting: Setting) -> str:
 
 def weight_title(setting: Setting) -> str:
     """The guidance weight, and how it acts where that is not the usual."""
-    return ", ".join((f"w = {setting.guidance:g}", *form_titles(setting)))
+    weight = f"{setting.guidance:g}".replace("-", "−")
+    return ", ".join((f"w = {weight}", *form_titles(setting)))
 
 
 def form_titles(setting: Setting) -> Iterator[str]:

@@ -12,6 +12,7 @@ import altair as alt
 
 from underone.generation import Setting
 from underone.study.answers import Standing
+from underone.study.cell import CellResult
 from underone.study.contest import unguided
 from underone.study.report.agreement import Pair, agreement
 from underone.study.report.drawing import (
@@ -106,11 +107,18 @@ def _has_line(group: Sequence[Standing]) -> bool:
 def _against_nfe(measure: Measure, weight: str, group: Sequence[Standing], where: str) -> Chart:
     lines = _sampler_lines(group)
     rows = tuple(
-        _row(each, line.title, measure, **_spanned(measure, each), nfe=each.nfe)
+        _row(
+            each,
+            line.title,
+            f"NFE {each.nfe:g}, {measure.title} {spread(measure, each)}",
+            fresh_blocks=len(each.fresh),
+            **_spanned(measure, each),
+            nfe=each.nfe,
+        )
         for line in lines
         for each in line.standings
     )
-    floor = measure.floor(group[0].first)
+    floor, few = measure.floor(group[0].first), _too_few(measure, group[0].first)
     below = [row for row in rows if _number(row, "value") <= 0]
     logarithmic = len(below) < len(rows)
     heights = [_number(row, key) for row in rows for key in ("value", "low", "high")]
@@ -134,16 +142,28 @@ def _against_nfe(measure: Measure, weight: str, group: Sequence[Standing], where
         ]
         if others:
             layers.append(points(others, x, y, series, look, filled=False))
-        if floor is not None and y.low <= floor <= y.high:
+        if few is None and floor is not None and y.low <= floor <= y.high:
             layers.append(level(floor, f"real images {measure.text(floor)}", y, _WIDTH, look))
         return alt.layer(*layers).properties(width=_WIDTH, height=_HEIGHT)
 
     return Chart(
         slug(measure.name, "against-nfe", where, "" if weight == PLAIN else weight),
         _titled(f"{measure.title} against NFE, {weight}", where),
-        _nfe_note(measure, rows, floor, below, logarithmic),
+        _nfe_note(measure, rows, floor, few, below, logarithmic),
         rows,
         draw,
+    )
+
+
+def _too_few(measure: Measure, result: CellResult) -> str | None:
+    """That real images are too few to stand beside samples, for FID falls with their number."""
+    floor = result.measurements[measure.yardstick].floor
+    value = measure.floor(result)
+    if floor is None or value is None or floor.count >= result.draw.count:
+        return None
+    return (
+        f"Real images, of which only {floor.count:,} are held out, score {measure.text(value)}: "
+        "too few to compare."
     )
 
 
@@ -161,12 +181,22 @@ def _within(row: Row, y: Axis, logarithmic: bool) -> dict[str, float]:
 
 
 def _nfe_note(
-    measure: Measure, rows: Sequence[Row], floor: float | None, below: Sequence[Row], log: bool
+    measure: Measure,
+    rows: Sequence[Row],
+    floor: float | None,
+    few: str | None,
+    below: Sequence[Row],
+    log: bool,
 ) -> str:
     said = ["Lower is better. Both axes are logarithmic." if log else "Lower is better."]
     if any(row["low"] != row["high"] for row in rows):
-        said.append("Bars span the fresh blocks.")
-    if floor is not None:
+        said.append(
+            "Points with bars are means over fresh blocks, which the bars span; those without are "
+            "of the first block, or of one fresh block."
+        )
+    if few is not None:
+        said.append(few)
+    elif floor is not None:
         hidden = log and floor <= 0
         off = ", which is not above 0 and has no place on this axis" if hidden else ""
         said.append(f"Real images score {measure.text(floor)}{off}.")
@@ -190,7 +220,12 @@ def diversity_charts(run: Run) -> list[Chart]:
 def _diversity(lines: Sequence[Line], where: str) -> Chart:
     rows = tuple(
         {
-            **_row(each, line.title, RECALL, recall=RECALL.value(each.first)),
+            **_row(
+                each,
+                line.title,
+                _on_first_block(each, PRECISION, RECALL),
+                recall=RECALL.value(each.first),
+            ),
             "precision": PRECISION.value(each.first),
             "text": f"{each.first.setting.guidance:g}".replace("-", "−"),
         }
@@ -248,7 +283,7 @@ def weight_charts(run: Run) -> list[Chart]:
 
 def _against_weight(measure: Measure, lines: Sequence[Line], where: str) -> Chart:
     rows = tuple(
-        _row(each, line.title, measure, value=measure.value(each.first))
+        _row(each, line.title, _on_first_block(each, measure), value=measure.value(each.first))
         for line in lines
         for each in line.standings
     )
@@ -279,10 +314,10 @@ def _against_weight(measure: Measure, lines: Sequence[Line], where: str) -> Char
         {weight_title(each.first.setting) for each in asked if each.first.id in preferred}
     )
     better = "Lower" if measure.lower else "Higher"
-    ringed = "; ".join(chosen) or "none, for the best are equal"
+    ringed = "; ".join(chosen) or "none, for all are equal"
     return Chart(
         slug(measure.name, "against-w", where),
-        _titled(measure.title, where),
+        _titled(f"{measure.title} against w", where),
         f"{better} is better. Ringed: {ringed}.",
         rows,
         draw,
@@ -290,11 +325,12 @@ def _against_weight(measure: Measure, lines: Sequence[Line], where: str) -> Char
 
 
 def _preferred(measure: Measure, asked: Sequence[Standing]) -> set[str]:
-    """The cells that a measure prefers, one of each setting that weights compete in."""
+    """The cells that a measure prefers, of each setting that weights compete in."""
     groups: dict[Setting, list[Standing]] = {}
     for each in asked:
         groups.setdefault(unguided(each.first.setting), []).append(each)
-    return {measure.best(group).first.id for group in groups.values() if not measure.tied(group)}
+    found = ((measure.equally_best(group), group) for group in groups.values())
+    return {each.first.id for best, group in found if len(best) < len(group) for each in best}
 
 
 def agreement_charts(run: Run) -> list[Chart]:
@@ -309,7 +345,13 @@ def agreement_charts(run: Run) -> list[Chart]:
 def _agreement(pair: Pair, where: str) -> Chart:
     lines = _sampler_lines(pair.standings, lambda setting: setting.sampler)
     rows = tuple(
-        _row(each, line.title, pair.a, a=pair.a.value(each.first), b=pair.b.value(each.first))
+        _row(
+            each,
+            line.title,
+            _on_first_block(each, pair.a, pair.b),
+            a=pair.a.value(each.first),
+            b=pair.b.value(each.first),
+        )
         for line in lines
         for each in line.standings
     )
@@ -371,24 +413,28 @@ def _known_lines(field: Field, measures: Sequence[Measure]) -> list[Line]:
     return lines
 
 
-def _row(standing: Standing, series: str, measure: Measure, **values: float) -> Row:
+def _row(standing: Standing, series: str, told: str, **values: float) -> Row:
     """A point's row: its setting, its values, where it leads, what a screen reader says."""
     first = standing.first
     title = setting_title(first.setting)
-    told = f"{title}: NFE {standing.nfe:g}, {measure.title} {spread(measure, standing)}"
     return {
         "series": series,
         "model": first.model,
         "setting": title,
         "samples": first.draw.count,
-        "fresh_blocks": len(standing.fresh),
         "steps": first.setting.steps,
         "w": first.setting.guidance,
         **values,
         "cell": first.id,
         "link": f"#cell-{first.id}",
-        "says": told,
+        "says": f"{title}: {told}",
     }
+
+
+def _on_first_block(standing: Standing, *measures: Measure) -> str:
+    """What a point of the first block says."""
+    parts = [f"{each.title} {each.text(each.value(standing.first))}" for each in measures]
+    return f"{', '.join(parts)}, on the first block"
 
 
 def _number(row: Row, key: str) -> float:

@@ -15,7 +15,7 @@ from underone.study.run import Run
 WHICH_SAMPLER = "Which sampler?"
 HOW_MANY_STEPS = "How many steps, and does that depend on the sampler?"
 WHICH_WEIGHT = "Which guidance weight, and can FID be trusted about it?"
-HARDER_DATA = "Does that change on harder data?"
+HARDER_DATA = "Does that change on other data?"
 CHANCE = "How sure is this?"
 
 
@@ -77,9 +77,9 @@ def _harder_data(run: Run, beside: Sequence[Run]) -> Iterator[str]:
         yield "The orders compare, the FIDs do not: they are against different references."
         return
     yield (
-        f"This study does not tell: all its models make images of {data_of(run)}. The same study "
-        'on a model of other data would: set "model" and "references" in a copy of its .toml file, '
-        'run "underone study COPY.toml", and then "underone report" with "--beside COPY".'
+        f"This study does not tell: all its models make images of {data_of(run)}. A study of other "
+        'data would: set "model" and "references" in a copy of its .toml file, run '
+        '"underone study COPY.toml", and then "underone report" with "--beside COPY".'
     )
 
 
@@ -93,22 +93,33 @@ def _chance(run: Run) -> Iterator[str]:
     fresh = sum(bool(leader.fresh) for leader in leaders)
     if fresh:
         yield (
-            f"Of {len(leaders)} leaders {fresh} were drawn again on fresh blocks, which they were "
-            "not chosen on: their figures are of these."
+            f"Of {len(leaders)} questions, the leaders of {fresh} were drawn again on fresh "
+            "blocks, which they were not chosen on: their figures are of these."
         )
     elif run.plan.study.most_blocks > run.plan.study.blocks:
         if run.due():
             yield "No leader was drawn again on a fresh block yet: this study is not finished."
         elif leaders:
             yield "No leader was drawn again on a fresh block: the budget did not allow it."
-    else:
-        yield "No leader was drawn again on a fresh block: most_blocks = 4 in the study would."
+    elif leaders:
+        yield (
+            "No leader was drawn again on a fresh block: with most_blocks = 4 a study draws its "
+            "leaders again."
+        )
     yield (
-        f"Intervals are {100 * CONFIDENCE:.0f} % intervals: of paired differences where there are "
-        "three fresh blocks or more, else from the standard errors within the blocks. Of two equal "
-        "settings one comparison in twenty is separated by chance, and more often with the lowest "
-        "of many, where that was chosen on the same block."
+        f"Intervals are {100 * CONFIDENCE:.0f} % intervals: from the spread over fresh blocks "
+        "where there are three or more (of differences, paired), else from the standard errors "
+        "within the blocks, or, of two blocks without these, from their spread."
     )
+    contests = (*answers(run), *(each for _, _, each in step_answers(run)))
+    compared = sum(len(each.standings) - 1 for each in contests)
+    if compared:
+        pairs = "comparison" if compared == 1 else "comparisons"
+        yield (
+            f"This page makes {compared:,} {pairs}, none corrected for the others, and settings "
+            "are drawn again only until they are separated: of equal settings one in twenty would "
+            "be separated by chance, or more where the lowest of many was chosen on the same block."
+        )
     if any(one.measurement.rank_deficient for one in every):
         yield (
             "Some cells have no more samples than the features have dimensions. Their FIDs are a "
@@ -116,7 +127,8 @@ def _chance(run: Run) -> Iterator[str]:
         )
     if len(fields(run)) > 1:
         yield "Figures of different models or different numbers of samples are not ranked together."
+    of_each = " of each model" if len(run.bench.models) > 1 else ""
     yield (
-        "All this is of one training. Another seed of it would move FID too, and that is in no "
-        "interval here."
+        f"All this is of one training{of_each}. Another seed of it would move FID too, and that is "
+        "in no interval here."
     )

@@ -1,7 +1,9 @@
 """The report of a study as a page of Markdown, for the documentation of a project."""
 
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from urllib.parse import quote
 
 import jinja2
 
@@ -59,6 +61,7 @@ def page(
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
+    environment.filters["plain"] = plain
     template = environment.from_string((_PACKAGE / "guide.md.jinja").read_text(encoding="utf-8"))
     return template.render(
         title=run.plan.study.title or ", ".join(run.bench.models),
@@ -68,7 +71,7 @@ def page(
         not_measured=not_measured([run, *beside]),
         findings=findings(run, beside),
         figures=figures,
-        figure_folder=figure_folder,
+        figure_folder=quote(figure_folder),
         published=published_tables(run),
         published_findings=published_findings(run),
         agreement=extractor_findings(run),
@@ -80,11 +83,16 @@ def page(
     )
 
 
+def plain(text: str) -> str:
+    """Names and titles as they are: nothing in them is Markdown."""
+    return re.sub(r"([\\`*_\[\]<>|])", r"\\\1", " ".join(text.split()))
+
+
 def parts(every: Iterable[Part]) -> str:
     """What is said, the gist of each part first."""
     lines = []
     for part in every:
-        where = f"*{part.where}:* " if part.where else ""
+        where = f"*{plain(part.where)}:* " if part.where else ""
         lines += [f"{where}**{part.sentences[0]}**", ""]
         lines += [f"- {sentence}" for sentence in part.sentences[1:]]
         lines += [""] if part.sentences[1:] else []

@@ -1,7 +1,7 @@
 """What a report shows of each setting: figures by name, which way is better, how they compare."""
 
 import statistics
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from underone.metrics import Figure
@@ -52,11 +52,10 @@ class Measure:
         sign = 1 if self.lower else -1
         return min(among, key=lambda standing: sign * self.value(standing.first))
 
-    def tied(self, among: Iterable[Standing]) -> bool:
-        """Whether several share the best value."""
-        every = list(among)
-        best = self.value(self.best(every).first)
-        return sum(self.value(each.first) == best for each in every) > 1
+    def equally_best(self, among: Sequence[Standing]) -> list[Standing]:
+        """All that share the best value."""
+        best = self.value(self.best(among).first)
+        return [each for each in among if self.value(each.first) == best]
 
     def known_of(self, among: Iterable[Standing]) -> bool:
         """Whether all have the figure."""

@@ -4,12 +4,12 @@ from collections.abc import Iterator, Sequence
 
 from underone.data import DATASET_NAMES
 from underone.generation import Setting
-from underone.study.answers import Answer, Standing, answers
+from underone.study.answers import Answer, answers
 from underone.study.contest import Subject
 from underone.study.definition import shipped_studies
 from underone.study.report.agreement import rank_correlation
 from underone.study.report.measures import FID, fields
-from underone.study.report.sentences import within
+from underone.study.report.sentences import Title, within
 from underone.study.run import Run
 from underone.study.words import cost_title, listed, sampler_title, weight_title
 
@@ -24,9 +24,11 @@ def data_of(run: Run) -> str:
 def not_measured(runs: Sequence[Run]) -> list[str]:
     """The data sets whose studies are shipped and are none of these runs', each a sentence."""
     measured = {data_of(run) for run in runs}
+    if not measured & set(DATASET_NAMES):
+        return []  # one's own images are no easier case of these
     missing = [name for name in DATASET_NAMES if name not in measured]
     return [
-        f"Nothing here was measured on {name}: `underone study {name}` asks the same of it."
+        f"Nothing here was measured on {name}: `underone study {name}` asks such questions of it."
         for name in missing
         if name in shipped_studies()
     ]
@@ -81,37 +83,46 @@ def _samplers(
     same, differ, unclear = [], [], []
     for cost in (each for each in mine if each in theirs):
         names = [sampler_title(found[cost].leader.first.setting) for found in (mine, theirs)]
-        if names[0] == names[1]:
+        overtaken = any(one.leads_now for f in (mine, theirs) for one in f[cost].standings)
+        if names[0] == names[1] and not overtaken:
             same.append(f"{names[0]} at {cost}")
-        elif _surely_behind(names[1], mine[cost]) and _surely_behind(names[0], theirs[cost]):
+        elif _surely_behind(names[1], mine[cost], sampler_title) and _surely_behind(
+            names[0], theirs[cost], sampler_title
+        ):
             differ.append(f"at {cost} {names[0]} on {here}, {names[1]} on {there}")
         else:
             unclear.append(f"at {cost} {names[0]} on {here}, {names[1]} on {there}")
     if same:
         yield f"The same sampler leads on {here} and {there}: {listed(same)}."
     if differ:
-        yield f"Other samplers lead: {'; '.join(differ)}."
+        yield f"Different samplers lead, separated on both: {'; '.join(differ)}."
     if unclear:
         yield (
-            f"Others lead there, but are not separated on both, or not measured: "
-            f"{'; '.join(unclear)}."
+            "Different samplers lead, but each is not shown to be worse where the other does, or "
+            f"one is overtaken on fresh blocks: {'; '.join(unclear)}."
         )
 
 
-def _surely_behind(name: str, found: Answer) -> bool:
-    """Whether a sampler is separated from the leader of a contest."""
-    return any(one.trails and sampler_title(one.first.setting) == name for one in found.standings)
+def _surely_behind(name: str, found: Answer, title: Title) -> bool:
+    """Whether what is called so is separated from the leader of a contest."""
+    return any(one.trails and title(one.first.setting) == name for one in found.standings)
 
 
-def _preferred(run: Run) -> dict[str, Standing]:
-    """The weight that FID prefers, by the setting it is of."""
-    return {each.unguided: each.leader for each in _answered(run, Subject.WEIGHT)}
+def _preferred(run: Run) -> dict[str, Answer]:
+    """How weights stand by FID, by the setting they are of."""
+    return {each.unguided: each for each in _answered(run, Subject.WEIGHT)}
 
 
 def _weights(
-    here: str, there: str, mine: dict[str, Standing], theirs: dict[str, Standing]
+    here: str, there: str, mine: dict[str, Answer], theirs: dict[str, Answer]
 ) -> Iterator[str]:
-    for of in mine:
-        if of in theirs:
-            weights = [weight_title(found[of].first.setting) for found in (mine, theirs)]
-            yield f"Of {of}, FID prefers {weights[0]} on {here} and {weights[1]} on {there}."
+    for of in (each for each in mine if each in theirs):
+        one, other = (weight_title(found[of].leader.first.setting) for found in (mine, theirs))
+        if one == other:
+            yield f"Of {of}, FID prefers {one} on both."
+            continue
+        sure = _surely_behind(other, mine[of], weight_title) and _surely_behind(
+            one, theirs[of], weight_title
+        )
+        how = "separated on both" if sure else "which is not shown to be more than chance"
+        yield f"Of {of}, FID prefers {one} on {here} and {other} on {there}, {how}."

@@ -11,11 +11,14 @@ card.setAttribute("role", "tooltip");
 card.hidden = true;
 document.body.append(card);
 let closing = 0;
+let described = null;
 
 function openCard(link) {
   const figure = document.getElementById(link.getAttribute("href").slice(1));
   if (!figure) return;
   clearTimeout(closing);
+  described?.removeAttribute("aria-describedby");
+  described = link;
   card.replaceChildren(...figure.cloneNode(true).childNodes);
   card.hidden = false;
   link.setAttribute("aria-describedby", "card");
@@ -30,6 +33,8 @@ function openCard(link) {
 
 function closeCard() {
   card.hidden = true;
+  described?.removeAttribute("aria-describedby");
+  described = null;
 }
 
 // A moment to get from the point to the card itself, so that it can be read with a magnifier.
@@ -92,6 +97,7 @@ class Panel {
 
   open(cell) {
     const index = families.findIndex((family) => family.cells.some((each) => each.cell === cell));
+    if (index < 0) return;
     this.show(families[index], families[index].cells.find((each) => each.cell === cell));
   }
 

@@ -7,7 +7,7 @@ from underone.study.cell import CellResult
 from underone.study.report.measures import fields
 from underone.study.report.tables import Facts
 from underone.study.run import Run
-from underone.study.words import setting_title
+from underone.study.words import listed, setting_title
 
 
 def summary(run: Run) -> str:
@@ -16,22 +16,36 @@ def summary(run: Run) -> str:
     found = fields(run)
     counts = sorted({field.samples for field in found})
     settings = sum(len(field.standings) for field in found)
-    samples = " and ".join(f"{count:,}" for count in counts) or "no"
+    samples = listed([f"{count:,}" for count in counts])
     first = bench.yardsticks[0]
     others = ", ".join(bench.yardstick_names[1:])
     drawn = sum(1 + len(one.fresh) for field in found for one in field.standings)
     screening = {cell for each in plan.slices for cell in plan.screening(each)}
     screened = sum(cell in run.known for cell in screening)
     dropped = len(run.known) - drawn - screened
+    what = (
+        f"{_counted(settings, 'setting')} in {_counted(drawn, 'cell')} of {samples} samples, "
+        f"{_labels(run)}, all settings on the same seeds"
+        if settings
+        else "No setting is measured in full yet"
+    )
     return (
-        f"{settings} {'setting' if settings == 1 else 'settings'} in {drawn} cells of "
-        f"{samples} samples, labels {plan.study.labels}, all settings on the same seeds"
-        + (f", and {screened} cells of other seeds for screening" if screened else "")
-        + (f", and {dropped} of settings that are no finalists any more. " if dropped else ". ")
+        what
+        + (f", and {_counted(screened, 'cell')} of other seeds for screening" if screened else "")
+        + (f", and {_counted(dropped, 'cell')} that take no part now. " if dropped else ". ")
         + f"FID in the features of {first.extractor.name} against {first.reference.count:,} images "
         f"of {first.reference.origin.data} ({first.reference.origin.split})"
         + (f"; for comparison also in those of {others}." if others else ".")
     )
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+def _labels(run: Run) -> str:
+    told = any(model.num_classes is not None for model in run.bench.models.values())
+    return f"labels {run.plan.study.labels}" if told else "no labels"
 
 
 def revision_notice(run: Run) -> str:
@@ -70,10 +84,10 @@ def _protocol(run: Run) -> Iterator[tuple[str, str]]:
             judge = by.judge.classifier
             yield "judge of classes", f"{judge.name} {judge.sha256[:16]}"
     yield "metrics", ", ".join(bench.metrics)
-    yield "labels", plan.study.labels
+    yield "labels", _labels(run).removeprefix("labels ")
     yield "seed", f"{plan.study.seed}: block b has the samples (seed, b N) to (seed, (b + 1) N − 1)"
     yield "blocks", f"{plan.study.blocks}, of contenders up to {1 + len(plan.fresh)}"
-    yield from _of_cells(list(run.known.values()))
+    yield from _of_cells([run.known[cell] for cell in run.in_order])
     yield "budget", plan.budget
     yield (
         "left out by the budget",
@@ -81,7 +95,7 @@ def _protocol(run: Run) -> Iterator[tuple[str, str]]:
     )
     yield (
         "diverged to NaN or infinity, and not measured",
-        _each(f"{each.model}: {setting_title(each.setting)}" for each in run.diverged.values()),
+        _each(f"{each.model}: {setting_title(each.setting)}" for each in run.diverged_in_order),
     )
     costs = ", ".join(
         f"{1e3 * cost:.2f} ms ({name})" for name, cost in plan.costs.evaluation.items()

@@ -7,7 +7,7 @@ from itertools import combinations
 from underone.generation import Setting
 from underone.study.answers import Standing
 from underone.study.report.agreement import rank_correlation
-from underone.study.report.measures import FID, Field, compared, fields, told_apart
+from underone.study.report.measures import FID, Field, compared, fields
 from underone.study.report.sentences import Part, field_place
 from underone.study.report.tables import Table
 from underone.study.run import Run
@@ -119,10 +119,11 @@ def _at(steps: int, rows: dict[str, Counterpart]) -> Iterator[str]:
         mine = large.measured / min(each.measured for each in others)
         theirs = large.published / min(each.published for each in others)
         best = min(others, key=lambda each: each.measured)
-        agrees = None if not _apart(large, best) else (mine > 1) == (theirs > 1)
+        agrees = _lower(large, best)
+        same = None if agrees is None else agrees == (theirs < 1)
         yield (
             f"At {steps_title(steps)} the large variance has {mine:.1f} times the FID of the best "
-            f"other here, {theirs:.1f} times there: which is better is {_verdict(agrees)}."
+            f"other here, {theirs:.1f} times there: {_verdict(same)}."
         )
     etas = [each for row, each in rows.items() if row != "large"]
     if len(etas) > 1:
@@ -130,21 +131,32 @@ def _at(steps: int, rows: dict[str, Counterpart]) -> Iterator[str]:
             [each.row for each in sorted(etas, key=key)]
             for key in (lambda each: each.measured, lambda each: each.published)
         )
-        pairs = [(a, b) for a, b in combinations(etas, 2) if _apart(a, b)]
-        same = [(a.measured < b.measured) == (a.published < b.published) for a, b in pairs]
+        every = [(a, b, _lower(a, b)) for a, b in combinations(etas, 2)]
+        pairs = [(a, b, lower) for a, b, lower in every if lower is not None]
+        same_order = sum(lower == (a.published < b.published) for a, b, lower in pairs)
         yield (
             f"At {steps_title(steps)} the order is {', '.join(order)}, there "
-            f"{', '.join(published)}. Of {len(etas) * (len(etas) - 1) // 2} pairs {len(pairs)} are "
-            f"separated here, {sum(same)} of these in the order there."
+            f"{', '.join(published)}. {_pairs(len(every), len(pairs), same_order)}"
         )
 
 
-def _apart(a: Counterpart, b: Counterpart) -> bool:
-    """Whether the study tells the two apart."""
-    return told_apart(compared(FID, a.standing, b.standing))
+def _pairs(every: int, separated: int, same: int) -> str:
+    if every == 1:
+        if not separated:
+            return "The one pair is not separated here."
+        order = "in the order there" if same else "in the other order"
+        return f"The one pair is separated here, {order}."
+    are = "is" if separated == 1 else "are"
+    return f"Of {every} pairs {separated} {are} separated here, {same} in the order there."
 
 
-def _verdict(agrees: bool | None) -> str:
-    if agrees is None:
-        return "not separated here"
-    return "the same" if agrees else "not the same"
+def _lower(a: Counterpart, b: Counterpart) -> bool | None:
+    """Whether A is separated from B here, and lower; None where it is not separated."""
+    found = compared(FID, a.standing, b.standing)
+    return None if found is None or not found.separates else found.difference < 0
+
+
+def _verdict(same: bool | None) -> str:
+    if same is None:
+        return "here the two are not separated"
+    return f"the better one there is {'better here too' if same else 'worse here'}"

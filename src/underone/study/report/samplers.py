@@ -6,10 +6,11 @@ from itertools import combinations
 from operator import itemgetter
 
 from underone.generation import Setting
+from underone.metrics.uncertainty import Comparison, Interval
 from underone.study.answers import Answer, Standing, answer, answers
-from underone.study.contest import Contest, Subject
+from underone.study.contest import CONFIDENCE, Contest, Subject
 from underone.study.report.measures import Field, fields
-from underone.study.report.sentences import Part, field_place, standing_text, within
+from underone.study.report.sentences import NOT_KNOWN_YET, Part, field_place, standing_text, within
 from underone.study.run import Run
 from underone.study.words import (
     cost_title,
@@ -38,7 +39,9 @@ def which_sampler(run: Run) -> Iterator[Part]:
         ]
         if said:
             yield Part(field_place(run, field), tuple(said))
-    if not asked:
+    if not asked and run.due():
+        yield Part("", (NOT_KNOWN_YET,))
+    elif not asked:
         yield Part(
             "",
             (
@@ -72,7 +75,7 @@ def _how_firmly(each: Answer) -> str:
         return "separated from all others"
     if len(each.open) == len(each.standings) - 1:
         return "not separated from any other"
-    return "not separated from all others"
+    return "separated from some of the others, not from all"
 
 
 def _crossings(group: Sequence[Answer]) -> Iterator[str]:
@@ -105,7 +108,9 @@ def how_many_steps(run: Run) -> Iterator[Part]:
             said.insert(0, _depends(mine))
         if said:
             yield Part(field_place(run, field), tuple(said))
-    if not found:
+    if not found and run.due():
+        yield Part("", (NOT_KNOWN_YET,))
+    elif not found:
         yield Part(
             "",
             (
@@ -149,14 +154,18 @@ def _enough(name: str, each: Answer) -> str:
     said = f"{name}: {standing_text(each, lambda setting: steps_title(setting.steps))}"
     if few < each.leader.first.setting.steps:
         said += f" The fewest that are not known to be worse: {few}."
-    return said + (" More were not tried." if max(every) == each.leader.first.setting.steps else "")
+    most = max(every) == each.leader.first.setting.steps
+    return said + (" None with more steps is measured." if most else "")
 
 
 def _depends(mine: Sequence[tuple[str, Answer]]) -> str:
-    """Whether one sampler is worse than its best where another no longer is.
+    """Whether one sampler is further from its best than another at the same number of steps.
 
-    Of a sampler with a comparison that is not known, nobody can say where it is near its best.
+    It is shown to be where the intervals of how far both are behind exclude each other: that one is
+    separated from its best and the other is not, is no difference between them. Of a sampler with a
+    comparison that is not known, nobody can say where it is near its best.
     """
+    by_name = dict(mine)
     enough = {
         name: _fewest(each).first.setting.steps
         for name, each in mine
@@ -165,15 +174,26 @@ def _depends(mine: Sequence[tuple[str, Answer]]) -> str:
     for (few_name, few), (many_name, _) in combinations(
         sorted(enough.items(), key=itemgetter(1)), 2
     ):
-        trailing = {
-            one.first.setting.steps for one in dict(mine)[many_name].standings if one.trails
-        }
-        if few in trailing:
+        near, far = (_behind_at(few, by_name[name]) for name in (few_name, many_name))
+        if near is not None and far is not None and far.interval.low > near.interval.high:
             return (
-                f"So the number of steps depends on the sampler: at {steps_title(few)} {few_name} "
-                f"is not separated from its best, while {many_name} is worse than its own."
+                f"So the number of steps depends on the sampler: at {steps_title(few)} {many_name} "
+                f"is further behind its own best than {few_name} is."
             )
     return (
-        "No sampler is shown to need more steps than another. Where little is separated, that is "
-        "no sign that they need equally many."
+        "No sampler is shown to need more steps than another: that one is separated from its best "
+        "where another is not may be chance."
     )
+
+
+def _behind_at(steps: int, each: Answer) -> Comparison | None:
+    """How far a sampler is behind its best there; None where that is not known."""
+    at = next((one for one in each.standings if one.first.setting.steps == steps), None)
+    if at is None:
+        return None
+    if at is not each.leader:
+        return at.behind
+    # The best itself: no more than the others may be ahead of it.
+    ahead = [-one.behind.interval.low for one in each.standings[1:] if one.behind is not None]
+    high = max([0.0, *ahead])
+    return Comparison(0.0, Interval(0.0, high), CONFIDENCE, 1)

@@ -1,5 +1,6 @@
 """How a contest stands, in sentences that claim no more than its samples do."""
 
+import math
 import statistics
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -7,11 +8,13 @@ from dataclasses import dataclass
 from underone.generation import Setting
 from underone.metrics.uncertainty import Blocks, Comparison
 from underone.study.answers import Answer, Standing
-from underone.study.contest import CONFIDENCE
+from underone.study.contest import CONFIDENCE, SPREAD_BLOCKS
 from underone.study.report.measures import FID, Field, Measure
 from underone.study.run import Run
 from underone.study.words import listed
 
+# What an unfinished study says where cells that are due may tell.
+NOT_KNOWN_YET = "Not known yet: the cells that tell are not measured."
 # A sentence names so many settings; the table of unresolved pairs names all.
 _NAMED = 4
 
@@ -93,7 +96,11 @@ def behind_text(standing: Standing, leader: Standing) -> str:
     if standing.behind is None:
         apart = _signed(FID, _distance(standing, leader))
         return f"({apart} on the first block, no error is known)"
-    where = "" if standing.behind_on_fresh else ", on the first block"
+    where = ", on the first block"
+    if standing.behind_on_fresh:
+        blocks, all_blocks = standing.behind.blocks, len(leader.fresh)
+        of_both = "block" if blocks == 1 else "blocks"
+        where = "" if blocks == all_blocks else f", on the {blocks} fresh {of_both} of both"
     return f"({difference_text(FID, standing.behind)}{where})"
 
 
@@ -112,10 +119,22 @@ def figure(standing: Standing) -> str:
     values = FID.values(standing)
     shown = FID.text(statistics.fmean(values))
     if len(values) > 1:
-        interval = Blocks(tuple(values)).interval(CONFIDENCE)
-        low, high = FID.text(max(0.0, interval.low)), FID.text(interval.high)
+        half = _half_width(standing, values)
+        mean = statistics.fmean(values)
+        low, high = FID.text(max(0.0, mean - half)), FID.text(mean + half)
         return f"{shown} ({low} to {high}, over {len(values)} fresh blocks)"
     block = "one fresh block" if standing.fresh else "the one block it was chosen on"
     error = standing.reported[0].measurement.figures["fid"].error
-    within = "" if error is None else f" ± {FID.text(error)}"
-    return f"{shown}{within} (on {block})"
+    within = "" if error is None else f"standard error {FID.text(error)}; "
+    return f"{shown} ({within}on {block})"
+
+
+def _half_width(standing: Standing, values: Sequence[float]) -> float:
+    """Of the interval of a mean over blocks: by their spread, or by the errors within two."""
+    errors = [each.measurement.figures["fid"].error for each in standing.reported]
+    known = [error for error in errors if error is not None]
+    if len(values) < SPREAD_BLOCKS and len(known) == len(values):
+        factor = statistics.NormalDist().inv_cdf((1 + CONFIDENCE) / 2)
+        return factor * math.hypot(*known) / len(values)
+    interval = Blocks(tuple(values)).interval(CONFIDENCE)
+    return (interval.high - interval.low) / 2

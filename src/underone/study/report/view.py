@@ -101,7 +101,10 @@ def _family(run: Run, result: CellResult) -> str:
 
 def opening_pair(run: Run) -> tuple[str, str]:
     """The two cells to show first: the best, and the best of another family, if there is one."""
-    every = [each.first for field in fields(run) for each in field.standings]
+    shown = {each.cell for family in families(run) for each in family.cells}
+    every = [
+        each.first for field in fields(run) for each in field.standings if each.first.id in shown
+    ]
     best, *others = sorted(every, key=lambda first: (-first.draw.count, first.fid))
     mine = _family(run, best)
     other = next((first for first in others if _family(run, first) != mine), None)

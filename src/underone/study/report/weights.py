@@ -20,6 +20,7 @@ from underone.study.report.measures import (
     yardstick_fids,
 )
 from underone.study.report.sentences import (
+    NOT_KNOWN_YET,
     Part,
     difference_text,
     field_place,
@@ -48,12 +49,18 @@ class Preference:
 
 
 def preferences(among: Sequence[Standing], measures: Sequence[Measure]) -> list[Preference]:
-    """What each of the measures that all weights have prefers; none where the best are equal."""
-    return [
-        Preference(measure, measure.best(among))
-        for measure in measures
-        if measure.known_of(among) and not measure.tied(among)
-    ]
+    """What each of the measures that all weights have prefers; none that is equal at all of them.
+
+    Of weights that are equally best for a measure, it is the one nearest to FID's.
+    """
+    by_fid = FID.best(among).first.setting.guidance
+    found = []
+    for measure in (each for each in measures if each.known_of(among)):
+        best = measure.equally_best(among)
+        if len(best) < len(among):
+            nearest = min(best, key=lambda each: abs(each.first.setting.guidance - by_fid))
+            found.append(Preference(measure, nearest))
+    return found
 
 
 def which_weight(run: Run) -> Iterator[Part]:
@@ -67,7 +74,9 @@ def which_weight(run: Run) -> Iterator[Part]:
             by_fid = f"By FID: {standing_text(each, weight_title)}"
             title = ", ".join(filter(None, (field_place(run, field), of)))
             yield Part(title, (gist, by_fid, *rest))
-    if not found:
+    if not found and run.due():
+        yield Part("", (NOT_KNOWN_YET,))
+    elif not found:
         yield Part(
             "",
             (
@@ -106,7 +115,10 @@ def _trust(found: Sequence[Preference]) -> Iterator[str]:
         if firm
         else "The metrics differ, but no difference is shown to be more than chance"
     )
-    yield f"{verdict}. On the first block the best is {said}."
+    named = listed([each.measure.title for each in firm])
+    chance = "; the others may differ by chance" if len(firm) < len(rivals) else ""
+    separated = f" Separated from FID's weight: {named}{chance}." if firm else ""
+    yield f"{verdict}. On the first block the best is {said}.{separated}"
     chosen = min(rivals, key=lambda each: (each not in firm, each.measure not in _OF_LOOKS))
     yield _trade(fid, chosen.best, chosen.measure)
     if firm and chosen.measure in _OF_LOOKS:
@@ -120,7 +132,9 @@ def _trade(fid_best: Standing, other: Standing, measure: Measure) -> str:
     """What moving from FID's weight to another measure's does to both."""
     names = [weight_title(one.first.setting) for one in (fid_best, other)]
     both = " and ".join(_moved(each, fid_best, other) for each in dict.fromkeys((FID, measure)))
-    return f"From {names[0]}, which FID prefers, to {names[1]}, which {measure.title} does, {both}."
+    return (
+        f"From {names[0]}, preferred by FID, to {names[1]}, preferred by {measure.title}, {both}."
+    )
 
 
 def _moved(measure: Measure, start: Standing, to: Standing) -> str:

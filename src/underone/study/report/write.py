@@ -50,9 +50,10 @@ def write_report(run: Run, beside: Sequence[Run] = ()) -> Path:
         "weights": weight_charts(run),
         "agreement": agreement_charts(run),
     }
-    for group in charts.values():
-        for chart in group:
-            _write_chart(chart, folder)
+    every = [chart for group in charts.values() for chart in group]
+    _remove_others({chart.name for chart in every}, folder)
+    for chart in every:
+        _write_chart(chart, folder)
     write_json(folder / "results.json", results(run, beside))
     write_text(folder / "report.html", page(run, charts, beside))
     return folder / "report.html"
@@ -114,7 +115,7 @@ def results(run: Run, beside: Sequence[Run] = ()) -> dict[str, Any]:
         "published_pattern": _parts(published_findings(run)),
         "agreement_of_extractors": _parts(extractor_findings(run)),
         "cells": [run.known[cell].model_dump(mode="json") for cell in run.in_order],
-        "diverged": [each.model_dump(mode="json") for each in run.diverged.values()],
+        "diverged": [each.model_dump(mode="json") for each in run.diverged_in_order],
     }
 
 
@@ -155,9 +156,24 @@ def data_uri(path: Path) -> str:
 
 
 def _write_chart(chart: Chart, folder: Path) -> None:
-    write_text(folder / "figures" / f"{chart.name}.svg", chart.svg)
-    write_bytes(folder / "figures" / f"{chart.name}.png", chart.png())
-    write_text(folder / "data" / f"{chart.name}.csv", csv_text(chart))
+    svg, png, points = _chart_files(chart.name, folder)
+    write_text(svg, chart.svg)
+    write_bytes(png, chart.png())
+    write_text(points, csv_text(chart))
+
+
+def _chart_files(name: str, folder: Path) -> tuple[Path, Path, Path]:
+    figures = folder / "figures"
+    return figures / f"{name}.svg", figures / f"{name}.png", folder / "data" / f"{name}.csv"
+
+
+def _remove_others(names: set[str], folder: Path) -> None:
+    """The files of charts that an earlier page had and this one has not."""
+    for points in (folder / "data").glob("*.csv"):
+        files = _chart_files(points.stem, folder)
+        if points.stem not in names and all(path.exists() for path in files):
+            for path in files:
+                path.unlink()
 
 
 def _element(chart: Chart) -> Markup:
