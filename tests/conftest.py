@@ -1,8 +1,11 @@
 """What many tests need: a small diffusion model in a checkpoint folder, and commands run."""
 
+import functools
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from unittest import mock
 
 import pytest
 import torch
@@ -20,8 +23,11 @@ from underone.checkpoint import (
 )
 from underone.cli import main
 from underone.diffusion import LinearBeta, Noise
+from underone.metrics import Reference, load_reference
 from underone.networks import UNetConfig, build_network
 from underone.networks.layers import Revision
+from underone.shipped import zoo_folder
+from underone.training import run as run_module
 
 # Deadlines measure how busy the machine is, not the code.
 settings.register_profile("unhurried", deadline=None)
@@ -29,6 +35,42 @@ settings.load_profile("unhurried")
 
 # On tensors as small as these, threads cost far more in waiting for each other than they save.
 torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def few_timings() -> Iterator[None]:
+    """What costs are is a matter of the machine: one timing will do."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("underone.study.costs._TIMINGS", 1)
+        patch.setattr("underone.study.costs._MEASURED_IMAGES", 60)
+        yield
+
+
+@pytest.fixture(autouse=True, scope="session")
+def references_read_once() -> Iterator[None]:
+    """The shipped ones, which are frozen; each finds much at its first use."""
+    read = functools.cache(load_reference)
+
+    def shared(path: Path) -> Reference:
+        return read(path) if path.is_relative_to(zoo_folder()) else load_reference(path)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("underone.zoo.load_reference", shared)
+        yield
+
+
+@contextmanager
+def without_pictures() -> Iterator[None]:
+    """Saving a run draws two pictures, which is slow and tested where they are looked at."""
+    with mock.patch.multiple(run_module, draw_loss=mock.DEFAULT, draw_preview=mock.DEFAULT):
+        yield
+
+
+@pytest.fixture(scope="module")
+def no_pictures() -> Iterator[None]:
+    with without_pictures():
+        yield
+
 
 ModelFolder = Callable[..., Path]
 Run = Callable[..., tuple[int, str, str]]

@@ -2,15 +2,18 @@
 
 import json
 import shutil
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from conftest import Run
+from conftest import Run, without_pictures
 from helpers import AsNetwork, SmoothNetwork, draws, float64, normal
 from underone.checkpoint import (
     DiffusionConfig,
@@ -22,6 +25,7 @@ from underone.checkpoint import (
     save_weights,
 )
 from underone.conformance.oracles import Mixture
+from underone.data import load_dataset
 from underone.diffusion import (
     DDIM,
     Bound,
@@ -43,14 +47,24 @@ from underone.errors import UserError
 from underone.generation import DISTILLED, Draw, Setting, generate, usual_setting
 from underone.study.bench import Bench
 from underone.study.cell import Cell
+from underone.training.begin import resume, start
 from underone.training.distillation import AgreeingAlongTheFlow, FollowingTrajectories, Student
 from underone.training.likeness import Resemblance
-from underone.training.recipe import ConsistencyTuning, Trajectories
+from underone.training.recipe import (
+    ConsistencyTuning,
+    DistillationRecipe,
+    Trajectories,
+    load_recipe,
+)
+from underone.training.run import Run as TrainingRun
+from underone.training.teaching import distillation_recipe
 from underone.tuning.features import OwnFeatures
 
 DATA = Path(__file__).parent / "data" / "fashion-mnist"
 SCHEDULE = LinearBeta()
 DEVIATION = 0.7
+SMALL_BATCH = 16
+CPU = torch.device("cpu")
 STUDENT = Student(SCHEDULE, Preconditioned(DEVIATION), conditional=True, autocast=None)
 
 
@@ -288,15 +302,42 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture
-def teacher(root: Path, run: Run, tmp_path: Path) -> Path:
-    """Trained for a few updates, in the way consistency needs."""
-    folder = tmp_path / "teacher"
-    changes = ("prediction.name=preconditioned", f"prediction.data_deviation={DEVIATION}")
-    sets = [each for change in changes for each in ("--set", change)]
-    arguments = ("--root", root, "--out", folder, "--steps", 4, "--set", "batch_size=16")
-    assert run("train", "tiny", *arguments, *sets)[0] == 0
+@pytest.fixture(autouse=True)
+def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The command's students learn from fewer images an update: how well is not asked here."""
+
+    def smaller(*given: Any) -> DistillationRecipe:
+        return distillation_recipe(*given).model_copy(update={"batch_size": SMALL_BATCH})
+
+    # By its path: what the package calls so is the command.
+    monkeypatch.setattr(sys.modules["underone.cli.distill"], "distillation_recipe", smaller)
+
+
+@pytest.fixture(scope="module")
+def trained(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A teacher trained for a few updates, in the way consistency needs."""
+    changes = (
+        "prediction.name=preconditioned",
+        f"prediction.data_deviation={DEVIATION}",
+        f"batch_size={SMALL_BATCH}",
+    )
+    images = load_dataset("fashion-mnist", "train", root)
+    folder = tmp_path_factory.mktemp("trained") / "teacher"
+    run = start(folder, "tiny", load_recipe("tiny", changes), images, CPU, steps=4)
+    with without_pictures():
+        advance(run, 4)
+        run.finish(None)
     return folder
+
+
+@pytest.fixture
+def teacher(trained: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(trained, tmp_path / "teacher"))
+
+
+def advance(run: TrainingRun, until: int) -> None:
+    for _ in run.advance(lambda: run.state.step >= until):
+        pass
 
 
 def distilled(run: Run, teacher: Path, root: Path, out: Path, *options: object) -> str:
@@ -363,24 +404,30 @@ def test_a_consistency_model_takes_one_step_or_two(
 
 @pytest.mark.parametrize(
     "method",
-    [("--method", "trajectories"), ("--method", "consistency"), ("--likeness", 1)],
+    [Trajectories(2), ConsistencyTuning(2), Trajectories(2, likeness=1)],
     ids=["trajectories", "consistency", "likeness"],
 )
 def test_a_run_that_was_stopped_goes_on_bitwise(
-    run: Run, teacher: Path, root: Path, tmp_path: Path, method: tuple[object, ...]
+    teacher: Path, root: Path, tmp_path: Path, method: Trajectories | ConsistencyTuning
 ) -> None:
-    options = ("--nfe", 2, *method)
-    distilled(run, teacher, root, tmp_path / "whole", *options, "--steps", 4)
-    stopped = tmp_path / "stopped"
-    distilled(run, teacher, root, stopped, *options, "--steps", 4)
-    shutil.rmtree(stopped)
-    arguments = ("distill", teacher, "--root", root, "--out", stopped, *options)
-    assert run(*arguments, "--steps", 4)[0] == 0
-    status, _, told = run(*arguments, "--resume")
-    assert status == 0, told
-    for name in ("model", "raw"):
-        one, other = (load_checkpoint(tmp_path / which, name) for which in ("whole", "stopped"))
-        assert one.sha256 == other.sha256
+    recipe = distillation_recipe(str(teacher), method, "fashion-mnist")
+    recipe = recipe.model_copy(update={"batch_size": SMALL_BATCH})
+    images = load_dataset("fashion-mnist", "train", root)
+    whole = start(tmp_path / "whole", "student", recipe, images, CPU, steps=4)
+    first = start(tmp_path / "stopped", "student", recipe, images, CPU, steps=4)
+    with without_pictures():
+        advance(whole, 4)
+        whole.save()
+        advance(first, 2)
+        first.save()
+        second = resume(first.folder, recipe, images, CPU)
+        assert second.state.step == 2
+        advance(second, 4)
+        second.save()
+    for name in ("training/state", "model", "raw"):
+        one, other = (load_file(run.folder / f"{name}.safetensors") for run in (whole, second))
+        assert one.keys() == other.keys()
+        assert all(torch.equal(one[key], other[key]) for key in one), name
 
 
 def test_guidance_is_in_the_student_and_asked_for_no_more(

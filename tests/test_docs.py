@@ -44,10 +44,19 @@ def test_every_command_shown_is_understood(line: str) -> None:
     assert_understood(line)
 
 
+def anchor_of(heading: str) -> str:
+    """As GitHub makes it."""
+    return re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-")
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_every_file_linked_is_there(page: Path) -> None:
-    for link in re.findall(r"\]\(([^)#]+)\)", page.read_text("utf-8")):
-        assert (page.parent / link).exists(), link
+    for link, anchor in re.findall(r"\]\(([^)#:]*)(?:#([^)]+))?\)", page.read_text("utf-8")):
+        there = page.parent / link if link else page
+        assert there.exists(), link
+        if anchor:
+            headings = re.findall(r"^#+ (.*)$", there.read_text("utf-8"), re.M)
+            assert anchor in map(anchor_of, headings), f"{link}#{anchor}"
 
 
 def test_the_readme_example_runs(capsys: pytest.CaptureFixture[str]) -> None:

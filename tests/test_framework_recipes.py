@@ -28,6 +28,7 @@ from underone.errors import UserError
 from underone.training.begin import start
 from underone.training.recipe import DiffusionRecipe, load_recipe
 
+pytestmark = pytest.mark.usefixtures("no_pictures")
 SLICE = Path(__file__).parent / "data" / "fashion-mnist"
 
 RECIPES: dict[str, tuple[type[Schedule], type[Prediction], int | None]] = {
@@ -135,7 +136,7 @@ def test_an_unconditional_model_is_studied(run: Run, images: Path, tmp_path: Pat
     for result in results:
         (measurement,) = result["measurements"]
         assert measurement["protocol"]["labels"] == "none"
-        assert "intra_fid" not in measurement["figures"]
+        assert "intra-fid" not in measurement["figures"]
     status, _, error = run("recommend", out, "--nfe", 2)
     assert status == 0, error
 

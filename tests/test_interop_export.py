@@ -13,7 +13,6 @@ from conftest import ModelFolder
 from underone.checkpoint import (
     AnyPrediction,
     AnySchedule,
-    DiffusionConfig,
     DiffusionModel,
     load_checkpoint,
 )
@@ -186,4 +185,3 @@ def test_what_is_theirs_already_and_what_is_ours_in_their_dress(
     export_to_diffusers(small_model, tmp_path / "out")
     with pytest.raises(UserError, match="the pipeline must be DDPMPipeline or DDIMPipeline"):
         load_model(f"diffusers:{tmp_path / 'out'}")
-    assert isinstance(small_model.config, DiffusionConfig)

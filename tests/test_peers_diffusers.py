@@ -178,7 +178,7 @@ def test_every_state_is_that_of_diffusers(
 @pytest.mark.parametrize("spacing", GRID)
 @pytest.mark.parametrize(
     ("steps", "prediction"),
-    [(50, "epsilon"), (50, "v_prediction"), (50, "sample"), (10, "epsilon"), (1000, "epsilon")],
+    [(50, "epsilon"), (50, "v_prediction"), (50, "sample"), (10, "epsilon")],
 )
 def test_in_float32_and_with_their_own_tables_images_agree(
     monkeypatch: pytest.MonkeyPatch, sampler: Sampler, spacing: str, steps: int, prediction: str
@@ -189,9 +189,7 @@ def test_in_float32_and_with_their_own_tables_images_agree(
     mine = ours(NetworkDenoiser(network, schedule, meaning), sampler, spacing, steps, x)
     scheduler, options = peer(monkeypatch, sampler, "linear", spacing, prediction, False, x)
     peers = theirs(scheduler, options, lambda x, k: network(x, k, None), steps, x)
-    if steps < 1000:
-        without_residual_noise(sampler, spacing, mine, peers)
-    # The results: on the way, 1000 steps of DDPM differ by up to 1.2e-4 (see `in_float64`).
+    without_residual_noise(sampler, spacing, mine, peers)
     assert_equal(mine[-1:], peers[-1:], 1e-4)
 
 

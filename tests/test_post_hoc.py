@@ -25,6 +25,7 @@ from underone.training.post_hoc import (
 )
 from underone.training.recipe import Recipe, load_recipe
 
+pytestmark = pytest.mark.usefixtures("no_pictures")
 SLICE = Path(__file__).parent / "data" / "fashion-mnist"
 CPU = torch.device("cpu")
 

@@ -162,7 +162,7 @@ def test_a_rank_with_another_model_is_refused(
         Setting("ddim", 2),
         Setting("ddpm-small", 2, guidance=-1),
         Setting("ddpm-small", 2, guidance=1, interval=(0.5, 2)),
-        Setting("rk45", 2),  # adapts its steps to the whole batch
+        Setting("rk45,relative=0.1,absolute=0.1", 2),  # adapts its steps to the whole batch
     ],
     ids=lambda setting: f"{setting.sampler}{setting.guidance:+g}",
 )
@@ -234,7 +234,7 @@ def test_a_killed_ray_worker_loses_nothing(
     from underone.study.ray_engine import open_ray
 
     run, _ = open_run(place / "killed", study, open_bench(study))
-    with open_ray(Commission.of(study, run.bench, 1)) as engine:
+    with open_ray(Commission.of(study, run.bench, 1), workers=1) as engine:
         processes = worker_processes(engine)
         results = run.advance(engine, lambda cell, images: None)
         next(results)

@@ -7,11 +7,12 @@ import pytest
 
 from conftest import ModelFolder
 from studies import made_up, small_study
+from test_study_report import run_of
 from underone.errors import UserError
 from underone.generation import Setting
 from underone.study.bench import open_bench
 from underone.study.recommend import Budget, Recommendation, recommend
-from underone.study.run import Run, open_folder, open_run
+from underone.study.run import Run, open_folder
 
 SLICES = [
     {"name": "samplers", "sampler": ["ddim", "ddpm-small"], "steps": [2, 4, 8]},
@@ -33,7 +34,8 @@ MEASURED: dict[tuple[str, int, float], tuple[list[float], float]] = {
 @pytest.fixture(scope="module")
 def study(model_folder: ModelFolder, tmp_path_factory: pytest.TempPathFactory) -> Run:
     definition = small_study(model_folder("ten-steps", steps=10), slices=SLICES, most_blocks=3)
-    run, _ = open_run(tmp_path_factory.mktemp("studies") / "s", definition, open_bench(definition))
+    folder = tmp_path_factory.mktemp("studies") / "s"
+    run = run_of(definition, open_bench(definition), folder)
     known = {}
     for entry in run.entries:
         setting = entry.candidate.setting

@@ -5,7 +5,6 @@ import multiprocessing
 import random
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from unittest import mock
@@ -17,6 +16,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from conftest import without_pictures
 from underone.checkpoint import load_checkpoint, load_tensors
 from underone.data import Dataset, load_dataset
 from underone.diffusion import LinearBeta, Noise
@@ -61,13 +61,6 @@ def small(*changes: str) -> DiffusionRecipe:
 def small_classifier() -> Recipe:
     changes = ["network.widths=[8]", "batch_size=8", "optimisation.warmup_steps=0", "log_every=5"]
     return load_recipe("fashion-mnist-classifier", changes)
-
-
-@contextmanager
-def without_pictures() -> Iterator[None]:
-    """Saving draws two pictures, which is slow and tested elsewhere."""
-    with mock.patch.multiple(run_module, draw_loss=mock.DEFAULT, draw_preview=mock.DEFAULT):
-        yield
 
 
 @pytest.fixture(autouse=True, scope="module")

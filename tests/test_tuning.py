@@ -12,7 +12,7 @@ from torch import Tensor
 
 from conftest import ModelFolder
 from helpers import draws, each_schedule, normal, run
-from test_architecture import ORDER
+from test_architecture import ORDER, SOURCE, imported_rooms
 from underone.checkpoint import DiffusionModel, load_checkpoint, load_config, save_config
 from underone.conformance.oracles import SingleImage, plane_mixture
 from underone.data import Dataset, load_dataset
@@ -337,17 +337,26 @@ def test_a_class_without_images_does_not_count() -> None:
 # The whole.
 
 
+# Batches that a start is judged by, and the descent.
+CHOOSING, JUDGED = 1, 6
+
+
 @pytest.fixture(autouse=True)
 def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     """Half of the usual, and fewer: what is tuned here has few features to be seen by."""
     for module in ("task", "descent", "tune"):
         monkeypatch.setattr(f"underone.tuning.{module}.BATCH", BATCH // 2)
     monkeypatch.setattr("underone.tuning.descent._REMEMBERED", 8)
+    monkeypatch.setattr("underone.tuning.descent.CHOOSING", CHOOSING)
+    for module in ("descent", "tune"):
+        monkeypatch.setattr(f"underone.tuning.{module}.JUDGED", JUDGED)
+    monkeypatch.setattr("underone.tuning.task._TEACHER_IMAGES", 16)
 
 
 @pytest.fixture
 def dataset() -> Dataset:
-    return load_dataset("fashion-mnist", "test", DATA)
+    found = load_dataset("fashion-mnist", "test", DATA)
+    return replace(found, images=found.images[:300], labels=found.labels[:300])
 
 
 @pytest.fixture
@@ -369,7 +378,7 @@ def test_tuning_comes_nearer_to_the_data(model: DiffusionModel, dataset: Dataset
     start = tuning.state.start
     for _ in itertools.islice(descend(tuning.task, tuning.state, budget=3600), 12):
         pass
-    before, after = judged(tuning.task, start), judged(tuning.task, tuning.state.freedoms)
+    before, after = (judged(tuning.task, each, JUDGED) for each in (start, tuning.state.freedoms))
     assert before == tuning.state.before
     assert after < before
 
@@ -404,9 +413,9 @@ def test_it_begins_with_the_best_start_and_never_ends_with_worse(
 ) -> None:
     tuning = set_up(model, SETTING, dataset, minutes=1, seed=4)
     task, state = tuning.task, tuning.state
-    judgements = [judged(task, start, batches=5) for start in task.classical_starts()]
+    judgements = [judged(task, start, CHOOSING) for start in task.classical_starts()]
     assert len(judgements) == 7
-    assert judged(task, state.start, batches=5) == min(judgements) < max(judgements)
+    assert judged(task, state.start, CHOOSING) == min(judgements) < max(judgements)
     state.average, state.averaged = Freedoms(*(3 + each for each in state.start.tensors())), 1
     tuned = tuning.finish()
     assert tuned.learning.distance_after == tuned.learning.distance_before
@@ -428,9 +437,9 @@ def test_it_may_begin_where_another_number_of_steps_ended(
     task = set_up(model, SETTING, dataset, minutes=1, seed=4).task
     (start,) = task.learned_starts()
     assert len(start.path(model.config.schedule)) == 3
-    best = min(task.classical_starts(), key=lambda each: judged(task, each, batches=5))
+    best = min(task.classical_starts(), key=lambda each: judged(task, each, 5))
     state = begun(task)
-    nearer = judged(task, start, batches=5) < judged(task, best, batches=5)
+    nearer = judged(task, start, 5) < judged(task, best, 5)
     assert state.learned == nearer
     assert torch.equal(state.start.gaps, start.gaps if nearer else best.gaps)
     keep(model, kept(model, Purpose(steps=3)).model_copy(update={"model_sha256": "of another"}))
@@ -519,14 +528,15 @@ def test_what_cannot_be_tuned_is_refused(model: DiffusionModel, dataset: Dataset
 
 
 def test_no_sample_set_is_drawn_with_the_noise_of_tuning(
-    model: DiffusionModel, dataset: Dataset
+    model: DiffusionModel, dataset: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("underone.tuning.tune.begun", lambda task: None)
     task = set_up(model, SETTING, dataset, minutes=1, seed=5).task
     mine = task.noise(7, 2)()
     assert torch.equal(mine, NoiseStreams([(2**63 + 5, 7), (2**63 + 5, 8)], model.shape)())
     assert "seeds" in refusal(lambda: Draw(1, seed=2**63))
-    assert BATCH > 1
 
 
 def test_tuning_cannot_know_of_a_metric() -> None:
-    assert ORDER.index("tuning") < ORDER.index("metrics")
+    for path in (SOURCE / "tuning").glob("*.py"):
+        assert not imported_rooms(path, ORDER) & {"metrics", "zoo", "evaluation"}, path

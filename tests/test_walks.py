@@ -13,6 +13,7 @@ from emoji import SLICE, write_folder
 from test_data_cifar import make_members, write_archive
 from test_docs import ROOT, blocks
 
+pytestmark = pytest.mark.usefixtures("no_pictures")
 CLASSIFIER = ("--set", "network.widths=[8,16]", "--set", "batch_size=16", "--steps", 4)
 UNET = ("network.width=8", "network.heads=2", "network.multipliers=[1,2]", "network.blocks=1")
 DIFFUSION = (

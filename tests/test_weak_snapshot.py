@@ -2,9 +2,7 @@
 
 import json
 import sys
-from collections.abc import Iterator
 from pathlib import Path
-from unittest import mock
 
 import pytest
 import torch
@@ -16,7 +14,6 @@ from underone.cli import main
 from underone.data import Dataset, load_dataset
 from underone.diffusion import Autoguidance, node_at
 from underone.errors import UserError
-from underone.training import run as run_module
 from underone.training.begin import resume, start
 from underone.training.recipe import Recipe, load_recipe
 from underone.training.run import Run
@@ -28,11 +25,7 @@ HORIZON, WEAK = 24, 6
 SMALLEST = ("batch_size=4", "network.patch=7", "network.multipliers=[1]", "network.attention=[]")
 
 
-@pytest.fixture(autouse=True, scope="module")
-def no_pictures() -> Iterator[None]:
-    """Saving draws two pictures, which is slow and tested elsewhere."""
-    with mock.patch.multiple(run_module, draw_loss=mock.DEFAULT, draw_preview=mock.DEFAULT):
-        yield
+pytestmark = pytest.mark.usefixtures("no_pictures")
 
 
 @pytest.fixture(scope="module")

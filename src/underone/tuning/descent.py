@@ -14,7 +14,7 @@ from underone.tuning.task import BATCH, Task
 # The batches whose features the distance is taken over, beside the newest, which has gradients.
 _REMEMBERED = 24
 # By so many batches a start is judged, and by so many what begins and ends the descent.
-_CHOOSING, _JUDGED = 5, 16
+CHOOSING, JUDGED = 5, 16
 # What was learned already needs smaller steps: what these add is noise, too.
 _LEARNING_RATE, _FURTHER_RATE, _BETAS, _WARMUP = 0.005, 0.002, (0.9, 0.99), 10
 # The share of the time, at its end, over which the freedoms are averaged.
@@ -50,7 +50,7 @@ class Progress:
 
 
 @torch.no_grad()
-def judged(task: Task, freedoms: Freedoms, batches: int = _JUDGED) -> float:
+def judged(task: Task, freedoms: Freedoms, batches: int) -> float:
     """The distance of what `freedoms` make, from samples that no iteration sees."""
     return task.reference(together(_seen(task, freedoms, _JUDGING, batches))).item()
 
@@ -59,7 +59,7 @@ def begun(task: Task) -> State:
     """A tuning that starts from the best of the task's starts."""
     starts = [(start, False) for start in task.classical_starts()]
     starts += [(start, True) for start in task.learned_starts()]
-    start, learned = min(starts, key=lambda each: judged(task, each[0], _CHOOSING))
+    start, learned = min(starts, key=lambda each: judged(task, each[0], CHOOSING))
     return State(start, learned, start, start)
 
 
@@ -71,7 +71,7 @@ def descend(task: Task, state: State, budget: float) -> Iterator[Progress]:
     decays to 0 linearly in time.
     """
     if state.before is None:
-        state.before = judged(task, state.freedoms)
+        state.before = judged(task, state.freedoms, JUDGED)
     leaves = [tensor.clone().requires_grad_() for tensor in state.freedoms.tensors()]
     freedoms = Freedoms(*leaves)
     rate = _FURTHER_RATE if state.learned else _LEARNING_RATE

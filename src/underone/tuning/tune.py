@@ -17,7 +17,7 @@ from underone.files import read_json, write_json
 from underone.generation import Setting, denoiser_for
 from underone.networks.precision import fast_dtype
 from underone.tuned import Learning, Purpose, TunedSampler, keep, tuned_path, tuned_sampler
-from underone.tuning.descent import Progress, State, begun, descend, judged
+from underone.tuning.descent import JUDGED, Progress, State, begun, descend, judged
 from underone.tuning.freedoms import Freedoms
 from underone.tuning.task import BATCH, Task
 
@@ -130,9 +130,9 @@ class Tuning:
     def finish(self) -> TunedSampler:
         """Judge what was learned, and keep it beside the model in the place of the draft."""
         state, model = self.state, self.task.model
-        before = judged(self.task, state.start) if state.before is None else state.before
+        before = judged(self.task, state.start, JUDGED) if state.before is None else state.before
         freedoms = state.average if state.averaged else state.freedoms
-        after = judged(self.task, freedoms)
+        after = judged(self.task, freedoms, JUDGED)
         if after > before:  # of too few iterations: what it began with is better
             freedoms, after = state.start, before
         sampler = freedoms.sampler()
