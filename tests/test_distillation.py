@@ -487,7 +487,7 @@ def test_what_cannot_be_distilled_is_refused(
     by_noise = model_folder()
     assert "preconditioned prediction" in told(by_noise, "--method", "consistency")
     assert "1 or 2 evaluations" in told(teacher, "--method", "consistency", "--nfe", 3)
-    assert "--guidance, --grid" in told(teacher, "--method", "consistency", "--guidance", 1)
+    assert "--guidance, --form, --grid" in told(teacher, "--method", "consistency", "--guidance", 1)
     assert "--likeness" in told(teacher, "--method", "consistency", "--likeness", 1)
     assert "likeness must be finite and at least 0" in told(teacher, "--likeness", -1)
     assert "classifier" in told("fashion-mnist-classifier")
