@@ -20,7 +20,7 @@ def imported_as(kind: str, path: str) -> Any:
     module, _, name = path.partition(":")
     if not is_own(path):
         raise UserError(
-            f"{kind} {path} is no module:Name: write my_{kind}s:Mine for Mine in my_{kind}s.py"
+            f"{kind} {path} is no module:Name: write my_module:Mine for Mine in my_module.py"
         )
     folder = str(Path.cwd())
     if folder not in sys.path:
@@ -48,8 +48,9 @@ def is_own(path: str) -> bool:
 def own_parts(text: str) -> list[str]:
     """The `module:Name`s in a name with options: it itself, and the predictor it may have."""
     name, *options = text.split(",")
-    values = [value for key, _, value in map(_divided, options) if key == "predictor"]
-    return [part for part in (name, *values) if is_own(part)]
+    pairs = (option.partition("=") for option in options)
+    predictors = [value for key, _, value in pairs if key == "predictor"]
+    return [part for part in (name, *predictors) if is_own(part)]
 
 
 def source_sha256(path: str) -> str:
@@ -64,7 +65,3 @@ def source_sha256(path: str) -> str:
 def told(error: BaseException) -> str:
     """An error of somebody else's code, in a few words."""
     return f"{type(error).__name__}: {error}"
-
-
-def _divided(option: str) -> tuple[str, str, str]:
-    return option.partition("=")

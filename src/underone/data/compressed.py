@@ -21,7 +21,7 @@ def read_at_most(path: Path, limit: int) -> bytes:
             data = gzip.GzipFile(fileobj=file).read(limit + 1) if zipped else file.read(limit + 1)
     except FileNotFoundError:
         raise UserError(f"no such file: {path}") from None
-    except PermissionError:
+    except PermissionError:  # the file may be sound: downloading it again would not help
         raise
     except (OSError, EOFError, zlib.error) as error:
         raise UserError(f"{path} is damaged or truncated ({error}): download it again") from None

@@ -6,7 +6,7 @@ from underone.generation.draw import (
 )
 from underone.generation.sample_sets import (
     DEFAULT_BATCH_SIZE,
-    DivergedError,
+    SamplingDivergedError,
     check,
     generate,
     generate_batches,
@@ -37,9 +37,9 @@ __all__ = [
     "DISTILLED",
     "OWN_GRIDS",
     "TUNED",
-    "DivergedError",
     "Draw",
     "Precision",
+    "SamplingDivergedError",
     "Setting",
     "check",
     "compiled",

@@ -26,7 +26,7 @@ from underone.networks.fixed_batches import InFixedBatches
 DEFAULT_BATCH_SIZE = 128
 
 
-class DivergedError(UserError):
+class SamplingDivergedError(UserError):
     """Sampling has ended in NaN or infinity: another setting of the same model may well not."""
 
 
@@ -121,9 +121,9 @@ def _decoded(
 
 
 def to_images(x: Tensor, setting: Setting) -> Tensor:
-    """What sampling with `setting` ended in, as uint8 images; a `DivergedError` where in none."""
+    """What `setting` ended in, as uint8 images; a `SamplingDivergedError` where in none."""
     if not x.isfinite().all():
-        raise DivergedError(
+        raise SamplingDivergedError(
             f"sampling with {setting.sampler} at {setting.steps} steps of {setting.grid}, "
             f"w = {setting.guidance:g}, has diverged to NaN or infinity: take more even steps, a "
             "smaller guidance weight, or another sampler"

@@ -37,7 +37,6 @@ class InFixedBatches(nn.Module):
         return shown
 
     def _part(self, x: Tensor, condition: Tensor | None, label: Tensor | None) -> Tensor:
-        # Strides are compiled for too, and an expanded number's are 0.
         filled = (_filled(each, self.size) for each in (x, condition, label))
         return self._compiled[0](*filled)[: len(x)]
 
@@ -46,5 +45,5 @@ def _filled(tensor: Tensor | None, size: int) -> Tensor | None:
     if tensor is None:
         return None
     if len(tensor) == size:
-        return tensor.contiguous()
+        return tensor.contiguous()  # strides are compiled for too, and an expanded number's are 0
     return torch.cat([tensor, tensor.new_zeros(size - len(tensor), *tensor.shape[1:])])

@@ -13,8 +13,8 @@ from underone.data.picture import png_bytes
 from underone.generation import (
     DISTILLED,
     TUNED,
-    DivergedError,
     Draw,
+    SamplingDivergedError,
     Setting,
     generate,
     grid_for,
@@ -152,12 +152,12 @@ def run_cell(
             precision=bench.precision,
             on_images=on_images,
         )
-    except DivergedError as error:
+    except SamplingDivergedError as error:
         return diverged(cell, bench, error)
     return measured(cell, bench, samples, time.perf_counter() - started)
 
 
-def diverged(cell: Cell, bench: Bench, error: DivergedError) -> Divergence:
+def diverged(cell: Cell, bench: Bench, error: SamplingDivergedError) -> Divergence:
     """What is kept of a cell that cannot be measured, so that it is not drawn again."""
     return Divergence(
         id=cell.identity(bench),

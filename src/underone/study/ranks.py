@@ -27,7 +27,7 @@ from torch import Tensor
 
 from underone.data import SampleSet
 from underone.errors import UserError
-from underone.generation import DEFAULT_BATCH_SIZE, DivergedError, generate
+from underone.generation import DEFAULT_BATCH_SIZE, SamplingDivergedError, generate
 from underone.study.bench import Bench
 from underone.study.cell import Cell, Divergence, Outcome, diverged, measured
 from underone.study.engine import Commission, OnImages
@@ -91,7 +91,7 @@ class RankEngine:
         _tell(cell)
         try:
             shares = _gather(_attempted(cell, self.bench, on_images))
-        except DivergedError as error:
+        except SamplingDivergedError as error:
             return diverged(cell, self.bench, error)
         on_images(sum(len(batch) for theirs in shares[1:] for batch in theirs))
         return measured(cell, self.bench, merged(_in_turn(shares)), time.perf_counter() - started)

@@ -79,8 +79,8 @@ def _denoising(recipe: DiffusionRecipe, device: torch.device) -> Objective:
 
 
 def _diffusion(
-    recipe: DiffusionRecipe, data: DataRecord, training: TrainingRecord
-) -> CheckpointConfig:
+    recipe: DiffusionRecipe | DistillationRecipe, data: DataRecord, training: TrainingRecord
+) -> DiffusionConfig:
     return DiffusionConfig(
         network=recipe.network,
         schedule=recipe.schedule,
@@ -93,14 +93,8 @@ def _diffusion(
 def _distilled(
     recipe: DistillationRecipe, data: DataRecord, training: TrainingRecord
 ) -> CheckpointConfig:
-    return DiffusionConfig(
-        network=recipe.network,
-        schedule=recipe.schedule,
-        prediction=recipe.prediction,
-        data=data,
-        training=training,
-        distillation=distillation_record(recipe),
-    )
+    denoiser = _diffusion(recipe, data, training)
+    return denoiser.model_copy(update={"distillation": distillation_record(recipe)})
 
 
 def _noisy_classifier(
