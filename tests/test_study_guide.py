@@ -15,6 +15,7 @@ from underone.study.cell import Outcome
 from underone.study.engine import LocalEngine
 from underone.study.report import write_markdown
 from underone.study.report.findings import HARDER_DATA, findings
+from underone.study.report.markdown import anchor
 from underone.study.report.other_data import on_other_data
 from underone.study.report.published import published_findings, published_tables
 from underone.study.run import Run
@@ -152,6 +153,10 @@ def test_the_page_holds_every_finding_and_its_figures_lie_beside_it(
     assert "**Not finished:**" in text
     for finding in findings(begun):
         assert f"## {finding.question}" in text
+        in_short = next(
+            one for one in text.splitlines() if one.startswith(f"- [{finding.question}")
+        )
+        assert all(part.sentences[0] in in_short for part in finding.parts)
         for part in finding.parts:
             assert all(sentence in text for sentence in part.sentences)
     linked = [line.partition("](")[2][:-1] for line in text.splitlines() if line.startswith("![")]
@@ -160,6 +165,12 @@ def test_the_page_holds_every_finding_and_its_figures_lie_beside_it(
         assert (path.parent / name).read_bytes().startswith(b"\x89PNG")
     assert "{{" not in text
     assert "None" not in text
+
+
+def test_links_lead_to_headings() -> None:
+    assert anchor("Which sampler?") == "which-sampler"
+    assert anchor("How many steps, and does that depend?") == "how-many-steps-and-does-that-depend"
+    assert anchor("Beside DDIM's Table 1") == "beside-ddims-table-1"
 
 
 def test_the_command_writes_it_and_refuses_other_names(

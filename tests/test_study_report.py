@@ -130,8 +130,12 @@ def by_sampler(ddim: float, ddpm: float) -> Figures:
 
 def test_a_separated_leader_is_said_to_be(finished: Run) -> None:
     words = said(made(finished, by_sampler(1.0, 2.0)), WHICH_SAMPLER)
-    assert "ddim leads at 2 and 3 evaluations, separated from all others." in words
-    assert "Worse: ddpm-small (+1.000; +0.972 to +1.028, on the first block)." in words
+    assert (
+        "ddim leads at 2 and 3 evaluations (FID 1.500 and 1.333), separated from all others; "
+        in words
+    )
+    assert "of all settings ddim, 3 steps leads (FID 1.333), separated from all others." in words
+    assert "Worse: ddpm-small (+1.000; +0.972 to +1.028)." in words
     assert "Not separated" not in words.split("Of all settings")[0]
     assert "1.500 (standard error 0.010; on the one block it was chosen on)" in words
 
@@ -151,10 +155,10 @@ def test_fresh_blocks_are_reported_and_paired(finished: Run) -> None:
 def test_what_is_not_separated_is_said_and_listed(finished: Run) -> None:
     run = made(finished, by_sampler(1.0, 1.02))
     words = said(run, WHICH_SAMPLER)
-    assert "ddim leads at 2 and 3 evaluations, not separated from any other." in words
     assert (
-        "Not separated from it: ddpm-small (+0.020; −0.008 to +0.048, on the first block)." in words
+        "ddim leads at 2 and 3 evaluations (FID 1.500 and 1.333), not separated from any" in words
     )
+    assert "Not separated from it: ddpm-small (+0.020; −0.008 to +0.048)." in words
     pairs = {
         (each.question, each.other.first.setting.sampler, each.other.first.setting.steps)
         for each in unresolved(run)
@@ -171,7 +175,7 @@ def test_without_an_error_nothing_is_separated(finished: Run) -> None:
     run = made(finished, by_sampler(1.0, 9.0), error=None)
     words = said(run, WHICH_SAMPLER)
     assert "not separated from any other" in words
-    assert "ddpm-small (+8.000 on the first block, no error is known)" in words
+    assert "ddpm-small (+8.000, of no known error)" in words
     assert "separated from all others" not in words
     assert "with most_blocks = 4 a study draws its leaders again." in said(run, CHANCE)
 
@@ -182,7 +186,7 @@ def test_a_leader_of_chance_is_overtaken(finished: Run) -> None:
         return {"fid": (1.0 if lucky else 3.0 if setting.sampler == "ddim" else 2.0) + 0.01 * block}
 
     words = said(made(finished, figures, blocks=4), WHICH_SAMPLER)
-    assert "ddim leads at 2 and 3 evaluations, but is overtaken on fresh blocks." in words
+    assert "evaluations (FID 3.020 and 3.020), but is overtaken on fresh blocks" in words
     assert "overtaken by ddpm-small (−1.000; −1.000 to −1.000)" in words
 
 
@@ -206,14 +210,10 @@ def test_steps_that_one_sampler_needs_and_another_does_not(finished: Run) -> Non
     assert "at 2 steps ddpm-small is further behind its own best than ddim is" in words
     assert (
         "ddim: the leader is 3 steps with FID 1.000 (standard error 0.010; on the one block it was "
-        "chosen on). Not separated from it: 2 steps (+0.001; −0.027 to +0.029, on the first "
-        "block). The fewest that are not known to be worse: 2. None with more steps is measured."
-        in words
+        "chosen on). Not separated from it: 2 steps (+0.001; −0.027 to +0.029). The "
+        "fewest that are not known to be worse: 2. None with more steps is measured." in words
     )
-    assert (
-        "Worse: 2 steps (+1.000; +0.972 to +1.028, on the first block). None with more steps is "
-        "measured." in words
-    )
+    assert "Worse: 2 steps (+1.000; +0.972 to +1.028). None with more steps is measured." in words
 
 
 def test_one_separated_from_its_best_and_one_not_are_no_difference(finished: Run) -> None:

@@ -78,6 +78,8 @@ def page(
         pictures=pictures,
         settings=tables.settings_table(run),
         protocol=protocol.protocol(run),
+        anchor=anchor,
+        gist=gist,
         parts=parts,
         table=table,
     )
@@ -88,12 +90,25 @@ def plain(text: str) -> str:
     return re.sub(r"([\\`*_\[\]<>|])", r"\\\1", " ".join(text.split()))
 
 
+def anchor(heading: str) -> str:
+    """What GitHub makes of a heading as the target of a link."""
+    return re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-")
+
+
+def gist(every: Iterable[Part]) -> str:
+    """What is said in short."""
+    return " ".join(f"{_where(part)}{part.sentences[0]}" for part in every)
+
+
+def _where(part: Part) -> str:
+    return f"*{plain(part.where)}:* " if part.where else ""
+
+
 def parts(every: Iterable[Part]) -> str:
     """What is said, the gist of each part first."""
     lines = []
     for part in every:
-        where = f"*{plain(part.where)}:* " if part.where else ""
-        lines += [f"{where}**{part.sentences[0]}**", ""]
+        lines += [f"{_where(part)}**{part.sentences[0]}**", ""]
         lines += [f"- {sentence}" for sentence in part.sentences[1:]]
         lines += [""] if part.sentences[1:] else []
     return "\n".join(lines)

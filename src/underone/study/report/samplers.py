@@ -1,5 +1,6 @@
 """Which sampler, and how many steps: what a study's contests say."""
 
+import statistics
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import combinations
@@ -9,7 +10,7 @@ from underone.generation import Setting
 from underone.metrics.uncertainty import Comparison, Interval
 from underone.study.answers import Answer, Standing, answer, answers
 from underone.study.contest import CONFIDENCE, Contest, Subject
-from underone.study.report.measures import Field, fields
+from underone.study.report.measures import FID, Field, fields
 from underone.study.report.sentences import NOT_KNOWN_YET, Part, field_place, standing_text, within
 from underone.study.run import Run
 from underone.study.words import (
@@ -28,15 +29,14 @@ def which_sampler(run: Run) -> Iterator[Part]:
     for field in fields(run):
         said = []
         group = sorted(within(field, asked), key=lambda each: each.leader.nfe)
+        overall = within(field, every)
         if group:
-            said.append(_leaders_by_cost(group))
+            said.append(f"{'; '.join((*_leaders_by_cost(group), *_leaders(overall)))}.")
         for each in group:
             cost = cost_title(each.leader.first.setting)
             said.append(f"At {cost}: {standing_text(each, sampler_title)}")
         said += _crossings(group)
-        said += [
-            f"Of all settings: {standing_text(e, setting_title)}" for e in within(field, every)
-        ]
+        said += [f"Of all settings: {standing_text(each, setting_title)}" for each in overall]
         if said:
             yield Part(field_place(run, field), tuple(said))
     if not asked and run.due():
@@ -51,21 +51,28 @@ def which_sampler(run: Run) -> Iterator[Part]:
         )
 
 
-def _leaders_by_cost(group: Sequence[Answer]) -> str:
-    """Who leads at which numbers of evaluations, in one sentence."""
-    clauses: dict[tuple[str, str], list[str]] = {}
+def _leaders_by_cost(group: Sequence[Answer]) -> Iterator[str]:
+    """Who leads at which numbers of evaluations, with which FIDs."""
+    clauses: dict[tuple[str, str], list[Answer]] = {}
     for each in group:
-        setting = each.leader.first.setting
-        clauses.setdefault((sampler_title(setting), _how_firmly(each)), []).append(
-            cost_title(setting)
-        )
-    said = []
-    for (name, how), costs in clauses.items():
+        name = sampler_title(each.leader.first.setting)
+        clauses.setdefault((name, _how_firmly(each)), []).append(each)
+    for (name, how), found in clauses.items():
         # "5 evaluations", "10 evaluations": the noun once.
-        *others, last = costs
-        numbers = [cost.partition(" ")[0] for cost in others]
-        said.append(f"{name} leads at {listed([*numbers, last])}, {how}")
-    return f"{'; '.join(said)}."
+        *others, last = [cost_title(each.leader.first.setting) for each in found]
+        costs = listed([*(cost.partition(" ")[0] for cost in others), last])
+        yield f"{name} leads at {costs} (FID {listed([_fid(each) for each in found])}), {how}"
+
+
+def _leaders(found: Sequence[Answer]) -> Iterator[str]:
+    """Who leads among all settings."""
+    for each in found:
+        name = setting_title(each.leader.first.setting)
+        yield f"of all settings {name} leads (FID {_fid(each)}), {_how_firmly(each)}"
+
+
+def _fid(each: Answer) -> str:
+    return FID.text(statistics.fmean(FID.values(each.leader)))
 
 
 def _how_firmly(each: Answer) -> str:

@@ -79,7 +79,9 @@ def standing_text(each: Answer, title: Title) -> str:
 def _apart(others: Sequence[Standing], leader: Standing, title: Title) -> str:
     """Settings and how far their FIDs are from the leader's, the nearest first."""
     order = sorted(others, key=lambda one: _distance(one, leader))
-    named = [f"{title(one.first.setting)} {behind_text(one, leader)}" for one in order[:_NAMED]]
+    # Of a leader without fresh blocks it is said already that all is of the first.
+    behind = behind_text if leader.fresh else _behind
+    named = [f"{title(one.first.setting)} ({behind(one, leader)})" for one in order[:_NAMED]]
     if len(order) > _NAMED:
         named.append(f"{len(order) - _NAMED} more")
     return listed(named)
@@ -92,16 +94,23 @@ def _distance(standing: Standing, leader: Standing) -> float:
 
 
 def behind_text(standing: Standing, leader: Standing) -> str:
-    """How far a setting is behind the leader, and how sure that is."""
+    """How far a setting is behind the leader, how sure that is, and on which blocks."""
+    return _behind(standing, leader) + _of_blocks(standing, leader)
+
+
+def _behind(standing: Standing, leader: Standing) -> str:
     if standing.behind is None:
-        apart = _signed(FID, _distance(standing, leader))
-        return f"({apart} on the first block, no error is known)"
-    where = ", on the first block"
-    if standing.behind_on_fresh:
-        blocks, all_blocks = standing.behind.blocks, len(leader.fresh)
-        of_both = "block" if blocks == 1 else "blocks"
-        where = "" if blocks == all_blocks else f", on the {blocks} fresh {of_both} of both"
-    return f"({difference_text(FID, standing.behind)}{where})"
+        return f"{_signed(FID, _distance(standing, leader))}, of no known error"
+    return difference_text(FID, standing.behind)
+
+
+def _of_blocks(standing: Standing, leader: Standing) -> str:
+    """The blocks that a difference is of; "" where it is of all fresh ones."""
+    if standing.behind is None or not standing.behind_on_fresh:
+        return ", on the first block"
+    blocks = standing.behind.blocks
+    of_both = "block" if blocks == 1 else "blocks"
+    return "" if blocks == len(leader.fresh) else f", on the {blocks} fresh {of_both} of both"
 
 
 def difference_text(measure: Measure, found: Comparison) -> str:

@@ -148,7 +148,7 @@ def unresolved_table(run: Run) -> Table | None:
 def _unresolved_row(each: Unresolved) -> tuple[str, ...]:
     question = f"{each.where}: {each.question}" if each.where else each.question
     titles = (setting_title(one.first.setting) for one in (each.leader, each.other))
-    return (question, *titles, behind_text(each.other, each.leader).strip("()"))
+    return (question, *titles, behind_text(each.other, each.leader))
 
 
 def screening_table(run: Run) -> Table | None:
