@@ -13,13 +13,16 @@ PEERS := k-diffusion torchdiffeq torchsde trampoline \
 	torch-fidelity torchmetrics lightning-utilities clean-fid pytorch-fid prdc \
 	timm transformers tokenizers
 
-.PHONY: guide test check format docs speedrun bench clean
+.PHONY: guide test test-slow check format docs speedrun bench clean
 
 guide: $(VENV)/.installed ## compare samplers, steps and guidance on the shipped model
 	$(BIN)/underone guide
 
-test: $(VENV)/.tests ## run the tests
+test: $(VENV)/.tests ## run the quick tests
 	$(BIN)/python -m pytest -n auto --dist worksteal
+
+test-slow: $(VENV)/.tests ## run the tests that take seconds each
+	$(BIN)/python -m pytest -n auto --dist worksteal -m slow
 
 check: $(VENV)/.check ## format, lint and types
 	$(BIN)/ruff format --check .

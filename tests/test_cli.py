@@ -43,6 +43,7 @@ def test_sample_and_evaluate(run: Run, model_folder: ModelFolder, tmp_path: Path
     assert "draw more" in error
 
 
+@pytest.mark.slow
 def test_a_model_is_measured_as_its_samples_are_and_compared(
     run: Run, model_folder: ModelFolder, tmp_path: Path
 ) -> None:
@@ -76,6 +77,7 @@ def test_a_model_is_measured_as_its_samples_are_and_compared(
     assert json.loads(out)["allowed_differences"] == {"count": ["30", "20"]}
 
 
+@pytest.mark.slow
 def test_seed_blocks_are_of_other_samples_and_paired(
     run: Run, model_folder: ModelFolder, tmp_path: Path
 ) -> None:
@@ -151,6 +153,7 @@ def test_the_samples_nearest_to_training_images_are_drawn_beside_them(
     assert (status, "end it in .png" in error) == (2, True)
 
 
+@pytest.mark.slow
 def test_a_reference_of_ones_own_images(run: Run, tmp_path: Path) -> None:
     _write_folder(tmp_path / "images")
     out = tmp_path / "mine.npz"

@@ -31,6 +31,7 @@ def cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     return tmp_path / "cache" / "compiled.json"
 
 
+@pytest.mark.slow
 def test_batches_of_any_size_are_as_the_plain_network_makes_them() -> None:
     network = SmoothNetwork()
     fast = InFixedBatches(network, 4)
@@ -97,7 +98,7 @@ def known(
     return say
 
 
-@pytest.mark.slow
+@pytest.mark.endurance
 def test_what_was_measured_decides_from_then_on(
     small_model: DiffusionModel, known: Callable[[float, float], None]
 ) -> None:
@@ -115,7 +116,7 @@ def test_a_broken_file_of_times_is_as_good_as_none(
         assert not repays_compiling(small_model, 1000, silent)
 
 
-@pytest.mark.slow
+@pytest.mark.endurance
 def test_a_long_study_is_drawn_by_compiled_networks_wherever_its_cells_run(
     model_folder: ModelFolder, known: Callable[[float, float], None], tmp_path: Path
 ) -> None:

@@ -70,8 +70,17 @@ VARIANTS: dict[str, Sampler] = {
 # A hundred inner steps are the default; two show as much of the loop in far less time.
 VARIANTS["annealed-langevin"] = AnnealedLangevin(inner=40)
 
+# One of each kind; the others are as many again of the same checks.
+QUICK = ("ddpm-small", "ddim", "heun", "dpm-solver-2m", "sa-solver", "unipc-2", "ipndm-2")
 
-@pytest.mark.parametrize("sampler", VARIANTS.values(), ids=VARIANTS.keys())
+
+@pytest.mark.parametrize(
+    "sampler",
+    [
+        pytest.param(sampler, id=name, marks=[] if name in QUICK else pytest.mark.slow)
+        for name, sampler in VARIANTS.items()
+    ],
+)
 def test_a_sampler_does_all_that_it_claims(sampler: Sampler) -> None:
     findings = list(conformance(sampler))
     assert [finding for finding in findings if not finding.holds] == []

@@ -280,7 +280,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Dataset, Dataset]:
     return read_noto_emoji(path, "train"), read_noto_emoji(path, "test")
 
 
-@pytest.mark.slow
+@pytest.mark.endurance
 def test_copies_of_emoji_show_as_the_page_says(whole: tuple[Dataset, Dataset]) -> None:
     def features(images: torch.Tensor) -> torch.Tensor:
         return torch.nn.functional.avg_pool2d(images.float(), 4).flatten(1)
@@ -314,7 +314,7 @@ def test_copies_of_emoji_show_as_the_page_says(whole: tuple[Dataset, Dataset]) -
     assert told in " ".join(page.split())
 
 
-@pytest.mark.slow
+@pytest.mark.endurance
 def test_the_whole_package_from_npm(whole: tuple[Dataset, Dataset]) -> None:
     train, test = whole
     assert (len(train), len(test)) == (3024, 757)

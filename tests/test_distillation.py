@@ -147,6 +147,7 @@ def test_no_gradient_passes_through_an_earlier_step() -> None:
         torch.testing.assert_close(a, b)
 
 
+@pytest.mark.slow
 def test_a_student_ends_nearer_to_the_teachers_end_than_its_teacher_in_as_few_steps() -> None:
     """On noise it has not seen."""
     teacher = SmoothNetwork(0)
@@ -404,7 +405,11 @@ def test_a_consistency_model_takes_one_step_or_two(
 
 @pytest.mark.parametrize(
     "method",
-    [Trajectories(2), ConsistencyTuning(2), Trajectories(2, likeness=1)],
+    [
+        pytest.param(Trajectories(2), marks=pytest.mark.slow),
+        ConsistencyTuning(2),
+        pytest.param(Trajectories(2, likeness=1), marks=pytest.mark.slow),
+    ],
     ids=["trajectories", "consistency", "likeness"],
 )
 def test_a_run_that_was_stopped_goes_on_bitwise(
@@ -430,6 +435,7 @@ def test_a_run_that_was_stopped_goes_on_bitwise(
         assert all(torch.equal(one[key], other[key]) for key in one), name
 
 
+@pytest.mark.slow
 def test_guidance_is_in_the_student_and_asked_for_no_more(
     run: Run, teacher: Path, root: Path, tmp_path: Path
 ) -> None:
@@ -449,6 +455,7 @@ def test_guidance_is_in_the_student_and_asked_for_no_more(
     assert (status, "export its teacher" in told) == (2, True)
 
 
+@pytest.mark.slow
 def test_another_student_is_another_cell(
     run: Run, teacher: Path, root: Path, tmp_path: Path
 ) -> None:

@@ -117,6 +117,7 @@ def test_the_table_of_planted_faults_is_the_measured_one_and_each_is_seen(
             assert script.seen(results, fault, column), (fault, column)
 
 
+@pytest.mark.slow
 def test_the_costs_of_recipes_are_those_computed_and_the_speed_that_measured(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -246,6 +247,7 @@ def test_any_callable_is_sampled_as_its_page_shows() -> None:
     assert found["batch"].x.std().item() == pytest.approx(0.5, abs=0.07)
 
 
+@pytest.mark.slow
 def test_the_worked_example_of_a_sampler_conforms(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

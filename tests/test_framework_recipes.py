@@ -73,6 +73,7 @@ def test_a_recipe_differs_from_the_plain_ddpm_where_it_says_so(name: str) -> Non
     assert other.label_dropout == (0.1 if classes else 0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", RECIPES)
 def test_a_recipe_trains_resumes_bitwise_samples_and_is_measured(
     name: str, run: Run, images: Path, tmp_path: Path
@@ -114,6 +115,7 @@ def test_a_recipe_trains_resumes_bitwise_samples_and_is_measured(
     assert json.loads(out)["protocol"]["labels"] == ("none" if classes is None else "balanced")
 
 
+@pytest.mark.slow
 def test_an_unconditional_model_is_studied(run: Run, images: Path, tmp_path: Path) -> None:
     model, options = tmp_path / "model", []
     for change in (*SHRUNK, f'data="{images}"'):

@@ -166,6 +166,7 @@ def _drawn(oracle: Denoiser, sampler: Sampler, path: list[Node], seed: int) -> T
     return run(oracle, sampler, path, x, draws(COUNT, 2, seed=seed))[-2].x
 
 
+@pytest.mark.slow
 def test_a_score_model_gives_one_law_by_ddpm_ddim_heun_and_annealed_langevin() -> None:
     """Moments and the weights of components, at the last level, within 4 standard errors.
 

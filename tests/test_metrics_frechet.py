@@ -76,6 +76,7 @@ def test_of_a_set_with_itself_it_is_zero() -> None:
     assert 0 <= fid(x, x.flip(0)) < 1e-6
 
 
+@pytest.mark.slow
 def test_it_is_finite_and_real_with_far_fewer_samples_than_dimensions() -> None:
     x, y = random_features(64, 512, 0), random_features(64, 512, 1)
     distance = fid(x, y)

@@ -72,6 +72,7 @@ def values(measurement: Measurement) -> dict[str, float]:
     return {name: figure.value for name, figure in measurement.figures.items()}
 
 
+@pytest.mark.slow
 def test_every_metric_of_real_images_is_about_its_floor(real: Dataset, by: Yardstick) -> None:
     samples = SampleSet(real.images, real.labels, protocol={"labels": "real"})
     result = measure(samples, by, ALL)
@@ -97,6 +98,7 @@ def test_streaming_gives_what_memory_gives_whatever_the_batches(
         assert streamed.fid == pytest.approx(whole.fid, rel=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", EXTRACTORS)
 def test_features_are_the_same_one_by_one_and_by_the_hundred(name: str, real: Dataset) -> None:
     model = load_extractor(name).model
@@ -130,6 +132,7 @@ SPOILT: dict[str, tuple[Spoil, dict[str, tuple[float, float]]]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SPOILT)
 def test_what_is_spoilt_is_seen(name: str, real: Dataset, by: Yardstick) -> None:
     spoil, bounds = SPOILT[name]
@@ -308,6 +311,7 @@ def test_no_judge_of_its_own_features_or_of_other_data(by: Yardstick) -> None:
         load_judge("fashion-mnist-encoder")
 
 
+@pytest.mark.slow
 def test_copies_show_beside_both_controls(real: Dataset, by: Yardstick) -> None:
     assert by.train is not None
     trained_on = replace(by, train=by.extractor(real.images).values)

@@ -189,6 +189,7 @@ def test_the_exercise_with_its_solutions_is_the_guide() -> None:
         assert answered == marks.sub("", cell.source).rstrip("\n"), cell.id
 
 
+@pytest.mark.slow
 def test_the_guide_runs_at_a_small_size(monkeypatch: pytest.MonkeyPatch) -> None:
     # Beside other tests, threads cost more in waiting for each other than they save.
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
@@ -270,6 +271,7 @@ def test_a_slip_is_given_a_hint(
         checked(known, name, filled(name, answer.replace(right, wrong)))
 
 
+@pytest.mark.slow
 def test_jupyter_shows_a_message_in_place_of_a_traceback() -> None:
     cells = [cell for cell in EXERCISE.cells if cell.id in ("parameters", "setup-imports")]
     cells += [c for c in EXERCISE.cells if c.id.endswith("-alpha-bars")]

@@ -405,6 +405,7 @@ def their_third_order_sde(path: Sequence[Node], start: Sequence[Estimate]) -> Te
     return x
 
 
+@pytest.mark.slow
 def test_their_sde_solver_of_order_3_has_order_1() -> None:
     """A sign: the coefficient of the second difference has -1/2 where it should have +1/2.
 

@@ -87,6 +87,7 @@ def recipe(*changes: str) -> Recipe:
     return load_recipe("tiny", ["batch_size=8", "snapshots=4", *changes])
 
 
+@pytest.mark.slow
 def test_a_run_keeps_its_snapshots_through_a_stop_and_they_make_its_average(
     tmp_path: Path, run: Command
 ) -> None:

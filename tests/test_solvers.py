@@ -169,6 +169,7 @@ def test_the_weights_of_deis_integrate_polynomials_of_its_variable(
         torch.testing.assert_close(found, exact, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.slow
 @each_schedule
 def test_all_samplers_of_the_flow_agree_at_many_steps(schedule: Schedule) -> None:
     path, x = nodes(LogSNR(), schedule, 500), normal(8, 2)
@@ -231,6 +232,7 @@ def test_langevin_settles_where_its_docstring_says(published: bool, variance: fl
 # The adaptive method
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tolerance", [1e-3, 1e-5, 1e-7])
 def test_rk45_keeps_its_tolerance(tolerance: float) -> None:
     path, x = nodes(LogSNR(), SCHEDULE, 2), normal(64, 2)

@@ -545,7 +545,10 @@ def test_foreign_and_damaged_files_are_named_and_nothing_is_overwritten(
         foreign.unlink()
 
 
-@pytest.mark.parametrize("kills", [3, pytest.param(20, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "kills",
+    [pytest.param(3, marks=pytest.mark.slow), pytest.param(20, marks=pytest.mark.endurance)],
+)
 def test_killed_at_any_moment_it_ends_as_if_undisturbed(
     kills: int, done: Run, tmp_path: Path, folder_of_model: Path
 ) -> None:
@@ -664,6 +667,7 @@ def test_memorisation_is_looked_for_among_the_training_images(
         new_plan(study, open_bench(study))
 
 
+@pytest.mark.slow
 def test_a_budget_can_be_raised_and_nothing_that_is_known_is_lost(
     folder_of_model: Path, bench: Bench, tmp_path: Path
 ) -> None:
@@ -702,6 +706,7 @@ def test_a_study_goes_on_in_the_precision_that_it_was_begun_in(
         done.check_precision()
 
 
+@pytest.mark.slow
 def test_a_budget_of_minutes_is_followed_whatever_the_evaluations(
     folder_of_model: Path, bench: Bench, tmp_path: Path
 ) -> None:

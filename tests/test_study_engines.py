@@ -109,6 +109,7 @@ def torchrun(*arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.slow
 def test_two_ranks_measure_the_same_and_the_first_alone_speaks(
     place: Path, local: dict[str, Any]
 ) -> None:
@@ -119,6 +120,7 @@ def test_two_ranks_measure_the_same_and_the_first_alone_speaks(
     assert contents(place / "ranks") == local
 
 
+@pytest.mark.slow
 def test_all_ranks_end_with_the_first(place: Path) -> None:
     done = torchrun("study", "study.toml", "--dry-run", "--out", "dry")
     assert done.returncode == 0, done.stderr
@@ -129,6 +131,7 @@ def test_all_ranks_end_with_the_first(place: Path) -> None:
     assert "underone: torchrun's processes are the engine here" in done.stderr
 
 
+@pytest.mark.slow
 def test_a_rank_with_another_model_is_refused(
     place: Path, model_folder: ModelFolder, tmp_path: Path
 ) -> None:
@@ -212,7 +215,7 @@ def test_a_worker_with_other_files_is_refused(study: Study, bench: Bench) -> Non
         Commission.of(nowhere, bench, 1).opened("the worker on mars")
 
 
-@pytest.mark.slow
+@pytest.mark.endurance
 def test_ray_measures_the_same(
     place: Path,
     local: dict[str, Any],
@@ -227,6 +230,7 @@ def test_ray_measures_the_same(
     assert contents(place / "ray") == local
 
 
+@pytest.mark.slow
 def test_a_killed_ray_worker_loses_nothing(
     place: Path, study: Study, local: dict[str, Any]
 ) -> None:
@@ -256,7 +260,7 @@ def worker_processes(engine: "RayEngine") -> list[int]:
     return ray.get([worker.__ray_call__.remote(lambda _: os.getpid()) for worker in engine.workers])
 
 
-@pytest.mark.slow
+@pytest.mark.endurance
 def test_20_kills_of_ray_workers_at_random_moments_lose_nothing(
     place: Path, study: Study, local: dict[str, Any]
 ) -> None:

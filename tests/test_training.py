@@ -127,6 +127,7 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(tmp_path: Path, images:
     assert logged(tmp_path / "killed") == logged(tmp_path / "straight")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("which", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_saves_and_the_run_goes_on(
     run: CommandRun, tmp_path: Path, which: signal.Signals

@@ -154,6 +154,7 @@ def go_on(folder: Path) -> None:
         run.save()
 
 
+@pytest.mark.slow
 def test_kill_9_at_any_moment_changes_nothing(
     tmp_path: Path, images: Dataset, straight: Path
 ) -> None:

@@ -373,6 +373,7 @@ def model(model_folder: ModelFolder, dataset: Dataset) -> DiffusionModel:
 SETTING = Setting("ddim", 2)
 
 
+@pytest.mark.slow
 def test_tuning_comes_nearer_to_the_data(model: DiffusionModel, dataset: Dataset) -> None:
     tuning = set_up(model, SETTING, dataset, minutes=1, seed=0)
     start = tuning.state.start
@@ -408,6 +409,7 @@ def test_it_is_stopped_found_again_and_used(model: DiffusionModel, dataset: Data
     assert "exists" in refusal(lambda: set_up(model, SETTING, dataset, minutes=1, seed=3))
 
 
+@pytest.mark.slow
 def test_it_begins_with_the_best_start_and_never_ends_with_worse(
     model: DiffusionModel, dataset: Dataset
 ) -> None:
@@ -422,6 +424,7 @@ def test_it_begins_with_the_best_start_and_never_ends_with_worse(
     assert torch.equal(tuned.sampler.etas, state.start.sampler().etas)
 
 
+@pytest.mark.slow
 def test_it_may_begin_where_another_number_of_steps_ended(
     model: DiffusionModel, dataset: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -527,6 +530,7 @@ def test_what_cannot_be_tuned_is_refused(model: DiffusionModel, dataset: Dataset
     assert "seed" in with_(seed=1)
 
 
+@pytest.mark.slow
 def test_no_sample_set_is_drawn_with_the_noise_of_tuning(
     model: DiffusionModel, dataset: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -127,6 +127,7 @@ def test_emoji_from_the_tarball_to_a_memorisation_report(run: Run) -> None:
     assert Path("nearest.png").exists()
 
 
+@pytest.mark.slow
 def test_cifar10_from_the_archive_to_a_study(run: Run, here: Path) -> None:
     # The format's own classes and files, with more records than its own test has.
     members = make_members()

@@ -95,6 +95,7 @@ def test_the_classifier_is_right_on_real_images() -> None:
     assert (logits.argmax(dim=1) == real.labels).float().mean() > 0.92
 
 
+@pytest.mark.slow
 def test_the_classifier_reaches_93_percent_on_the_whole_test_set() -> None:
     """By the logits that the reference holds; that they are its own is tested below."""
     held_out = find_reference("fashion-mnist").held_out
@@ -134,6 +135,7 @@ def test_real_images_measured_as_samples_score_the_floor() -> None:
     assert inverted.protocol.labels == "unrecorded"
 
 
+@pytest.mark.slow
 def test_a_reference_survives_saving_and_damage_is_told(tmp_path: Path) -> None:
     every = load_dataset("fashion-mnist", "test", SLICE)
     real = replace(every, images=every.images[:300], labels=every.labels[:300])

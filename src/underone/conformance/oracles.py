@@ -79,16 +79,17 @@ class Mixture:
         """sum_k P(k | x_t, label) E[x0 | x_t, k]."""
         record_evaluations("oracle", len(x))
         elements = math.prod(x.shape[1:])
-        flat = x.reshape(len(x), 1, elements)
+        flat = x.reshape(len(x), elements)
         means = self.means.to(x).reshape(-1, elements)
-        prior = self.deviations.to(x)[:, None] ** 2
-        alpha, sigma = (expand(c, flat) for c in (node.alpha, node.sigma))
+        prior = self.deviations.to(x) ** 2
+        alpha, sigma = (expand(c, flat).to(x) for c in (node.alpha, node.sigma))
         variance = alpha**2 * prior + sigma**2
-        residual = flat - alpha * means
-        log_likelihood = -0.5 * (residual**2 / variance + variance.log()).sum(2)
-        log_posterior = log_likelihood + self._log_prior(label).to(x)
-        component = means + alpha * prior / variance * residual
-        mixed = (log_posterior.softmax(1)[:, :, None] * component).sum(1)
+        distance = torch.linalg.vector_norm(flat[:, None] - alpha[..., None] * means, dim=2)
+        log_likelihood = -0.5 * (distance**2 / variance + elements * variance.log())
+        posterior = (log_likelihood + self._log_prior(label).to(x)).softmax(1)
+        # E[x0 | x_t, k] = (sigma^2 means_k + alpha prior_k x_t) / variance_k, as two products.
+        share = posterior / variance
+        mixed = (sigma**2 * share) @ means + (alpha * (share @ prior)[:, None]) * flat
         return mixed.reshape(x.shape)
 
     def _log_prior(self, label: Tensor | None) -> Tensor:
