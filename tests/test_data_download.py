@@ -2,6 +2,7 @@ import hashlib
 import socket
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -103,7 +104,16 @@ def remote(*mirrors: str) -> RemoteFile:
 
 
 def names(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.iterdir())
+    return sorted(path.name for path in folder.glob("[!.]*"))  # the lock may stay
+
+
+def test_of_two_at_once_one_downloads_and_the_other_waits(server: Server, tmp_path: Path) -> None:
+    behaviour = Behaviour()
+    file = remote(server.serve(behaviour))
+    with ThreadPoolExecutor(4) as pool:
+        paths = list(pool.map(lambda _: download(file, tmp_path / "new", BY_HAND), range(4)))
+    assert {path.read_bytes() for path in paths} == {CONTENT}
+    assert behaviour.sent == len(CONTENT)
 
 
 def test_a_file_is_downloaded_once(server: Server, tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from underone.study.report.findings import HARDER_DATA, findings
 from underone.study.report.markdown import anchor
 from underone.study.report.other_data import on_other_data
 from underone.study.report.published import published_findings, published_tables
+from underone.study.report.view import cards
 from underone.study.run import Run
 
 ETAS = ("ddim", "ddim,eta=0.2", "ddim,eta=0.5", "ddpm-small")
@@ -144,7 +145,11 @@ def test_other_data_are_compared_by_order_leaders_and_weights(
 def test_the_page_holds_every_finding_and_its_figures_lie_beside_it(
     begun: Run, tmp_path: Path
 ) -> None:
+    panel = begun.folder.panel_path(cards(begun)[0].cell)
+    panel.parent.mkdir(exist_ok=True)
+    panel.write_bytes(b"\x89PNG nearest")
     path = write_markdown(begun, tmp_path / "docs" / "guide.md", "underone report x")
+    panel.unlink()
     opening = path.read_text(encoding="utf-8").partition("##")[0]
     assert "Nothing here was measured on cifar10: `underone study cifar10`" in opening
     assert "measured on fashion-mnist" not in opening
@@ -161,6 +166,7 @@ def test_the_page_holds_every_finding_and_its_figures_lie_beside_it(
             assert all(sentence in text for sentence in part.sentences)
     linked = [line.partition("](")[2][:-1] for line in text.splitlines() if line.startswith("![")]
     assert any(name.startswith("guide/") for name in linked)
+    assert f"guide/{panel.name}" in linked
     for name in linked:
         assert (path.parent / name).read_bytes().startswith(b"\x89PNG")
     assert "{{" not in text

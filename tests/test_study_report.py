@@ -45,7 +45,7 @@ from underone.study.report.findings import (
 from underone.study.report.measures import fields
 from underone.study.report.other_data import on_other_data
 from underone.study.report.tables import settings_table
-from underone.study.report.view import families
+from underone.study.report.view import cards, families
 from underone.study.run import Run
 
 REFERENCES = ["fashion-mnist", "fashion-mnist-transformer"]
@@ -491,9 +491,12 @@ def test_an_unfinished_study_says_so(finished: Run, tmp_path: Path) -> None:
 
 def test_a_nearest_panel_is_shown_if_it_was_drawn(finished: Run, tmp_path: Path) -> None:
     shutil.copytree(finished.folder.path, tmp_path / "study")
-    (tmp_path / "study" / "figures" / "nearest.png").write_bytes(b"\x89PNG nearest")
-    path = write_report(replace(finished, folder=Folder(tmp_path / "study")))
-    assert "Nearest training images" in path.read_text(encoding="utf-8")
+    run = replace(finished, folder=Folder(tmp_path / "study"))
+    card = cards(run)[1]
+    run.folder.panel_path(card.cell).write_bytes(b"\x89PNG nearest")
+    text = write_report(run).read_text(encoding="utf-8")
+    assert "Nearest training images" in text
+    assert f"Of the samples of {card.title} those that are nearest" in text
     assert "Nearest training images" not in (finished.folder.path / "report.html").read_text()
 
 
@@ -529,7 +532,7 @@ def test_models_and_numbers_of_samples_stand_apart(
     # Once each, whatever the numbers of samples.
     assert [len(family.cells) for family in families(run)] == [2, 2]
     table = settings_table(run)
-    assert (table.heads[0], len(table.rows), len(table.floors)) == ("model", 6, 3)
+    assert (table.heads[:2], len(table.rows), len(table.floors)) == (("setting", "model"), 6, 3)
 
 
 def test_beside_another_study_the_model_that_comes_first_speaks(

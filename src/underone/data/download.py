@@ -7,6 +7,7 @@ from typing import Any
 
 import pooch
 import requests
+from filelock import FileLock
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -38,9 +39,16 @@ def download(file: RemoteFile, folder: Path, by_hand: str) -> Path:
     """The path of the verified file in `folder`; what is there already is not downloaded again.
 
     Mirrors are tried in order. An interrupted download stays as `NAME.part` and is resumed by the
-    next attempt; bytes with the wrong checksum are deleted. When every mirror fails, a
-    `UserError` tells why, and `by_hand`, how to get the file without this download.
+    next attempt; bytes with the wrong checksum are deleted. Of processes that want it at once one
+    downloads, and the others wait. When every mirror fails, a `UserError` tells why, and `by_hand`,
+    how to get the file without this download.
     """
+    folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder / f".{file.name}.lock"):
+        return _download(file, folder, by_hand)
+
+
+def _download(file: RemoteFile, folder: Path, by_hand: str) -> Path:
     part = folder / f"{file.name}.part"
 
     def resume(url: str, output: str, _: Any) -> None:

@@ -45,6 +45,10 @@ class Folder:
         """Where the picture of a cell's first samples is kept."""
         return self.cells_path / f"{identity}.png"
 
+    def panel_path(self, identity: str) -> Path:
+        """Where a cell's samples are drawn beside the training images that are nearest to them."""
+        return self.path / "figures" / f"nearest-{identity}.png"
+
     def plan(self) -> Plan | None:
         """The plan that was begun here, or None; a folder of something else is a `UserError`."""
         if self.plan_path.exists():

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from underone.data import Dataset
 from underone.evaluation import among_training_images, write_panel
+from underone.files import whole_files
 from underone.generation import generate
 from underone.study.answers import standings
 from underone.study.run import Run
@@ -14,7 +15,7 @@ _SAMPLES = 1000
 
 
 def draw_panel(run: Run, images: Dataset, on_images: Callable[[int], object]) -> Path:
-    """Write `figures/nearest.png` into a study's folder, of the setting with the lowest FID.
+    """Write the panel of the setting with the lowest FID into a study's folder, the only one there.
 
     `images` are those that models were trained on; `on_images` hears of them as they are looked
     at, twice where `run.bench.trained_on_flips`.
@@ -26,6 +27,9 @@ def draw_panel(run: Run, images: Dataset, on_images: Callable[[int], object]) ->
     draw = replace(best.draw, count=min(best.draw.count, _SAMPLES))
     model = run.bench.models[best.model]
     samples = generate(model, best.setting, draw, precision=run.bench.precision).images
-    path = run.folder.path / "figures" / "nearest.png"
+    path = run.folder.panel_path(best.id)
     write_panel(path, samples, by, images)
+    for other in whole_files(path.parent, "nearest-*.png"):
+        if other != path:
+            other.unlink()
     return path

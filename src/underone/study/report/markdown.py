@@ -41,7 +41,13 @@ def write_markdown(run: Run, path: Path, command: str, beside: Sequence[Run] = (
     for card in _shown(run):
         write_bytes(folder / f"{card.cell}.png", run.folder.picture_path(card.cell).read_bytes())
         pictures.append((card.title, f"{card.cell}.png"))
-    write_text(path, page(run, command, folder.name, figures, pictures, beside))
+    nearest = None
+    drawn = view.panel(run)
+    if drawn is not None:
+        card, panel = drawn
+        write_bytes(folder / panel.name, panel.read_bytes())
+        nearest = (card.title, panel.name)
+    write_text(path, page(run, command, folder.name, figures, pictures, nearest, beside))
     return path
 
 
@@ -51,6 +57,7 @@ def page(
     figure_folder: str,
     figures: dict[str, list[Chart]],
     pictures: Sequence[tuple[str, str]],
+    nearest: tuple[str, str] | None,
     beside: Sequence[Run] = (),
 ) -> str:
     """The page's text."""
@@ -76,6 +83,7 @@ def page(
         published_findings=published_findings(run),
         agreement=extractor_findings(run),
         pictures=pictures,
+        nearest=nearest,
         settings=tables.settings_table(run),
         protocol=protocol.protocol(run),
         anchor=anchor,

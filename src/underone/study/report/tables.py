@@ -46,7 +46,8 @@ def settings_table(run: Run) -> Table:
     measures = [
         m for m in COLUMNS if any(m.known_of([e]) for f in fields(run) for e in f.standings)
     ]
-    heads = ("setting", "w (1 + w)", "NFE", "samples", *(m.title for m in measures), "seconds")
+    whose = ("setting", "model") if several else ("setting",)
+    heads = (*whose, "w (1 + w)", "NFE", "samples", *(m.title for m in measures), "seconds")
     rows, floors = [], []
     for field in fields(run):
         model = (field.model,) if several else ()
@@ -54,8 +55,8 @@ def settings_table(run: Run) -> Table:
             first = each.first
             rows.append(
                 (
-                    *model,
                     setting_title(first.setting),
+                    *model,
                     weight_text(first.setting),
                     f"{each.nfe:g}",
                     blocks_text(each),
@@ -71,8 +72,8 @@ def settings_table(run: Run) -> Table:
                 for measure, value in zip(measures, values, strict=True)
             )
             draws = f"{first.floor.draws} × {first.floor.count:,}"
-            floors.append((*model, title, "", "", draws, *shown, ""))
-    return Table((*(("model",) if several else ()), *heads), tuple(rows), tuple(floors))
+            floors.append((title, *model, "", "", draws, *shown, ""))
+    return Table(heads, tuple(rows), tuple(floors))
 
 
 def _floors(field: Field) -> list[tuple[str, CellResult]]:
@@ -157,11 +158,11 @@ def screening_table(run: Run) -> Table | None:
     known = [run.known[cell] for cell in dict.fromkeys(cells) if cell in run.known]
     rows = tuple(
         (
-            result.model,
             setting_title(result.setting),
+            result.model,
             f"{result.draw.count:,}",
             FID.text(result.fid),
         )
         for result in sorted(known, key=lambda result: (result.draw.count, result.fid))
     )
-    return Table(("model", "setting", "samples", "FID"), rows) if rows else None
+    return Table(("setting", "model", "samples", "FID"), rows) if rows else None

@@ -94,7 +94,7 @@ def page(run: Run, charts: dict[str, list[Chart]], beside: Sequence[Run] = ()) -
         unasked=view.some_are_told_no_class(run),
         settings=tables.settings_table(run),
         screening=tables.screening_table(run),
-        nearest=_nearest(run.folder.path),
+        nearest=_nearest(run),
         protocol=protocol.protocol(run),
     )
 
@@ -187,6 +187,7 @@ def _family(each: view.Family) -> dict[str, Any]:
     return {"title": each.title, "cells": cells}
 
 
-def _nearest(folder: Path) -> str | None:
-    path = folder / "figures" / "nearest.png"
-    return data_uri(path) if path.is_file() else None
+def _nearest(run: Run) -> tuple[str, str] | None:
+    """Whose samples were drawn beside training images, and that picture."""
+    found = view.panel(run)
+    return None if found is None else (found[0].title, data_uri(found[1]))
