@@ -18,6 +18,8 @@ from underone.generation import ANALYTIC, DECODER, DISTILLED, TUNED
 from underone.metrics import METRICS
 from underone.named import sampler_named
 from underone.study.definition import load_study
+from underone.study.report import write_markdown
+from underone.study.run import open_folder
 from underone.training.recipe import DiffusionRecipe, load_recipe, shipped_recipes
 
 ROOT = Path(__file__).parent.parent
@@ -258,3 +260,14 @@ def test_the_worked_example_of_a_sampler_conforms(
     assert [finding for finding in findings if not finding.holds] == []
     assert findings[0].check == "order of convergence, even and uneven"
     assert findings[0].claimed == "2"
+
+
+@pytest.mark.slow
+def test_the_guide_is_what_its_study_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    folder, page = Path("studies") / "fashion-mnist", Path("docs") / "guide.md"
+    command = f"underone report {folder.as_posix()} --markdown {page.as_posix()}"
+    written = write_markdown(open_folder(folder), tmp_path / page.name, command)
+    assert written.read_text("utf-8") == page.read_text("utf-8")
+    figures = [path.name for path in (tmp_path / "guide").iterdir()]
+    assert sorted(figures) == sorted(path.name for path in page.with_suffix("").iterdir())

@@ -233,6 +233,7 @@ def test_a_missing_or_foreign_partner_is_refused(
 @pytest.mark.parametrize(
     ("text", "said"),
     [
+        ("math:pi", "unknown form of guidance 'math:pi'"),
         ("clasifier-free", "did you mean 'classifier-free'"),
         ("rescaled,phi=2", "phi"),
         ("rescaled,psi=2", "takes phi"),

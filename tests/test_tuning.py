@@ -32,7 +32,7 @@ from underone.diffusion import (
     nodes,
 )
 from underone.errors import UserError
-from underone.generation import Draw, Setting, generate
+from underone.generation import TUNED, Draw, Setting, generate
 from underone.metrics.frechet import Gaussian, frechet_distance
 from underone.tuned import Learning, Purpose, TunedSampler, keep, tuned_sampler
 from underone.tuning.descent import begun, descend, judged
@@ -497,6 +497,22 @@ def test_an_interval_without_an_end_is_refused_in_a_line() -> None:
     endless = Setting("tuned", 3, guidance=1.0, interval=(0.2, math.inf))
     with pytest.raises(UserError, match="finite end"):
         _ = endless.purpose
+
+
+def test_a_purpose_has_nothing_in_it_that_changes_nothing() -> None:
+    plain = Setting(TUNED, 3).purpose
+    assert Setting(TUNED, 3, form="rescaled", interval=(0.2, 5)).purpose == plain
+    forms = ("rescaled", "projected", "auto")
+    purposes = [Setting(TUNED, 3, guidance=-1, form=form).purpose for form in forms]
+    # Without labels all forms are one model; a weaker one that guides has them still.
+    assert [purpose.form for purpose in purposes] == ["classifier-free", "classifier-free", "auto"]
+
+
+def test_what_is_not_tuned_to_the_end_is_not_called_tuned(model: DiffusionModel) -> None:
+    found = keep(model, kept(model, Purpose(steps=2)))
+    found.with_name("5-steps.draft.json").write_text("{}")
+    with pytest.raises(UserError, match=r"choose another sampler \(tuned are 2-steps\)"):
+        tuned_sampler(model, Purpose(steps=3))
 
 
 def test_every_purpose_has_a_file_of_its_own() -> None:

@@ -29,7 +29,7 @@ from underone.diffusion import (
     Rescaled,
 )
 from underone.diffusion.checks import check_same_schedule
-from underone.errors import UserError
+from underone.errors import UserError, unknown
 from underone.interop import load_named
 from underone.named import named
 from underone.networks.precision import place
@@ -229,7 +229,10 @@ FORMS: Mapping[str, type[Form]] = {
 
 def form_named(text: str) -> Form:
     """The form of a name with options, like `rescaled,phi=0.5` or `auto,by=runs/weak`."""
-    found: Form = named("form of guidance", text, FORMS)
+    kind, name = "form of guidance", text.partition(",")[0]
+    if name not in FORMS:
+        raise unknown(kind, name, FORMS)
+    found: Form = named(kind, text, FORMS)
     return found
 
 

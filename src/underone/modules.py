@@ -5,7 +5,9 @@ import importlib
 import inspect
 import sys
 from contextlib import redirect_stdout, suppress
+from functools import cache
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from underone.errors import UserError
@@ -34,6 +36,7 @@ def imported_as(kind: str, path: str) -> Any:
         ) from None
     except (Exception, SystemExit) as error:  # it is the user's own code that runs here
         raise UserError(f"{kind} {path}: {module} cannot be imported: {told(error)}") from None
+    _source(found)
     if not hasattr(found, name):
         raise UserError(f"{kind} {path}: the module {module} has no {name!r}")
     return getattr(found, name)
@@ -55,11 +58,16 @@ def own_parts(text: str) -> list[str]:
 
 def source_sha256(path: str) -> str:
     """A hash of a `module:Name` and the source of its module; of a compiled one, of the name."""
-    digest = hashlib.sha256(f"{path}\n".encode())
+    source = _source(importlib.import_module(path.partition(":")[0]))
+    return hashlib.sha256(f"{path}\n{source}".encode()).hexdigest()
+
+
+@cache
+def _source(module: ModuleType) -> str:
+    """A module's source as it was imported: read at once, for the file may be edited later."""
     with suppress(OSError, TypeError):
-        module = importlib.import_module(path.partition(":")[0])
-        digest.update(inspect.getsource(module).encode())
-    return digest.hexdigest()
+        return inspect.getsource(module)
+    return ""
 
 
 def told(error: BaseException) -> str:

@@ -13,9 +13,11 @@ from underone.checkpoint import DiffusionModel
 from underone.config import Config, parse
 from underone.diffusion import Explicit, Tuned
 from underone.errors import UserError
-from underone.files import read_json, write_json
+from underone.files import read_json, whole_files, write_json
 
 FOLDER = "tuned"
+# What the file of an unfinished tuning ends in, before .json.
+DRAFT = ".draft"
 
 
 class Purpose(Config):
@@ -107,7 +109,8 @@ def tuned_sampler(model: DiffusionModel, purpose: Purpose) -> TunedSampler:
     found = parse(TunedSampler, read_json(path), str(path))
     if found.model_sha256 != model.sha256:
         raise UserError(
-            f"{path} was tuned for other weights than those of {model.name} now: tune it anew"
+            f"{path} was tuned for other weights than those of {model.name} now: remove it, and "
+            "tune anew"
         )
     if found.purpose != purpose:
         raise UserError(f"{path} is tuned for {_told(found.purpose)}, not {_told(purpose)}")
@@ -127,5 +130,6 @@ def _told(purpose: Purpose) -> str:
 
 
 def _known(model: DiffusionModel) -> str:
-    names = sorted(path.stem for path in (model.folder / FOLDER).glob("*-steps*.json"))
+    files = whole_files(model.folder / FOLDER, "*-steps*.json")
+    names = [path.stem for path in files if not path.stem.endswith(DRAFT)]
     return f"tuned are {', '.join(names)}" if names else "none is tuned for it yet"

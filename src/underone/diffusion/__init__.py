@@ -12,6 +12,7 @@ from underone.diffusion.denoiser import (
     Model,
     NetworkDenoiser,
 )
+from underone.diffusion.divergence import SamplingDivergedError
 from underone.diffusion.evaluations import count_evaluations
 from underone.diffusion.grid import (
     Explicit,
@@ -134,6 +135,7 @@ __all__ = [
     "Rescaled",
     "SASolver",
     "Sampler",
+    "SamplingDivergedError",
     "ScaledLinearBeta",
     "Schedule",
     "Score",

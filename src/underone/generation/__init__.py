@@ -6,7 +6,6 @@ from underone.generation.draw import (
 )
 from underone.generation.sample_sets import (
     DEFAULT_BATCH_SIZE,
-    SamplingDivergedError,
     check,
     generate,
     generate_batches,
@@ -39,7 +38,6 @@ __all__ = [
     "TUNED",
     "Draw",
     "Precision",
-    "SamplingDivergedError",
     "Setting",
     "check",
     "compiled",

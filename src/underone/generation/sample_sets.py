@@ -9,8 +9,7 @@ from torch import Tensor
 
 from underone.checkpoint import Checkpoint, DiffusionModel, GenerativeModel, VAEModel
 from underone.data import SampleSet, to_uint8
-from underone.diffusion import count_evaluations, sample
-from underone.errors import UserError
+from underone.diffusion import SamplingDivergedError, count_evaluations, sample
 from underone.generation.draw import Draw
 from underone.generation.setting import (
     Precision,
@@ -24,10 +23,6 @@ from underone.generation.setting import (
 from underone.networks.fixed_batches import InFixedBatches
 
 DEFAULT_BATCH_SIZE = 128
-
-
-class SamplingDivergedError(UserError):
-    """Sampling has ended in NaN or infinity: another setting of the same model may well not."""
 
 
 def check(model: GenerativeModel, setting: Setting, draw: Draw) -> None:
@@ -52,15 +47,15 @@ def generate(
     adaptive samplers, whose control of the error would chase its rounding.
     """
     images = []
+    # As it is now: what guides may be another when the last image is drawn.
+    told = subject(model, setting, draw, precision)
     # What an analytic sampler must know is found out before the count begins.
     batches = generate_batches(model, setting, draw, batch_size=batch_size, precision=precision)
     with count_evaluations() as counter:
         for batch in batches:
             images.append(batch)
             on_images(len(batch))
-    protocol = subject(model, setting, draw, precision) | {
-        "evaluations": {name: total / draw.count for name, total in counter.items()}
-    }
+    protocol = told | {"evaluations": {name: total / draw.count for name, total in counter.items()}}
     labels = labels_of(model, setting, draw)
     return SampleSet(torch.cat(images), labels, torch.tensor(draw.keys), protocol)
 

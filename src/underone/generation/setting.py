@@ -100,25 +100,28 @@ class Setting:
     @property
     def purpose(self) -> Purpose:
         """What a sampler must be tuned for to be used here."""
-        if self.interval is not None and self.interval[1] == float("inf"):
+        setting = self.effective
+        if setting.interval is not None and setting.interval[1] == float("inf"):
             raise UserError("a tuned sampler needs an interval with a finite end, like 0.2:100")
         return Purpose(
-            steps=self.steps,
-            guidance=self.guidance,
-            form=self.form,
-            interval=self.interval,
-            threshold=self.threshold,
+            steps=setting.steps,
+            guidance=setting.guidance,
+            form=setting.form,
+            interval=setting.interval,
+            threshold=setting.threshold,
         )
 
     @property
     def effective(self) -> "Setting":
-        """The same without what changes nothing: without a weight there is no form of guidance.
+        """The same without what changes nothing.
 
-        And at w = 0 and w = -1, each a model of its own, no interval.
+        At w = 0 and w = -1, each a model of its own, there is no interval; and no form where none
+        is at w = 0, or where the labels are left out, which all forms do alike.
         """
-        if self.guidance == 0:
-            return replace(self, form=Setting.form, interval=None)
-        return replace(self, interval=None) if self.guidance == -1 else self
+        if self.guidance not in (0, -1):
+            return self
+        form = self.form if self.guidance == -1 and self.uses_labels else Setting.form
+        return replace(self, form=form, interval=None)
 
     @property
     def guide(self) -> Form:

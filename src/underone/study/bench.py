@@ -9,7 +9,7 @@ from torch import Tensor
 
 from underone.adapters import extractor_of
 from underone.checkpoint import UNKNOWN_DATA, DiffusionModel, GenerativeModel
-from underone.data import SampleSet
+from underone.data import DATASET_NAMES, SampleSet
 from underone.errors import UserError
 from underone.evaluation import among_training_images, training_images
 from underone.generation import Precision, compiled
@@ -98,6 +98,12 @@ class Bench:
         by = self.yardsticks[0]
         if "memorisation" not in self.metrics:
             return by
+        if (data := by.reference.origin.data) not in DATASET_NAMES:
+            raise UserError(
+                f"a study cannot look for memorisation among the images of {data}, which are no "
+                "named data set: leave memorisation out of its metrics, and find it by underone "
+                "evaluate with --root"
+            )
         images = training_images(by.reference)
         return among_training_images(by, images, flipped=self.trained_on_flips)
 

@@ -10,11 +10,12 @@ from underone.checkpoint import DiffusionModel, GenerativeModel
 from underone.config import Config
 from underone.data import SampleSet, tile
 from underone.data.picture import png_bytes
+from underone.diffusion import SamplingDivergedError
+from underone.errors import UserError
 from underone.generation import (
     DISTILLED,
     TUNED,
     Draw,
-    SamplingDivergedError,
     Setting,
     generate,
     grid_for,
@@ -73,6 +74,15 @@ def _beside_the_model(model: GenerativeModel, setting: Setting) -> dict[str, str
     return found
 
 
+def made_otherwise(cell: Cell, where: str) -> UserError:
+    """That what a cell is made with beside its model is not what it was."""
+    return UserError(
+        f"{cell.setting.sampler} at {cell.setting.steps} steps is made with something else {where} "
+        "(code of your own, what is tuned for it, or what guides it): all need the same files, "
+        "from the first cell of a study to its last"
+    )
+
+
 class Done(Config):
     """A cell that was drawn, under its identity."""
 
@@ -88,7 +98,7 @@ class Done(Config):
 
 
 class Divergence(Done):
-    """A cell whose samples ended in NaN or infinity, so that there is nothing to measure."""
+    """A cell whose sampling has diverged, so that there is nothing to measure."""
 
     told: str
 
@@ -143,6 +153,8 @@ def run_cell(
     cell: Cell, bench: Bench, on_images: Callable[[int], object] = lambda images: None
 ) -> Outcome | Divergence:
     """Draw and measure a cell; its samples' features serve all its metrics."""
+    # Before the first image: files that it is made with may be others when the last is drawn.
+    identity = cell.identity(bench)
     started = time.perf_counter()
     try:
         samples = generate(
@@ -153,14 +165,14 @@ def run_cell(
             on_images=on_images,
         )
     except SamplingDivergedError as error:
-        return diverged(cell, bench, error)
-    return measured(cell, bench, samples, time.perf_counter() - started)
+        return diverged(cell, identity, error)
+    return measured(cell, identity, bench, samples, time.perf_counter() - started)
 
 
-def diverged(cell: Cell, bench: Bench, error: SamplingDivergedError) -> Divergence:
+def diverged(cell: Cell, identity: str, error: SamplingDivergedError) -> Divergence:
     """What is kept of a cell that cannot be measured, so that it is not drawn again."""
     return Divergence(
-        id=cell.identity(bench),
+        id=identity,
         model=cell.model,
         setting=cell.setting,
         draw=cell.draw,
@@ -168,10 +180,12 @@ def diverged(cell: Cell, bench: Bench, error: SamplingDivergedError) -> Divergen
     )
 
 
-def measured(cell: Cell, bench: Bench, samples: SampleSet, seconds: float) -> Outcome:
+def measured(
+    cell: Cell, identity: str, bench: Bench, samples: SampleSet, seconds: float
+) -> Outcome:
     """The outcome of a cell whose samples took so many `seconds` to draw."""
     result = CellResult(
-        id=cell.identity(bench),
+        id=identity,
         model=cell.model,
         setting=cell.setting,
         draw=cell.draw,

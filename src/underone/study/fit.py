@@ -38,14 +38,12 @@ def make_plan(
         slices=tuple(_resolved(each, study, bench) for each in study.slices),
         costs=costs,
         threads=threads,
-        evaluations=study.evaluations,
+        evaluations=math.ceil(study.evaluations * (1 - _contest_share(study))),
     )
-    if minutes is not None:
-        return _within(minutes, plan, bench)
-    first = int(study.evaluations * (1 - _contest_share(study)))
-    plan = _trimmed(plan.model_copy(update={"evaluations": first}), bench)
+    plan = _trimmed(plan, bench) if minutes is None else _within(minutes, plan, bench)
     plan = plan.model_copy(update={"evaluations": study.evaluations})
-    if not _fits(plan, bench):
+    needed = sum(cell.evaluations(bench) for cell in planned_cells(plan, bench))
+    if 0 < study.evaluations < needed:
         raise UserError(
             f"not one cell fits in {study.evaluations:,} evaluations: allow more, or ask for fewer "
             "samples"

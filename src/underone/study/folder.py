@@ -93,8 +93,8 @@ class Folder:
             result = parse(kind, read_json(path), str(path))
             if result.model not in bench.models or result.cell.identity(bench) != path.stem:
                 raise UserError(
-                    f"{path} is no cell of this study (another model, extractor, reference or "
-                    "version made it): remove it, or choose another --out"
+                    f"{path} is no cell of this study (another model, sampler, guide, "
+                    "extractor, reference or version made it): remove it, or choose another --out"
                 )
             yield result
 

@@ -15,12 +15,16 @@ _SAMPLES = 1000
 
 
 def draw_panel(run: Run, images: Dataset, on_images: Callable[[int], object]) -> Path:
-    """Write the panel of the setting with the lowest FID into a study's folder, the only one there.
+    """Write the panel of the setting that leads on the first block, the only one in the folder.
 
     `images` are those that models were trained on; `on_images` hears of them as they are looked
     at, twice where `run.bench.trained_on_flips`.
     """
-    best = min(standings(run), key=lambda each: (-each.first.draw.count, each.fid)).first
+    every = standings(run)
+    asked = [each.first for each in every if each.first.setting.uses_labels]
+    best = min(
+        asked or [each.first for each in every], key=lambda first: (-first.draw.count, first.fid)
+    )
     flipped = run.bench.trained_on_flips
     by = run.bench.yardsticks[0]
     by = among_training_images(by, images, flipped=flipped, on_images=on_images)

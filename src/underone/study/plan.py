@@ -133,7 +133,7 @@ class Plan(Config):
         Who contends for block b is decided by the blocks before b alone, so that it does not matter
         when a study was stopped. The cheapest contests come first, so that most are answered.
         """
-        planned = list(base)
+        planned = dict.fromkeys(base)
         asked = contests(self.entries(known, gone))
         for block in range(self.study.blocks, self.study.most_blocks):
             due: dict[Cell, None] = {}
@@ -142,11 +142,11 @@ class Plan(Config):
                 for contest in asked
             ]
             for contending in sorted(cells, key=lambda each: self._cost(each, bench)):
-                due |= dict.fromkeys(self._allowed(contending, [*planned, *due], bench))
+                due |= dict.fromkeys(self._allowed(contending, [*(planned | due)], bench))
             missing = [cell for cell in due if cell not in known and cell not in gone]
             if missing:
                 return missing
-            planned += due
+            planned |= due
         return []
 
     def _cost(self, cells: Sequence[Cell], bench: Bench) -> int:
@@ -158,9 +158,13 @@ class Plan(Config):
         None where a leader would be drawn without anyone to compare it with, or the other way.
         """
         taken: list[Cell] = []
+        every = list(planned)
         for cell in contending:
-            if cell in planned or self.affords([*planned, *taken, cell], bench):
+            if cell in planned:
                 taken.append(cell)
+            elif self.affords([*every, cell], bench):
+                taken.append(cell)
+                every.append(cell)
             elif not taken:
                 return []
         return taken if len(taken) > 1 or len(contending) == 1 else []

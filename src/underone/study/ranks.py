@@ -26,10 +26,11 @@ import torch.distributed as dist
 from torch import Tensor
 
 from underone.data import SampleSet
+from underone.diffusion import SamplingDivergedError
 from underone.errors import UserError
-from underone.generation import DEFAULT_BATCH_SIZE, SamplingDivergedError, generate
+from underone.generation import DEFAULT_BATCH_SIZE, generate
 from underone.study.bench import Bench
-from underone.study.cell import Cell, Divergence, Outcome, diverged, measured
+from underone.study.cell import Cell, Divergence, Outcome, diverged, made_otherwise, measured
 from underone.study.engine import Commission, OnImages
 
 # The first rank may plan or measure for long, and the others have nothing to do meanwhile; where
@@ -76,6 +77,14 @@ def _joined() -> Iterator[None]:
 
 
 @dataclass(frozen=True)
+class Task:
+    """A cell to draw a share of, and what makes it that cell in the first rank."""
+
+    cell: Cell
+    identity: str
+
+
+@dataclass(frozen=True)
 class RankEngine:
     """Draws each cell by all ranks and measures it here, in the first one."""
 
@@ -87,14 +96,16 @@ class RankEngine:
             yield self._one(cell, partial(on_images, cell))
 
     def _one(self, cell: Cell, on_images: Callable[[int], object]) -> Outcome | Divergence:
+        task = Task(cell, cell.identity(self.bench))
         started = time.perf_counter()
-        _tell(cell)
+        _tell(task)
         try:
-            shares = _gather(_attempted(cell, self.bench, on_images))
+            shares = _gather(_attempted(task, self.bench, on_images))
         except SamplingDivergedError as error:
-            return diverged(cell, self.bench, error)
+            return diverged(cell, task.identity, error)
         on_images(sum(len(batch) for theirs in shares[1:] for batch in theirs))
-        return measured(cell, self.bench, merged(_in_turn(shares)), time.perf_counter() - started)
+        seconds = time.perf_counter() - started
+        return measured(cell, task.identity, self.bench, merged(_in_turn(shares)), seconds)
 
 
 def open_ranks(commission: Commission, bench: Bench) -> RankEngine:
@@ -116,7 +127,7 @@ def _follow() -> None:
         answer: Share | UserError = []
         try:
             if isinstance(task, Commission):
-                bench = task.opened(f"rank {dist.get_rank()} on {socket.gethostname()}")
+                bench = task.opened(_name())
             elif bench is not None:
                 answer = _attempted(task, bench)
         except UserError as error:
@@ -125,11 +136,13 @@ def _follow() -> None:
 
 
 def _attempted(
-    cell: Cell, bench: Bench, on_images: Callable[[int], object] = lambda images: None
+    task: Task, bench: Bench, on_images: Callable[[int], object] = lambda images: None
 ) -> Share | UserError:
     """The share of this rank, or why it has none: the others wait for an answer either way."""
     try:
-        return share(cell, bench, *_rank_and_world(), on_images)
+        if task.cell.identity(bench) != task.identity:
+            raise made_otherwise(task.cell, f"for {_name()}")
+        return share(task.cell, bench, *_rank_and_world(), on_images)
     except UserError as error:
         return error
 
@@ -186,25 +199,29 @@ def _rank_and_world() -> tuple[int, int]:
     return dist.get_rank(), dist.get_world_size()
 
 
+def _name() -> str:
+    return f"rank {dist.get_rank()} on {socket.gethostname()}"
+
+
 def _take_gpu() -> None:
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
 
 
-def _tell(task: Commission | Cell | None) -> None:
+def _tell(task: Commission | Task | None) -> None:
     """To all other ranks; None: that there is no more."""
     with _all_there():
         dist.broadcast_object_list([task], src=0)
 
 
-def _told() -> Commission | Cell | None:
+def _told() -> Commission | Task | None:
     """What the first rank says; None also where it is gone, whatever it died of."""
     said: list[Any] = [None]
     try:
         dist.broadcast_object_list(said, src=0)
     except RuntimeError:
         return None
-    task: Commission | Cell | None = said[0]
+    task: Commission | Task | None = said[0]
     return task
 
 

@@ -10,7 +10,7 @@ from underone.checkpoint import DiffusionModel
 from underone.errors import UserError
 from underone.generation import precision_name, repays_compiling
 from underone.study.bench import Bench, open_bench
-from underone.study.cell import Cell, CellResult, Divergence
+from underone.study.cell import Cell, CellResult, Divergence, Outcome, made_otherwise
 from underone.study.contest import Entry
 from underone.study.costs import measured_costs
 from underone.study.definition import Study
@@ -53,6 +53,7 @@ class Run:
         """Run what is due until nothing is, keeping each cell as soon as it is done."""
         while cells := self.due():
             for outcome in engine.run(cells, on_images):
+                self._check_identity(outcome)
                 if isinstance(outcome, Divergence):
                     self.folder.keep(outcome)
                     self.diverged[outcome.cell] = outcome
@@ -62,6 +63,12 @@ class Run:
                     self.folder.keep(outcome)
                     self.known[outcome.cell] = outcome.result
                     yield outcome.result
+
+    def _check_identity(self, outcome: Outcome | Divergence) -> None:
+        """A `UserError` where a cell is not the one that was asked for, so that it is not kept."""
+        drawn = outcome if isinstance(outcome, Divergence) else outcome.result
+        if drawn.id != outcome.cell.identity(self.bench):
+            raise made_otherwise(outcome.cell, "where it was drawn, or was while it was drawn")
 
     def _check_like_the_others(self, result: CellResult) -> None:
         """A `UserError` where a worker elsewhere has drawn in another precision."""

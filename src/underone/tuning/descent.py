@@ -93,7 +93,9 @@ def descend(task: Task, state: State, budget: float) -> Iterator[Progress]:
         remembered.append(seen.detached())
         state.freedoms = Freedoms(*(leaf.detach().clone() for leaf in leaves))
         state.iterations += 1
-        if share >= 1 - _AVERAGED:
+        if share < 1 - _AVERAGED:
+            state.averaged = 0  # also what was averaged towards the end of a shorter time
+        else:
             state.averaged += 1
             state.average = _mixed(state.average, state.freedoms, 1 / state.averaged)
         state.seconds = time.monotonic() - started

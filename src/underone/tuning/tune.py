@@ -16,7 +16,15 @@ from underone.errors import UserError
 from underone.files import read_json, write_json
 from underone.generation import Setting, denoiser_for
 from underone.networks.precision import fast_dtype
-from underone.tuned import Learning, Purpose, TunedSampler, keep, tuned_path, tuned_sampler
+from underone.tuned import (
+    DRAFT,
+    Learning,
+    Purpose,
+    TunedSampler,
+    keep,
+    tuned_path,
+    tuned_sampler,
+)
 from underone.tuning.descent import JUDGED, Progress, State, begun, descend, judged
 from underone.tuning.freedoms import Freedoms
 from underone.tuning.task import BATCH, Task
@@ -196,7 +204,7 @@ def set_up(
 
 def draft_path(model: DiffusionModel, purpose: Purpose) -> Path:
     """Where a tuning is saved on the way."""
-    return tuned_path(model, purpose).with_suffix(".draft.json")
+    return tuned_path(model, purpose).with_suffix(f"{DRAFT}.json")
 
 
 def _neighbours(model: DiffusionModel, purpose: Purpose) -> Iterator[Freedoms]:

@@ -44,6 +44,8 @@ def ship(run: Path) -> None:
         if weights_file(run, weights).exists():
             tensors = load_tensors(weights_file(run, weights))
             save_weights(folder, tensors, weights, dtype=torch.float16)
+        else:
+            weights_file(folder, weights).unlink(missing_ok=True)
     write_text(folder / "log.jsonl", (run / "log.jsonl").read_text(encoding="utf-8"))
     if isinstance(config, DiffusionConfig | VAECheckpointConfig):
         write_card(folder)

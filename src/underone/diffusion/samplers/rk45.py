@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from underone.diffusion.denoiser import Model
+from underone.diffusion.divergence import SamplingDivergedError
 from underone.diffusion.node import Estimate, expand
 from underone.diffusion.samplers.sampler import Sampler, Step
 from underone.errors import UserError
@@ -94,9 +95,9 @@ def _solve(flow: _Flow, y: Tensor, slope: Tensor, relative: float, absolute: flo
     active = torch.arange(len(y), device=y.device)
     while len(active):
         if not (length[active] > _LEAST_STEP).all():
-            raise UserError(
-                "RK45 cannot go on: its steps have become too small. Loosen the tolerances, or "
-                "use another sampler"
+            raise SamplingDivergedError(
+                "RK45 cannot go on: its steps have become too small, or its estimates are NaN or "
+                "infinite. Loosen the tolerances, or use another sampler"
             )
         here, left = position[active], 1 - position[active]
         size = torch.minimum(length[active], left)

@@ -94,7 +94,7 @@ def _protocol(run: Run) -> Iterator[tuple[str, str]]:
         "; ".join(f"{each.model}: {setting_title(each.setting)}" for each in plan.left_out),
     )
     yield (
-        "diverged to NaN or infinity, and not measured",
+        "diverged, and not measured",
         _each(f"{each.model}: {setting_title(each.setting)}" for each in run.diverged_in_order),
     )
     costs = ", ".join(
