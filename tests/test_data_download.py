@@ -107,6 +107,18 @@ def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.glob("[!.]*"))  # the lock may stay
 
 
+def test_what_is_there_is_read_where_nothing_can_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file.bin").write_bytes(CONTENT)
+
+    def no_lock(path: Path) -> None:
+        raise PermissionError(path)
+
+    monkeypatch.setattr("underone.data.download.FileLock", no_lock)
+    assert download(remote("http://127.0.0.1:9/"), tmp_path, BY_HAND) == tmp_path / "file.bin"
+
+
 def test_of_two_at_once_one_downloads_and_the_other_waits(server: Server, tmp_path: Path) -> None:
     behaviour = Behaviour()
     file = remote(server.serve(behaviour))

@@ -13,6 +13,7 @@ from underone.generation import Setting
 from underone.study.bench import open_bench
 from underone.study.recommend import Budget, Recommendation, recommend
 from underone.study.run import Run, open_folder
+from underone.study.words import option_words
 
 SLICES = [
     {"name": "samplers", "sampler": ["ddim", "ddpm-small"], "steps": [2, 4, 8]},
@@ -110,6 +111,13 @@ def test_the_command_and_the_snippet_use_the_setting(study: Run) -> None:
         f"underone sample {model} --sampler ddim --steps 4 --guidance 1 --count 100 "
         "--out samples.png"
     )
+    exact = replace(found, precision="float32")
+    assert "--guidance 1 --precision float32 --count" in exact.command
+    assert "Draw(count=100), precision='float32')" in exact.snippet
+    fine = Setting("ddim", 4, guidance=0.1234567, form="rescaled", interval=(0.25, 3.1234567))
+    assert option_words(fine)[4:] == [
+        "--guidance", "0.1234567", "--form", "rescaled", "--interval", "0.25:3.1234567",
+    ]  # fmt: skip
     names: dict[str, object] = {}
     lines = found.snippet.splitlines()
     exec("\n".join(lines[:2]), names)  # noqa: S102

@@ -17,6 +17,7 @@ from scipy.stats import spearmanr
 from conftest import ModelFolder
 from studies import made_up, small_study
 from underone.generation import Setting
+from underone.metrics.measurement import FloorRecord
 from underone.metrics.scores import Figure
 from underone.study.bench import Bench, open_bench
 from underone.study.cell import Cell, CellResult
@@ -31,7 +32,7 @@ from underone.study.report.agreement import (
     extractor_findings,
     rank_correlation,
 )
-from underone.study.report.charts import nfe_charts, slug
+from underone.study.report.charts import nfe_charts, slug, weight_charts
 from underone.study.report.drawing import log_ticks
 from underone.study.report.findings import (
     CHANCE,
@@ -264,6 +265,44 @@ def test_metrics_that_disagree_about_the_weight(finished: Run) -> None:
     assert "w = −1 asks for no class" in words
 
 
+def test_consistency_is_no_merit_beyond_that_of_real_images(finished: Run) -> None:
+    run = made(finished, of_weight(fid=0.5, consistency=0.02), blocks=3)
+
+    def with_real(share: float) -> Run:
+        floor = FloorRecord(figures={"consistency": Figure(value=share)}, count=20, draws=5)
+
+        def told(result: CellResult) -> CellResult:
+            first, *rest = result.measurements
+            measurements = (first.model_copy(update={"floor": floor}), *rest)
+            return result.model_copy(update={"measurements": measurements})
+
+        return replace(run, known={cell: told(result) for cell, result in run.known.items()})
+
+    words = said(with_real(0.9), WHICH_WEIGHT)
+    assert "w = 1 by consistency" in words
+    assert "already (1.000 against 0.900): more of it is no merit." in words
+    assert "best-looking" not in words
+    assert "which is not to say that they look better" in said(with_real(1.5), WHICH_WEIGHT)
+    (chart,) = (each for each in weight_charts(with_real(0.9)) if "consistency" in each.name)
+    assert chart.note.startswith("Higher is better, up to real images.")
+
+
+def test_real_images_that_are_fewer_are_drawn_nowhere(finished: Run) -> None:
+    floor = FloorRecord(
+        figures={"fid": Figure(value=0.5), "kid": Figure(value=0.1)}, count=10, draws=5
+    )
+    run = made(finished, of_weight(fid=0.5, kid=0.1))
+    for cell, result in run.known.items():
+        first, *rest = result.measurements
+        measurements = (first.model_copy(update={"floor": floor}), *rest)
+        run.known[cell] = result.model_copy(update={"measurements": measurements})
+    notes = {chart.name: chart.note for chart in (*nfe_charts(run), *weight_charts(run))}
+    for name in ("fid-against-nfe", "fid-against-w"):
+        assert "only 10 are held out, score 0.500: too few to compare." in notes[name]
+    # Its mean is that of any number of images.
+    assert "Real images score 0.10000." in notes["kid-against-nfe"]
+
+
 def test_metrics_that_agree_about_the_weight(finished: Run) -> None:
     words = said(made(finished, of_weight(fid=0.5, precision=-0.2, recall=-0.2)), WHICH_WEIGHT)
     assert "All metrics agree on the first block: the best is w = 0 by FID, precision, rec" in words
@@ -316,7 +355,8 @@ def test_extractors_agree_or_not(finished: Run, sign: int, correlation: str) -> 
         assert "All extractors put ddim, 3 steps first." in words
         assert "put all 5 settings in the same order" in words
     else:
-        assert "Extractors do not agree on the best" in words
+        assert "Extractors do not agree on the best: on the first block" in words
+        assert "Each separates its own from the other's: FID@fashion-mnist-classifier and" in words
         assert f"rank correlation {correlation} over 5 settings" in words
 
 

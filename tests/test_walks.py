@@ -81,10 +81,14 @@ def test_what_does_not_fit_says_which_set_makes_it_fit(run: Run) -> None:
         ("data noto-emoji --from absent.tgz", "no such file: absent.tgz"),
         ("data fashion-mnist --from pictures/x", "--from goes with cifar10 and noto-emoji"),
         ("data noto-emoji --from a.tgz --root .", "not both"),
+        ("data pictures --out mine --size 8 --root .", "leave it out with --out"),
+        ("data divided --out mine --size 8 --held-out 0.5", "divided into train and test already"),
+        ("evaluate a.npz --reference fashion-mnist --root .", "--root is for memorisation and"),
     ],
 )
 def test_a_mistake_with_data_is_one_line(run: Run, line: str, told: str) -> None:
-    Path("pictures/a").mkdir(parents=True)
+    for folder in ("pictures/a", "divided/train/a", "divided/test/a"):
+        Path(folder).mkdir(parents=True)
     status, out, error = run(*shlex.split(line))
     assert (status, out) == (2, "")
     assert told in error

@@ -7,6 +7,7 @@ import click
 from underone.checkpoint import DiffusionConfig, load_config, save_config, save_weights
 from underone.cli.console import note
 from underone.errors import UserError
+from underone.files import check_new_folder, write_folder
 from underone.training.post_hoc import averaged
 
 # Of a profile that is this far off it should be known.
@@ -25,8 +26,7 @@ def average(run: Path, width: float, out: Path) -> None:
     config = load_config(run)
     if not isinstance(config, DiffusionConfig):
         raise UserError(f"{run} is no diffusion model: only of these averages are made")
-    if out.exists():
-        raise UserError(f"{out} is there already: choose another --out")
+    check_new_folder(out)
     made = averaged(run, width)
     # The run may have gone on since its last snapshot.
     training = config.training.model_copy(
@@ -37,8 +37,13 @@ def average(run: Path, width: float, out: Path) -> None:
             "images_seen": made.step * config.training.batch_size,
         }
     )
-    save_weights(out, made.tensors)
-    save_config(out, config.model_copy(update={"training": training}))
+    described = config.model_copy(update={"training": training})
+
+    def write(whole: Path) -> None:
+        save_weights(whole, made.tensors)
+        save_config(whole, described)
+
+    write_folder(out, write)
     note(f"{out}: the average of width {width:g}; its profile is off by {made.fit.misfit:.1%}")
     if made.fit.misfit > _FAR:
         note("that is much: widths between the two that were kept, and more snapshots, fit better")

@@ -12,12 +12,14 @@ from underone.cli.console import note, print_json, table
 from underone.data import (
     DATASET_NAMES,
     LICENCES,
+    SPLITS,
     Dataset,
     available_splits,
     keep,
     load_dataset,
     prepare_folder,
 )
+from underone.data.folder import folder_splits
 from underone.data.images import to_model_range
 from underone.data.prepare import HELD_OUT
 from underone.diffusion.score_levels import score_levels
@@ -73,6 +75,8 @@ def data(
             raise UserError("give --from, which keeps the file for good, or --root, not both")
         keep(name, file)
     if out is not None:
+        if root is not None:
+            raise UserError("--root is where a named data set's files are: leave it out with --out")
         _prepare(name, out, size, held_out)
         name = str(out)
     elif size is not None or held_out is not None:
@@ -103,6 +107,10 @@ def _prepare(name: str, out: Path, size: int | None, held_out: float | None) -> 
         raise UserError("--out needs --size, the side of the images in pixels, like --size 32")
     if held_out != held_out:  # NaN is within every range
         raise UserError("--held-out takes a share between 0 and 1, got nan")
+    if held_out is not None and folder_splits(Path(name)) == SPLITS:
+        raise UserError(
+            f"{name} is divided into {' and '.join(SPLITS)} already: leave out --held-out"
+        )
     prepare_folder(Path(name), out, size, HELD_OUT if held_out is None else held_out)
 
 

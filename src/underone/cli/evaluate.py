@@ -111,6 +111,8 @@ def evaluate(
         raise UserError(f"--blocks must be at least 1, got {blocks}")
     if judge is not None and "consistency" not in wanted:
         raise UserError("--judge is for consistency alone: add it to --metrics, or leave it out")
+    if root is not None and panel is None and "memorisation" not in wanted:
+        raise UserError("--root is for memorisation and --panel alone: leave it out")
     if flips and panel is None and "memorisation" not in wanted:
         raise UserError("--flips is for memorisation and --panel alone: leave it out")
     against = find_reference(reference)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from underone.cli.console import counted, note, out, print_json, table
+from underone.cli.console import announce_revision, counted, note, out, print_json, table
 from underone.errors import UserError
 from underone.evaluation import training_images
 from underone.study.answers import Standing, standings
@@ -38,6 +38,8 @@ def report(
     """Write the report of the study in FOLDER anew, as far as the study is."""
     if markdown is not None and markdown.suffix != ".md":
         raise UserError(f"--markdown takes the name of an .md file, got {markdown}")
+    if root is not None and not panel:
+        raise UserError("--root is for --panel alone: leave it out")
     run, beside = _begun(folder), [_begun(other) for other in others]
     if panel or beside:
         for each in (run, *beside):
@@ -88,7 +90,9 @@ def recommend_setting(
 ) -> None:
     """The best setting that the study in FOLDER has measured within a budget, and how to use it."""
     budget = Budget(nfe, seconds_per_image, _share(within))
-    found = recommend(open_folder(folder), budget, prefer, model)
+    run = open_folder(folder)
+    found = recommend(run, budget, prefer, model)
+    announce_revision(run.bench.models[found.model])
     if as_json:
         print_json(found.document())
     else:

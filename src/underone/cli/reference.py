@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from underone.adapters import find_extractor
-from underone.cli.console import note
+from underone.cli.console import announce, note
 from underone.cli.output import check_output
 from underone.data import SPLITS, available_splits, load_dataset
 from underone.metrics import build_reference, save_reference
@@ -31,6 +31,7 @@ def build(data: str, extractor: str, split: str, root: Path | None, out: Path | 
     path = out or Path(f"{Path(data).name}.npz")
     check_output(path, (".npz",))
     features = find_extractor(extractor)
+    announce(features)
     images = load_dataset(data, split, root)
     other = next(name for name in SPLITS if name != split)
     held_out = load_dataset(data, other, root) if other in available_splits(data) else None

@@ -1,6 +1,8 @@
 """`underone tune`."""
 
+import shlex
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -9,6 +11,7 @@ from underone.cli.console import announce_revision, note, print_json, progress_b
 from underone.cli.options import GUIDANCE_HELP, guidance_options
 from underone.cli.training import training_data
 from underone.generation import TUNED, Setting
+from underone.study.words import option_words
 from underone.training.stop import StopRequest, stop_on_signals
 from underone.tuned import tuned_path
 from underone.tuning.descent import Progress
@@ -61,7 +64,7 @@ def tune(
         note(
             f"{tuned_path(loaded, tuned.purpose)}: distance in the model's own features "
             f"{learning.distance_before:.3f} -> {learning.distance_after:.3f}; "
-            f"use it with --sampler {TUNED} --steps {nfe}"
+            f"use it with {shlex.join(option_words(replace(setting.effective, sampler=TUNED)))}"
         )
 
 

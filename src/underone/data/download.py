@@ -20,6 +20,7 @@ from rich.progress import (
 from urllib3.exceptions import HTTPError
 
 from underone.errors import UserError
+from underone.files import sha256_of_file
 
 SECONDS_TO_CONNECT, SECONDS_OF_SILENCE = 10, 30
 CHUNK = 1 << 16
@@ -43,9 +44,17 @@ def download(file: RemoteFile, folder: Path, by_hand: str) -> Path:
     downloads, and the others wait. When every mirror fails, a `UserError` tells why, and `by_hand`,
     how to get the file without this download.
     """
+    if (present := downloaded(file, folder)) is not None:
+        return present
     folder.mkdir(parents=True, exist_ok=True)
     with FileLock(folder / f".{file.name}.lock"):
         return _download(file, folder, by_hand)
+
+
+def downloaded(file: RemoteFile, folder: Path) -> Path | None:
+    """The path of the file where it is in `folder` and verified."""
+    path = folder / file.name
+    return path if path.is_file() and sha256_of_file(path) == file.sha256 else None
 
 
 def _download(file: RemoteFile, folder: Path, by_hand: str) -> Path:

@@ -9,7 +9,7 @@ from typing import NoReturn
 import pooch
 
 from underone.data import cifar
-from underone.data.download import RemoteFile, download
+from underone.data.download import RemoteFile, download, downloaded
 from underone.data.npm import NpmPackage, npm_pack
 from underone.errors import UserError
 from underone.files import sha256_of_file, write_atomically
@@ -146,14 +146,9 @@ def _locate_idx(file: RemoteFile, root: Path | None) -> Path:
         candidates = (folder / name for folder in folders for name in names)
         return _first_existing(candidates) or _fail(root, f"{names[0]} or {names[1]}")
     cache = cache_folder() / "fashion-mnist"
-    if _is_verified(cache / file.name, file.sha256):
-        return cache / file.name
-    installed = _first_existing(FASHION_MNIST_OF_THE_SYSTEM / name for name in names)
-    return installed or download(file, cache, FASHION_MNIST_BY_HAND)
-
-
-def _is_verified(path: Path, sha256: str) -> bool:
-    return path.is_file() and sha256_of_file(path) == sha256
+    installed = (FASHION_MNIST_OF_THE_SYSTEM / name for name in names)
+    present = downloaded(file, cache) or _first_existing(installed)
+    return present or download(file, cache, FASHION_MNIST_BY_HAND)
 
 
 def _first_existing(paths: Iterable[Path]) -> Path | None:

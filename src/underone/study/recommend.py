@@ -6,12 +6,12 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from underone.errors import UserError, unknown
-from underone.generation import Setting
+from underone.generation import Precision, Setting
 from underone.metrics.uncertainty import Comparison, Verdict
 from underone.study.answers import Standing, standings
 from underone.study.contest import difference
 from underone.study.run import Run
-from underone.study.words import setting_title
+from underone.study.words import option_words, setting_title
 
 # What can be preferred, and whether more of it is better.
 PREFERENCES = {"fid": False, "precision": True, "recall": True, "consistency": True}
@@ -55,6 +55,7 @@ class Recommendation:
     front: tuple[Standing, ...]
     prefer: str
     seconds: float
+    precision: Precision
 
     @property
     def model(self) -> str:
@@ -70,23 +71,23 @@ class Recommendation:
     def command(self) -> str:
         """The command line that uses it."""
         # Without --sampler a model may have one of its own.
-        options = {"sampler": self.setting.sampler, **self.setting.options}
-        words = ["underone", "sample", self.model]
-        for name, value in options.items():
-            words += [f"--{name}", _told(value)]
+        words = ["underone", "sample", self.model, *option_words(self.setting)]
+        if self.precision != "auto":
+            words += ["--precision", self.precision]
         return shlex.join([*words, "--count", str(_SAMPLES), "--out", "samples.png"])
 
     @property
     def snippet(self) -> str:
         """The lines of Python that use it."""
         options = ", ".join(f"{name}={value!r}" for name, value in self.setting.options.items())
+        told = "" if self.precision == "auto" else f", precision={self.precision!r}"
         return "\n".join(
             [
                 "from underone.generation import Draw, Setting, generate",
                 "from underone.zoo import load_generative_model",
                 "",
                 f"model = load_generative_model({self.model!r})",
-                f"samples = generate(model, Setting({options}), Draw(count={_SAMPLES}))",
+                f"samples = generate(model, Setting({options}), Draw(count={_SAMPLES}){told})",
             ]
         )
 
@@ -157,6 +158,7 @@ def recommend(
         front=pareto_front(found, goodness),
         prefer=prefer,
         seconds=_seconds(run, best),
+        precision=run.bench.precision,
     )
 
 
@@ -220,9 +222,3 @@ def _described(each: Standing) -> dict[str, Any]:
         "fresh_blocks": len(each.fresh),
         **{name: each.mean(name) for name in PREFERENCES if name in figures},
     }
-
-
-def _told(value: object) -> str:
-    if isinstance(value, tuple):
-        return ":".join(f"{end:g}" for end in value)
-    return f"{value:g}" if isinstance(value, float) else str(value)

@@ -17,6 +17,21 @@ def sampler_title(setting: Setting) -> str:
     return ", ".join((setting.sampler, *_rest(setting)))
 
 
+def option_words(setting: Setting) -> list[str]:
+    """The options of a command line that ask for a setting; the sampler is always among them.
+
+    Without it a model may have one of its own.
+    """
+    options = {"sampler": setting.sampler, **setting.options}
+    return [word for name, value in options.items() for word in (f"--{name}", _option(value))]
+
+
+def _option(value: object) -> str:
+    if isinstance(value, tuple):
+        return ":".join(map(_option, value))
+    return str(value).removesuffix(".0")
+
+
 def steps_title(steps: int) -> str:
     """A number of steps."""
     return "1 step" if steps == 1 else f"{steps} steps"

@@ -95,19 +95,22 @@ def _extractors(pairs: Sequence[Pair]) -> Iterator[str]:
         yield f"All extractors put {next(iter(first.values()))} first."
     else:
         said = listed([f"{by} puts {name} first" for by, name in first.items()])
-        if _surely_differ(list(leaders(pairs))):
-            yield f"Extractors do not agree on the best: {said}."
+        apart = [f"{one} and {other}" for one, other in _surely_differ(list(leaders(pairs)))]
+        if apart:
+            yield (
+                f"Extractors do not agree on the best: on the first block {said}. Each separates "
+                f"its own from the other's: {'; '.join(apart)}."
+            )
         else:
             yield f"{said} on the first block, but that is not more than chance may do."
     yield from map(_pair_sentence, pairs)
 
 
-def _surely_differ(first: Sequence[tuple[Measure, Standing]]) -> bool:
-    """Whether two extractors each separate their own best setting from the other's."""
-    return any(
-        _lower(one, mine, theirs) and _lower(other, theirs, mine)
-        for (one, mine), (other, theirs) in combinations(first, 2)
-    )
+def _surely_differ(first: Sequence[tuple[Measure, Standing]]) -> Iterator[tuple[str, str]]:
+    """The extractors of which each separates its own best setting from the other's."""
+    for (one, mine), (other, theirs) in combinations(first, 2):
+        if _lower(one, mine, theirs) and _lower(other, theirs, mine):
+            yield one.title, other.title
 
 
 def _lower(by: Measure, a: Standing, b: Standing) -> bool:

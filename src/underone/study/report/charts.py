@@ -32,6 +32,7 @@ from underone.study.report.drawing import (
     texts,
 )
 from underone.study.report.measures import (
+    CONSISTENCY,
     FID,
     KID,
     MEASURES,
@@ -118,13 +119,13 @@ def _against_nfe(measure: Measure, weight: str, group: Sequence[Standing], where
         for line in lines
         for each in line.standings
     )
-    floor, few = measure.floor(group[0].first), _too_few(measure, group[0].first)
+    floor, few = measure.comparable_floor(group[0].first), _too_few(measure, group[0].first)
     below = [row for row in rows if _number(row, "value") <= 0]
     logarithmic = len(below) < len(rows)
     heights = [_number(row, key) for row in rows for key in ("value", "low", "high")]
     heights += [] if floor is None else [floor]
     if logarithmic and min(heights) <= 0:
-        heights = [v for row in rows for key in ("value", "high") if (v := _number(row, key)) > 0]
+        heights = [height for height in heights if height > 0]
     y = (log_axis if logarithmic else linear_axis)("shown", measure.title, heights)
     drawn = [{**row, **_within(row, y, logarithmic)} for row in rows]
     widths = sorted({_number(row, "nfe") for row in rows})
@@ -142,7 +143,7 @@ def _against_nfe(measure: Measure, weight: str, group: Sequence[Standing], where
         ]
         if others:
             layers.append(points(others, x, y, series, look, filled=False))
-        if few is None and floor is not None and y.low <= floor <= y.high:
+        if floor is not None and y.low <= floor <= y.high:
             layers.append(level(floor, f"real images {measure.text(floor)}", y, _WIDTH, look))
         return alt.layer(*layers).properties(width=_WIDTH, height=_HEIGHT)
 
@@ -159,7 +160,7 @@ def _too_few(measure: Measure, result: CellResult) -> str | None:
     """That real images are too few to stand beside samples, for FID falls with their number."""
     floor = result.measurements[measure.yardstick].floor
     value = measure.floor(result)
-    if floor is None or value is None or floor.count >= result.draw.count:
+    if floor is None or value is None or measure.comparable_floor(result) is not None:
         return None
     return (
         f"Real images, of which only {floor.count:,} are held out, score {measure.text(value)}: "
@@ -194,6 +195,10 @@ def _nfe_note(
             "Points with bars are means over fresh blocks, which the bars span; those without are "
             "of the first block, or of one fresh block."
         )
+    reaching = (row for row in rows if _number(row, "low") <= 0 < _number(row, "value"))
+    off_axis = sorted({str(row["setting"]) for row in reaching})
+    if off_axis and log:
+        said.append(f"Bars that reach 0 or below it end at the lower edge: {'; '.join(off_axis)}.")
     if few is not None:
         said.append(few)
     elif floor is not None:
@@ -233,7 +238,7 @@ def _diversity(lines: Sequence[Line], where: str) -> Chart:
         for each in line.standings
     )
     first = next(e for line in lines for e in line.standings if e.first.setting.uses_labels).first
-    floors = [measure.floor(first) for measure in (RECALL, PRECISION)]
+    floors = [measure.comparable_floor(first) for measure in (RECALL, PRECISION)]
     real: list[Row] = []
     if floors[0] is not None and floors[1] is not None:
         told = f"real images: precision {floors[1]:.3f}, recall {floors[0]:.3f}"
@@ -260,8 +265,8 @@ def _diversity(lines: Sequence[Line], where: str) -> Chart:
 
     note = (
         "On the first block. Up is sharper, right is more varied; numbers are w, and points are "
-        "joined in its order. Real images stand where a perfect model would."
-    )
+        "joined in its order. "
+    ) + (_too_few(PRECISION, first) or "Real images stand where a perfect model would.")
     return Chart(
         slug("precision-against-recall", where),
         _titled("Quality against diversity along w", where),
@@ -290,9 +295,10 @@ def _against_weight(measure: Measure, lines: Sequence[Line], where: str) -> Char
     # w = 0 is on every line of its setting.
     once = {each.first.id: each for line in lines for each in line.standings}
     asked = [each for each in once.values() if each.first.setting.uses_labels]
-    floor = measure.floor(asked[0].first) if asked else None
+    floor = measure.comparable_floor(asked[0].first) if asked else None
+    few = _too_few(measure, asked[0].first) if asked else None
     heights = [_number(row, "value") for row in rows] + ([] if floor is None else [floor])
-    logarithmic = measure.digits == FID.digits and measure.lower and min(heights) > 0
+    logarithmic = measure.logarithmic and min(heights) > 0
     y = (log_axis if logarithmic else linear_axis)("value", "", heights)
     weights = sorted({_number(row, "w") for row in rows})
     x = linear_axis("w", "w", weights, weights)
@@ -313,12 +319,15 @@ def _against_weight(measure: Measure, lines: Sequence[Line], where: str) -> Char
     chosen = sorted(
         {weight_title(each.first.setting) for each in asked if each.first.id in preferred}
     )
-    better = "Lower" if measure.lower else "Higher"
+    better = "Lower is better" if measure.lower else "Higher is better"
+    if measure == CONSISTENCY:
+        better += ", up to real images"
+    scale = " The vertical axis is logarithmic." if logarithmic else ""
     ringed = "; ".join(chosen) or "none, for all are equal"
     return Chart(
         slug(measure.name, "against-w", where),
         _titled(f"{measure.title} against w", where),
-        f"{better} is better. Ringed: {ringed}.",
+        " ".join(filter(None, (f"{better}.{scale} Ringed: {ringed}.", few))),
         rows,
         draw,
     )

@@ -116,9 +116,11 @@ def _chance(run: Run) -> Iterator[str]:
     if compared:
         pairs = "comparison" if compared == 1 else "comparisons"
         yield (
-            f"This page makes {compared:,} {pairs}, none corrected for the others, and settings "
-            "are drawn again only until they are separated: of equal settings one in twenty would "
-            "be separated by chance, or more where the lowest of many was chosen on the same block."
+            f"The contests of this page make {compared:,} {pairs}, and what it says of weights, "
+            "extractors and published tables makes more. They are not corrected for each other, "
+            "and settings are drawn again only until they are separated: of equal settings one in "
+            "twenty would be separated by chance, or more where the lowest of many was chosen on "
+            "the same block."
         )
     if any(one.measurement.rank_deficient for one in every):
         yield (

@@ -2,7 +2,7 @@
 
 import statistics
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from underone.metrics import Figure
 from underone.metrics.uncertainty import Comparison
@@ -16,13 +16,16 @@ from underone.study.run import Run
 class Measure:
     """A figure of cells: its name, its title, whether less of it is better, digits to print.
 
-    `yardstick` is the index of the one that it is read from.
+    `logarithmic`: drawn so, where nothing is below 0. `of_any_number`: its mean does not depend on
+    the number of samples. `yardstick` is the index of the one that it is read from.
     """
 
     name: str
     title: str
     lower: bool = True
     digits: int = 3
+    logarithmic: bool = False
+    of_any_number: bool = False
     yardstick: int = 0
 
     def figure(self, result: CellResult) -> Figure | None:
@@ -47,6 +50,12 @@ class Measure:
         figure = None if floor is None else floor.figures.get(self.name)
         return None if figure is None else figure.value
 
+    def comparable_floor(self, result: CellResult) -> float | None:
+        """The same where as many real images are held out as there are samples, if that matters."""
+        floor = result.measurements[self.yardstick].floor
+        enough = floor is not None and floor.count >= result.draw.count
+        return self.floor(result) if enough or self.of_any_number else None
+
     def best(self, among: Iterable[Standing]) -> Standing:
         """The best on the first block, which all have in common."""
         sign = 1 if self.lower else -1
@@ -66,15 +75,15 @@ class Measure:
         return f"{value:.{self.digits}f}".replace("-", "−")
 
 
-FID = Measure("fid", "FID")
-KID = Measure("kid", "KID", digits=5)
+FID = Measure("fid", "FID", logarithmic=True)
+KID = Measure("kid", "KID", digits=5, of_any_number=True)
 PRECISION = Measure("precision", "precision", lower=False)
 RECALL = Measure("recall", "recall", lower=False)
-CONSISTENCY = Measure("consistency", "consistency", lower=False)
+CONSISTENCY = Measure("consistency", "consistency", lower=False, of_any_number=True)
 MEASURES = (
     FID,
     KID,
-    Measure("intra-fid", "intra-FID"),
+    Measure("intra-fid", "intra-FID", logarithmic=True),
     PRECISION,
     RECALL,
     Measure("density", "density", lower=False),
@@ -111,7 +120,7 @@ def fields(run: Run) -> list[Field]:
 def yardstick_fids(run: Run) -> list[Measure]:
     """FID by each of the yardsticks."""
     names = run.bench.yardstick_names
-    return [Measure("fid", f"FID@{name}", yardstick=index) for index, name in enumerate(names)]
+    return [replace(FID, title=f"FID@{name}", yardstick=i) for i, name in enumerate(names)]
 
 
 def mean_text(measure: Measure, standing: Standing) -> str:
@@ -138,8 +147,11 @@ def compared(measure: Measure, a: Standing, b: Standing) -> Comparison | None:
 
 
 def common(measure: Measure, a: Standing, b: Standing) -> tuple[list[Figure], list[Figure]]:
-    """The figures of both that compare: of the fresh blocks of both, or else of the first block."""
-    mine, theirs = ({each.draw.first: each for each in one.fresh} for one in (a, b))
+    """The figures of both that compare: of fresh blocks where both have one, or else the first."""
+    mine, theirs = (
+        {each.draw.first: each for each in one.fresh if measure.figure(each) is not None}
+        for one in (a, b)
+    )
     both = sorted(mine.keys() & theirs.keys())
     of_a, of_b = [mine[first] for first in both], [theirs[first] for first in both]
     return measure.known(of_a or [a.first]), measure.known(of_b or [b.first])

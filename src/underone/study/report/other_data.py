@@ -80,12 +80,24 @@ def _leaders(run: Run) -> dict[str, Answer]:
 def _samplers(
     here: str, there: str, mine: dict[str, Answer], theirs: dict[str, Answer]
 ) -> Iterator[str]:
-    same, differ, unclear = [], [], []
+    same, differ, unclear, alone = [], [], [], []
     for cost in (each for each in mine if each in theirs):
         names = [sampler_title(found[cost].leader.first.setting) for found in (mine, theirs)]
+        if missing := [
+            f"at {cost} {name} leads on {one}, and was not measured on {other}"
+            for name, found, one, other in (
+                (names[0], theirs[cost], here, there),
+                (names[1], mine[cost], there, here),
+            )
+            if name not in _titles(found, sampler_title)
+        ]:
+            alone += missing
+            continue
         overtaken = any(one.leads_now for f in (mine, theirs) for one in f[cost].standings)
         if names[0] == names[1] and not overtaken:
-            same.append(f"{names[0]} at {cost}")
+            settled = all(found[cost].settled for found in (mine, theirs))
+            firm = " (separated from all others on both)" if settled else ""
+            same.append(f"{names[0]} at {cost}{firm}")
         elif _surely_behind(names[1], mine[cost], sampler_title) and _surely_behind(
             names[0], theirs[cost], sampler_title
         ):
@@ -101,6 +113,13 @@ def _samplers(
             "Different samplers lead, but each is not shown to be worse where the other does, or "
             f"one is overtaken on fresh blocks: {'; '.join(unclear)}."
         )
+    if alone:
+        yield f"Leaders of one alone do not compare: {'; '.join(alone)}."
+
+
+def _titles(found: Answer, title: Title) -> set[str]:
+    """What takes part in a contest."""
+    return {title(one.first.setting) for one in found.standings}
 
 
 def _surely_behind(name: str, found: Answer, title: Title) -> bool:
@@ -116,7 +135,10 @@ def _preferred(run: Run) -> dict[str, Answer]:
 def _weights(
     here: str, there: str, mine: dict[str, Answer], theirs: dict[str, Answer]
 ) -> Iterator[str]:
-    for of in (each for each in mine if each in theirs):
+    for of in mine:
+        if of not in theirs:
+            yield f"Of {of}, no weights were measured on {there}."
+            continue
         one, other = (weight_title(found[of].leader.first.setting) for found in (mine, theirs))
         if one == other:
             yield f"Of {of}, FID prefers {one} on both."

@@ -122,7 +122,7 @@ def _class_table(run: Run, model: str, shown: Sequence[Standing]) -> Table:
     for label, name in enumerate(names):
         measure = Measure(f"fid-{label}", name)
         if measure.known_of(shown):
-            floor = measure.floor(shown[0].first)
+            floor = measure.comparable_floor(shown[0].first)
             real = "–" if floor is None else measure.text(floor)
             rows.append((name, real, *(spread(measure, each) for each in shown)))
     return Table(heads, tuple(rows))

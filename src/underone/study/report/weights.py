@@ -30,9 +30,6 @@ from underone.study.report.sentences import (
 from underone.study.run import Run
 from underone.study.words import listed, weight_title
 
-# What guidance is asked for, and does not show in FID alone.
-_OF_LOOKS = (PRECISION, CONSISTENCY)
-
 
 @dataclass(frozen=True)
 class Preference:
@@ -119,13 +116,31 @@ def _trust(found: Sequence[Preference]) -> Iterator[str]:
     chance = "; the others may differ by chance" if len(firm) < len(rivals) else ""
     separated = f" Separated from FID's weight: {named}{chance}." if firm else ""
     yield f"{verdict}. On the first block the best is {said}.{separated}"
-    chosen = min(rivals, key=lambda each: (each not in firm, each.measure not in _OF_LOOKS))
+    # What guidance is asked for, and does not show in FID alone, first.
+    order = {PRECISION: 0, CONSISTENCY: 1}
+    chosen = min(rivals, key=lambda each: (each not in firm, order.get(each.measure, len(order))))
     yield _trade(fid, chosen.best, chosen.measure)
-    if firm and chosen.measure in _OF_LOOKS:
+    if firm and chosen.measure == PRECISION:
         yield (
             "So FID does not say which weight gives the best-looking images: it weighs looks and "
             "diversity together. Read it beside precision and recall, and look at the pictures."
         )
+    if firm and chosen.measure == CONSISTENCY:
+        yield _of_the_class(fid)
+
+
+def _of_the_class(fid_best: Standing) -> str:
+    """What more consistency is worth."""
+    here, real = CONSISTENCY.value(fid_best.first), CONSISTENCY.floor(fid_best.first)
+    if real is not None and here >= real:
+        return (
+            f"At FID's weight consistency is that of real images already ({CONSISTENCY.text(here)} "
+            f"against {CONSISTENCY.text(real)}): more of it is no merit."
+        )
+    return (
+        "So more images are of the class that was asked for, which is not to say that they look "
+        "better."
+    )
 
 
 def _trade(fid_best: Standing, other: Standing, measure: Measure) -> str:
