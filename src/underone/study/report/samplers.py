@@ -168,9 +168,10 @@ def _enough(name: str, each: Answer) -> str:
 def _depends(mine: Sequence[tuple[str, Answer]]) -> str:
     """Whether one sampler is further from its best than another at the same number of steps.
 
-    It is shown to be where the intervals of how far both are behind exclude each other: that one is
-    separated from its best and the other is not, is no difference between them. Of a sampler with a
-    comparison that is not known, nobody can say where it is near its best.
+    The pair that is furthest apart is named. It is shown to be where the intervals of how far both
+    are behind exclude each other: that one is separated from its best and the other is not, is no
+    difference between them. Of a sampler with a comparison that is not known, nobody can say where
+    it is near its best.
     """
     by_name = dict(mine)
     enough = {
@@ -178,15 +179,20 @@ def _depends(mine: Sequence[tuple[str, Answer]]) -> str:
         for name, each in mine
         if all(one.behind is not None for one in each.standings[1:])
     }
+    apart: list[tuple[float, str]] = []
     for (few_name, few), (many_name, _) in combinations(
         sorted(enough.items(), key=itemgetter(1)), 2
     ):
         near, far = (_behind_at(few, by_name[name]) for name in (few_name, many_name))
         if near is not None and far is not None and far.interval.low > near.interval.high:
-            return (
+            said = (
                 f"So the number of steps depends on the sampler: at {steps_title(few)} {many_name} "
-                f"is further behind its own best than {few_name} is."
+                f"is further behind its own best than {few_name} is ({FID.text(far.difference)} "
+                f"against {FID.text(near.difference)})."
             )
+            apart.append((far.interval.low - near.interval.high, said))
+    if apart:
+        return max(apart)[1]
     return (
         "No sampler is shown to need more steps than another: that one is separated from its best "
         "where another is not may be chance."
