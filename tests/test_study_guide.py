@@ -164,7 +164,7 @@ def test_the_page_holds_every_finding_and_its_figures_lie_beside_it(
     path = write_markdown(begun, tmp_path / "docs" / "guide.md", "underone report x")
     panel.unlink()
     opening = path.read_text(encoding="utf-8").partition("##")[0]
-    assert "Nothing here was measured on cifar10: `underone study cifar10`" in opening
+    assert "Nothing here was measured on cifar10 or noto-emoji: `underone study cifar10`" in opening
     assert "measured on fashion-mnist" not in opening
     text = path.read_text(encoding="utf-8")
     assert "`underone report x`" in text

@@ -32,7 +32,15 @@ from underone.study.report.agreement import (
     extractor_findings,
     rank_correlation,
 )
-from underone.study.report.charts import nfe_charts, slug, weight_charts
+from underone.study.report.answers_in_tables import front_tables, steps_tables, weight_tables
+from underone.study.report.charts import (
+    Line,
+    _told_lines,
+    extractor_charts,
+    nfe_charts,
+    slug,
+    weight_charts,
+)
 from underone.study.report.drawing import log_ticks
 from underone.study.report.findings import (
     CHANCE,
@@ -43,7 +51,7 @@ from underone.study.report.findings import (
     findings,
     unresolved,
 )
-from underone.study.report.measures import fields
+from underone.study.report.measures import FID, fields
 from underone.study.report.other_data import on_other_data
 from underone.study.report.tables import settings_table
 from underone.study.report.view import cards, families
@@ -132,10 +140,10 @@ def by_sampler(ddim: float, ddpm: float) -> Figures:
 def test_a_separated_leader_is_said_to_be(finished: Run) -> None:
     words = said(made(finished, by_sampler(1.0, 2.0)), WHICH_SAMPLER)
     assert (
-        "ddim leads at 2 and 3 evaluations (FID 1.500 and 1.333), separated from all others; "
+        "ddim leads at 2 and 3 evaluations (FID 1.500 and 1.333), separated from the other; "
         in words
     )
-    assert "of all settings ddim, 3 steps leads (FID 1.333), separated from all others." in words
+    assert "of all settings ddim, 3 steps leads (FID 1.333), separated from all 4 others." in words
     assert "Worse: ddpm-small (+1.000; +0.972 to +1.028)." in words
     assert "Not separated" not in words.split("Of all settings")[0]
     assert "1.500 (standard error 0.010; on the one block it was chosen on)" in words
@@ -157,7 +165,8 @@ def test_what_is_not_separated_is_said_and_listed(finished: Run) -> None:
     run = made(finished, by_sampler(1.0, 1.02))
     words = said(run, WHICH_SAMPLER)
     assert (
-        "ddim leads at 2 and 3 evaluations (FID 1.500 and 1.333), not separated from any" in words
+        "ddim leads at 2 and 3 evaluations (FID 1.500 and 1.333), not separated from the other"
+        in words
     )
     assert "Not separated from it: ddpm-small (+0.020; −0.008 to +0.048)." in words
     pairs = {
@@ -175,7 +184,7 @@ def test_what_is_not_separated_is_said_and_listed(finished: Run) -> None:
 def test_without_an_error_nothing_is_separated(finished: Run) -> None:
     run = made(finished, by_sampler(1.0, 9.0), error=None)
     words = said(run, WHICH_SAMPLER)
-    assert "not separated from any other" in words
+    assert "(FID 1.500 and 1.333), not separated from the other" in words
     assert "ddpm-small (+8.000, of no known error)" in words
     assert "separated from all others" not in words
     assert "with most_blocks = 4 a study draws its leaders again." in said(run, CHANCE)
@@ -187,7 +196,7 @@ def test_a_leader_of_chance_is_overtaken(finished: Run) -> None:
         return {"fid": (1.0 if lucky else 3.0 if setting.sampler == "ddim" else 2.0) + 0.01 * block}
 
     words = said(made(finished, figures, blocks=4), WHICH_SAMPLER)
-    assert "evaluations (FID 3.020 and 3.020), but is overtaken on fresh blocks" in words
+    assert "ddim leads at 2 evaluations (FID 3.020), but is overtaken on fresh blocks" in words
     assert "overtaken by ddpm-small (−1.000; −1.000 to −1.000)" in words
 
 
@@ -209,8 +218,8 @@ def test_steps_that_one_sampler_needs_and_another_does_not(finished: Run) -> Non
 
     words = said(made(finished, figures), HOW_MANY_STEPS)
     assert (
-        "at 2 steps ddpm-small is further behind its own best than ddim is (1.000 against 0.001)"
-        in words
+        "at 2 steps ddpm-small is further behind its best of 2 and 3 steps than ddim is (1.000 "
+        "against 0.001)" in words
     )
     assert (
         "ddim: the leader is 3 steps with FID 1.000 (standard error 0.010; on the one block it was "
@@ -282,12 +291,13 @@ def test_consistency_is_no_merit_beyond_that_of_real_images(finished: Run) -> No
         return replace(run, known={cell: told(result) for cell, result in run.known.items()})
 
     words = said(with_real(0.9), WHICH_WEIGHT)
-    assert "w = 1 by consistency" in words
-    assert "already (1.000 against 0.900): more of it is no merit." in words
-    assert "best-looking" not in words
-    assert "which is not to say that they look better" in said(with_real(1.5), WHICH_WEIGHT)
+    assert "All metrics agree on the first block: the best is w = 0 by FID, consistency" in words
+    less = said(with_real(1.5), WHICH_WEIGHT)
+    assert "w = 1 by consistency" in less
+    assert "From FID's weight separated: consistency." in less
+    assert "best-looking" not in less
     (chart,) = (each for each in weight_charts(with_real(0.9)) if "consistency" in each.name)
-    assert chart.note.startswith("Higher is better, up to real images.")
+    assert chart.note.startswith("The nearest to real images is best.")
 
 
 def test_real_images_that_are_fewer_are_drawn_nowhere(finished: Run) -> None:
@@ -325,6 +335,49 @@ def test_a_study_of_one_data_set_says_that_it_does_not_tell(finished: Run) -> No
     words = said(finished, HARDER_DATA)
     assert "This study does not tell: all its models make images of fashion-mnist." in words
     assert "underone study COPY.toml" in words
+
+
+def test_the_answers_stand_in_tables(finished: Run) -> None:
+    run = made(finished, by_sampler(1.0, 2.0))
+    ((_, front),) = front_tables(run)
+    assert front.heads[:3] == ("evaluations", "setting", "FID")
+    # Among those that cost as much, of which ddpm-small is the other.
+    assert [(*row[:3], row[-1]) for row in front.rows] == [
+        ("2", "ddim, 2 steps", "1.500 ± 0.010", "0 of 1"),
+        ("3", "ddim, 3 steps", "1.333 ± 0.010", "0 of 1"),
+    ]
+    ((_, steps),) = steps_tables(run)
+    assert steps.heads == ("sampler", "2 steps", "3 steps", "the fewest not known to be worse")
+    assert steps.rows == (
+        ("ddim", "1.500", "1.333", "3 or more"),
+        ("ddpm-small", "2.500", "2.333", "3 or more"),
+    )
+    ((of, weights),) = weight_tables(made(finished, of_weight(fid=0.5, precision=0.1)))
+    assert of == "ddim, 2 steps"
+    assert [row[:4] for row in weights.rows] == [
+        ("w = 0", "2", "1.000", "1.000"), ("w = 1", "4", "1.500", "1.100"),
+    ]  # fmt: skip
+    assert weights.floors == (("real images", "", "0.100", "–", "0.100"),)
+
+
+def test_extractors_are_drawn_along_w_relative_to_no_guidance(finished: Run) -> None:
+    run = made(finished, of_weight(fid=0.5))
+    (chart,) = extractor_charts(run)
+    assert {(row["series"], row["w"], row["value"]) for row in chart.rows} == {
+        (f"FID@fashion-mnist-{name}", w, value)
+        for name in ("classifier", "transformer")
+        for w, value in ((0, 1.0), (1, 1.5))
+    }
+
+
+def test_of_many_samplers_the_best_and_the_usual_are_told_apart(finished: Run) -> None:
+    (field,) = fields(made(finished, by_sampler(1.0, 2.0)))
+    named = [Line(f"sampler {index}", field.standings[:1]) for index in range(7)]
+    lines = [*named, Line("ddim", field.standings[-1:]), Line("ddpm-small", field.standings[-1:])]
+    told = _told_lines(lines, FID)
+    assert len(told) == 8
+    assert {"ddim", "ddpm-small", "sampler 0"} <= set(told)
+    assert _told_lines(lines[:8], FID) == tuple(line.title for line in lines[:8])
 
 
 # Ranks.
@@ -489,7 +542,9 @@ def test_the_page_is_sound_and_loads_nothing(finished: Run, page: str) -> None:
     assert page.count("data:image/png;base64,") == 6
     assert "default-src 'none'" in page
     # Every setting that is asked for a class is a point of some chart.
-    assert {f"#cell-{result.id}" for result in finished.known.values()} == set(found.points)
+    # What asks for no class is drawn in no chart.
+    asked = [each for each in finished.known.values() if each.setting.uses_labels]
+    assert {f"#cell-{result.id}" for result in asked} == set(found.points)
 
 
 def test_names_of_users_are_escaped(page: str) -> None:

@@ -19,6 +19,7 @@ from underone.study.report.sentences import Part, field_place
 from underone.study.run import Run
 from underone.study.words import listed, setting_title
 
+AGREEMENT = "Do extractors agree?"
 _LEAST_SETTINGS = 3
 
 

@@ -32,7 +32,6 @@ from underone.study.report.drawing import (
     texts,
 )
 from underone.study.report.measures import (
-    CONSISTENCY,
     FID,
     KID,
     MEASURES,
@@ -42,6 +41,7 @@ from underone.study.report.measures import (
     Measure,
     fields,
     spread,
+    yardstick_fids,
 )
 from underone.study.report.sentences import field_title
 from underone.study.run import Run
@@ -51,6 +51,9 @@ PLAIN = weight_title(Setting())
 _WIDTH, _HEIGHT = 390, 280
 _SMALL_WIDTH, _SMALL_HEIGHT = 250, 165
 _LONGEST = 60
+# A chart of more lines than these cannot be read.
+_MOST_LINES = 8
+_ANCHORS, _OTHERS = ("ddim", "ddpm-small", "ddpm-large"), "others"
 
 
 @dataclass(frozen=True)
@@ -78,13 +81,13 @@ def _distinct(charts: Iterable[Chart]) -> list[Chart]:
     return found
 
 
-def nfe_charts(run: Run) -> list[Chart]:
-    """FID and KID against evaluations: of each field, of each weight with a line to draw."""
+def nfe_charts(run: Run, measures: Sequence[Measure] = (FID, KID)) -> list[Chart]:
+    """Each measure against evaluations: of each field, of each weight with a line to draw."""
     return _distinct(
         _against_nfe(measure, weight, group, field_title(run, field.model, field.samples))
         for field in fields(run)
         for weight, group in _by_weight(field).items()
-        for measure in (FID, KID)
+        for measure in measures
         if measure.known_of(group)
     )
 
@@ -107,10 +110,11 @@ def _has_line(group: Sequence[Standing]) -> bool:
 
 def _against_nfe(measure: Measure, weight: str, group: Sequence[Standing], where: str) -> Chart:
     lines = _sampler_lines(group)
+    told = _told_lines(lines, measure)
     rows = tuple(
         _row(
             each,
-            line.title,
+            line.title if line.title in told else _OTHERS,
             f"NFE {each.nfe:g}, {measure.title} {spread(measure, each)}",
             fresh_blocks=len(each.fresh),
             **_spanned(measure, each),
@@ -130,7 +134,7 @@ def _against_nfe(measure: Measure, weight: str, group: Sequence[Standing], where
     drawn = [{**row, **_within(row, y, logarithmic)} for row in rows]
     widths = sorted({_number(row, "nfe") for row in rows})
     x = log_axis("nfe", "network evaluations an image (NFE)", widths, widths)
-    series = Series(tuple(line.title for line in lines))
+    series = Series(told, _OTHERS if len(told) < len(lines) else "")
 
     def draw(look: Look) -> Any:
         # Hollow is what has no place on the axis.
@@ -138,7 +142,7 @@ def _against_nfe(measure: Measure, weight: str, group: Sequence[Standing], where
         others = [row for row in drawn if row["shown"] != row["value"]]
         layers = [
             spans(drawn, x, y, series),
-            joined(drawn, x, y, series, "nfe"),
+            joined([row for row in drawn if row["series"] in told], x, y, series, "nfe"),
             points(placed, x, y, series, look),
         ]
         if others:
@@ -154,6 +158,25 @@ def _against_nfe(measure: Measure, weight: str, group: Sequence[Standing], where
         rows,
         draw,
     )
+
+
+def _told_lines(lines: Sequence[Line], measure: Measure) -> tuple[str, ...]:
+    """The lines that are told apart: all, or of many those that are best at some cost, those that
+    all samplers are compared with, and those that come nearest to the best.
+    """
+    if len(lines) <= _MOST_LINES:
+        return tuple(line.title for line in lines)
+    least: dict[float, tuple[float, str]] = {}
+    for line in lines:
+        for each in line.standings:
+            here = (measure.value(each.first), line.title)
+            least[each.nfe] = min(here, least.get(each.nfe, here))
+    nearest = sorted(lines, key=lambda line: min(measure.value(e.first) for e in line.standings))
+    chosen = [title for _, title in least.values()]
+    chosen += [title for title in _ANCHORS if title in {line.title for line in lines}]
+    chosen += [line.title for line in nearest]
+    kept = set(list(dict.fromkeys(chosen))[:_MOST_LINES])
+    return tuple(line.title for line in lines if line.title in kept)
 
 
 def _too_few(measure: Measure, result: CellResult) -> str | None:
@@ -237,7 +260,7 @@ def _diversity(lines: Sequence[Line], where: str) -> Chart:
         for line in lines
         for each in line.standings
     )
-    first = next(e for line in lines for e in line.standings if e.first.setting.uses_labels).first
+    first = lines[0].standings[0].first
     floors = [measure.comparable_floor(first) for measure in (RECALL, PRECISION)]
     real: list[Row] = []
     if floors[0] is not None and floors[1] is not None:
@@ -294,9 +317,9 @@ def _against_weight(measure: Measure, lines: Sequence[Line], where: str) -> Char
     )
     # w = 0 is on every line of its setting.
     once = {each.first.id: each for line in lines for each in line.standings}
-    asked = [each for each in once.values() if each.first.setting.uses_labels]
-    floor = measure.comparable_floor(asked[0].first) if asked else None
-    few = _too_few(measure, asked[0].first) if asked else None
+    asked = list(once.values())
+    floor = measure.comparable_floor(asked[0].first)
+    few = _too_few(measure, asked[0].first)
     heights = [_number(row, "value") for row in rows] + ([] if floor is None else [floor])
     logarithmic = measure.logarithmic and min(heights) > 0
     y = (log_axis if logarithmic else linear_axis)("value", "", heights)
@@ -320,14 +343,57 @@ def _against_weight(measure: Measure, lines: Sequence[Line], where: str) -> Char
         {weight_title(each.first.setting) for each in asked if each.first.id in preferred}
     )
     better = "Lower is better" if measure.lower else "Higher is better"
-    if measure == CONSISTENCY:
-        better += ", up to real images"
+    if measure.as_real:
+        better = "The nearest to real images is best"
     scale = " The vertical axis is logarithmic." if logarithmic else ""
     ringed = "; ".join(chosen) or "none, for all are equal"
     return Chart(
         slug(measure.name, "against-w", where),
         _titled(f"{measure.title} against w", where),
         " ".join(filter(None, (f"{better}.{scale} Ringed: {ringed}.", few))),
+        rows,
+        draw,
+    )
+
+
+def extractor_charts(run: Run) -> list[Chart]:
+    """FID along w in the features of each extractor, of its own at w = 0; of each line along w."""
+    by = yardstick_fids(run)
+    return _distinct(
+        _by_extractor(by, line, field_title(run, field.model, field.samples))
+        for field in fields(run)
+        for line in _known_lines(field, by)
+        if len(by) > 1 and line.standings[0].first.setting.guidance == 0
+    )
+
+
+def _by_extractor(by: Sequence[Measure], line: Line, where: str) -> Chart:
+    plain = line.standings[0]
+    rows = tuple(
+        _row(
+            each,
+            measure.title,
+            _on_first_block(each, measure),
+            value=measure.value(each.first) / measure.value(plain.first),
+        )
+        for measure in by
+        for each in line.standings
+    )
+    weights = sorted({_number(row, "w") for row in rows})
+    x = linear_axis("w", "w", weights, weights)
+    y = log_axis("value", "FID, of that at w = 0", [_number(row, "value") for row in rows])
+    series = Series(tuple(measure.title for measure in by))
+
+    def draw(look: Look) -> Any:
+        layers = [joined(rows, x, y, series, "w"), points(rows, x, y, series, look)]
+        return alt.layer(*layers).properties(width=_WIDTH, height=_HEIGHT)
+
+    return Chart(
+        slug("extractors-against-w", line.title, where),
+        _titled("FID by each extractor against w", where),
+        f"Of {line.title}. Lower is better, and 1 is FID at w = 0; the vertical axis is "
+        "logarithmic. Where the lines part, FID does not tell which weight is best, but which "
+        "features were asked.",
         rows,
         draw,
     )
@@ -416,8 +482,10 @@ def _known_lines(field: Field, measures: Sequence[Measure]) -> list[Line]:
     """The lines along w, without settings that lack a measure, and without lines of one point."""
     lines = []
     for line in weight_lines(field):
-        known = tuple(e for e in line.standings if all(m.known_of([e]) for m in measures))
-        if len(known) > 1 and any(each.first.setting.uses_labels for each in known):
+        # What asks for no class is compared with no other weight.
+        asked = (each for each in line.standings if each.first.setting.uses_labels)
+        known = tuple(each for each in asked if all(m.known_of([each]) for m in measures))
+        if len(known) > 1:
             lines.append(Line(line.title, known))
     return lines
 

@@ -18,7 +18,7 @@ _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 _SHAPES = ("circle", "square", "triangle-up", "diamond", "cross")
 _DASHES = ((1, 0), (7, 3), (2, 3), (8, 3, 2, 3))
 
-_INK, _QUIET = "#1d2430", "#687386"
+_INK, _QUIET, _GREY = "#1d2430", "#687386", "#a8b0bb"
 # Digits of ticks on a log axis, the coarsest first.
 _LADDERS = ((1,), (1, 2, 5), (1, 1.5, 2, 3, 4, 5, 6, 8))
 _FEW_TICKS, _MANY_TICKS = 4, 9
@@ -142,25 +142,31 @@ def log_ticks(low: float, high: float) -> tuple[float, ...]:
 
 @dataclass(frozen=True)
 class Series:
-    """The lines of a chart by name, each with a colour, a dash and a shape of its own."""
+    """The lines of a chart by name, each with a colour, a dash and a shape of its own.
+
+    `others` is the name of points that are on none of them, and grey; "" where there are none.
+    """
 
     names: tuple[str, ...]
+    others: str = ""
 
     def colour(self) -> Any:
         """The colour of a line; of a single one there is no legend."""
-        return alt.Color("series:N", scale=self._scale(_COLOURS), **self._titled())
+        return alt.Color("series:N", scale=self._scale(_COLOURS, _GREY), **self._titled())
 
     def dash(self) -> Any:
         """The dash of a line."""
-        return alt.StrokeDash("series:N", scale=self._scale(_DASHES), legend=None)
+        return alt.StrokeDash("series:N", scale=self._scale(_DASHES, _DASHES[0]), legend=None)
 
     def shape(self) -> Any:
         """The shape of a line's points."""
-        return alt.Shape("series:N", scale=self._scale(_SHAPES), **self._titled())
+        return alt.Shape("series:N", scale=self._scale(_SHAPES, _SHAPES[0]), **self._titled())
 
-    def _scale(self, choices: Sequence[Any]) -> Any:
+    def _scale(self, choices: Sequence[Any], others: Any) -> Any:
         chosen = [choices[index % len(choices)] for index in range(len(self.names))]
-        return alt.Scale(domain=list(self.names), range=chosen)
+        if not self.others:
+            return alt.Scale(domain=list(self.names), range=chosen)
+        return alt.Scale(domain=[*self.names, self.others], range=[*chosen, others])
 
     def _titled(self) -> dict[str, Any]:
         if len(self.names) < 2:

@@ -4,13 +4,15 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from underone.study.answers import Standing, answers
+from underone.study.cell import CellResult
 from underone.study.contest import CONFIDENCE
-from underone.study.report.measures import fields
+from underone.study.report.measures import MEASURES, fields
 from underone.study.report.other_data import data_of, on_other_data
 from underone.study.report.samplers import how_many_steps, step_answers, which_sampler
 from underone.study.report.sentences import Part, field_title
 from underone.study.report.weights import which_weight
 from underone.study.run import Run
+from underone.study.words import listed
 
 WHICH_SAMPLER = "Which sampler?"
 HOW_MANY_STEPS = "How many steps, and does that depend on the sampler?"
@@ -67,6 +69,15 @@ def unresolved(run: Run) -> list[Unresolved]:
     ]
 
 
+def _without_error(results: Sequence[CellResult]) -> list[str]:
+    """The measures that no cell has an error of."""
+    return [
+        measure.title
+        for measure in MEASURES
+        if (known := measure.known(results)) and not any(each.standard_error for each in known)
+    ]
+
+
 def _place(run: Run, standing: Standing) -> str:
     return field_title(run, standing.first.model, standing.first.draw.count)
 
@@ -76,10 +87,10 @@ def _harder_data(run: Run, beside: Sequence[Run]) -> Iterator[str]:
         yield from on_other_data(run, beside)
         yield "The orders compare, the FIDs do not: they are against different references."
         return
+    yield f"This study does not tell: all its models make images of {data_of(run)}."
     yield (
-        f"This study does not tell: all its models make images of {data_of(run)}. A study of other "
-        'data would: set "model" and "references" in a copy of its .toml file, run '
-        '"underone study COPY.toml", and then "underone report" with "--beside COPY".'
+        'A study of other data would: set "model" and "references" in a copy of its .toml file, '
+        'run "underone study COPY.toml", and then "underone report" with "--beside COPY".'
     )
 
 
@@ -111,6 +122,13 @@ def _chance(run: Run) -> Iterator[str]:
         "where there are three or more (of differences, paired), else from the standard errors "
         "within the blocks, or, of two blocks without these, from their spread."
     )
+    if any(not standing.fresh for standing in leaders):
+        yield (
+            "Of one block, intervals take settings for drawn independently: that they share seeds "
+            "can only narrow them. But near 0 the standard error of an FID is understated."
+        )
+    if unknown := _without_error(every):
+        yield f"No standard error is known of {listed(unknown)}."
     contests = (*answers(run), *(each for _, _, each in step_answers(run)))
     compared = sum(len(each.standings) - 1 for each in contests)
     if compared:

@@ -1,19 +1,23 @@
 """The report of a study as a page of Markdown, for the documentation of a project."""
 
+import io
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from urllib.parse import quote
 
 import jinja2
+from PIL import Image
 
 from underone.errors import UserError
 from underone.files import write_bytes, write_text
 from underone.study.report import protocol, tables, view
-from underone.study.report.agreement import extractor_findings
-from underone.study.report.charts import nfe_charts, weight_charts
+from underone.study.report.agreement import AGREEMENT, extractor_findings
+from underone.study.report.answers_in_tables import front_tables, steps_tables, weight_tables
+from underone.study.report.charts import diversity_charts, extractor_charts, nfe_charts
 from underone.study.report.drawing import Chart
-from underone.study.report.findings import HOW_MANY_STEPS, WHICH_WEIGHT, findings
+from underone.study.report.findings import HOW_MANY_STEPS, WHICH_SAMPLER, WHICH_WEIGHT, findings
+from underone.study.report.measures import FID
 from underone.study.report.other_data import not_measured
 from underone.study.report.published import published_findings, published_tables
 from underone.study.report.sentences import Part
@@ -21,6 +25,7 @@ from underone.study.run import Run
 
 _PACKAGE = Path(__file__).parent
 _PICTURES = 6
+_ENLARGED = 3
 
 
 def write_markdown(run: Run, path: Path, command: str, beside: Sequence[Run] = ()) -> Path:
@@ -34,12 +39,15 @@ def write_markdown(run: Run, path: Path, command: str, beside: Sequence[Run] = (
             f"the figures of {path} would lie among the files of {run.folder.path}: choose another "
             "name for the page"
         )
-    figures = {HOW_MANY_STEPS: nfe_charts(run), WHICH_WEIGHT: weight_charts(run)}
+    figures = {
+        WHICH_SAMPLER: nfe_charts(run, (FID,)),
+        WHICH_WEIGHT: [*extractor_charts(run), *diversity_charts(run)],
+    }
     for chart in (chart for group in figures.values() for chart in group):
         write_bytes(folder / f"{chart.name}.png", chart.png())
     pictures = []
     for card in _shown(run):
-        write_bytes(folder / f"{card.cell}.png", run.folder.picture_path(card.cell).read_bytes())
+        write_bytes(folder / f"{card.cell}.png", _enlarged(run.folder.picture_path(card.cell)))
         pictures.append((card.title, f"{card.cell}.png"))
     nearest = None
     drawn = view.panel(run)
@@ -76,19 +84,28 @@ def page(
         command=command,
         due=len(run.due()),
         not_measured=not_measured([run, *beside]),
+        extractor=run.bench.yardsticks[0].extractor.name,
+        real=protocol.real_images(run),
+        front=front_tables(run),
         findings=findings(run, beside),
         figures=figures,
+        tables={HOW_MANY_STEPS: steps_tables(run), WHICH_WEIGHT: weight_tables(run)},
+        folded={WHICH_SAMPLER},
+        tabled={HOW_MANY_STEPS},  # which says the same
+        AGREEMENT=AGREEMENT,
         figure_folder=quote(figure_folder),
         published=published_tables(run),
         published_findings=published_findings(run),
         agreement=extractor_findings(run),
         pictures=pictures,
+        columns=view.columns_are_classes(run),
         nearest=nearest,
         settings=tables.settings_table(run),
         protocol=protocol.protocol(run),
         anchor=anchor,
         gist=gist,
-        parts=parts,
+        gists=gists,
+        details=details,
         table=table,
     )
 
@@ -112,13 +129,19 @@ def _where(part: Part) -> str:
     return f"*{plain(part.where)}:* " if part.where else ""
 
 
-def parts(every: Iterable[Part]) -> str:
-    """What is said, the gist of each part first."""
+def gists(every: Iterable[Part]) -> str:
+    """What is said in short, of each part on its own."""
+    return "".join(f"{_where(part)}**{part.sentences[0]}**\n\n" for part in every)
+
+
+def details(every: Iterable[Part], folded: bool = False) -> str:
+    """All that is said beside the gists; `folded` away, to be opened."""
     lines = []
-    for part in every:
-        lines += [f"{_where(part)}**{part.sentences[0]}**", ""]
-        lines += [f"- {sentence}" for sentence in part.sentences[1:]]
-        lines += [""] if part.sentences[1:] else []
+    for part in (part for part in every if part.sentences[1:]):
+        lines += [f"*{plain(part.where)}*", ""] if part.where else []
+        lines += [*(f"- {sentence}" for sentence in part.sentences[1:]), ""]
+    if lines and folded:
+        lines = ["<details>", "<summary>In detail</summary>", "", *lines, "</details>", ""]
     return "\n".join(lines)
 
 
@@ -146,3 +169,14 @@ def _shown(run: Run) -> list[view.Card]:
         if cell.w == 0
     ]
     return [titles[cell] for cell in chosen[:_PICTURES]]
+
+
+def _enlarged(path: Path) -> bytes:
+    """A picture with its pixels to be seen, and its first row of samples alone."""
+    with Image.open(path) as picture:
+        width, height = picture.size
+        row = picture.crop((0, 0, width, (height + 2) // 2))
+        large = row.resize((_ENLARGED * width, _ENLARGED * row.height), Image.Resampling.NEAREST)
+    file = io.BytesIO()
+    large.save(file, format="PNG")
+    return file.getvalue()

@@ -17,7 +17,8 @@ class Measure:
     """A figure of cells: its name, its title, whether less of it is better, digits to print.
 
     `logarithmic`: drawn so, where nothing is below 0. `of_any_number`: its mean does not depend on
-    the number of samples. `yardstick` is the index of the one that it is read from.
+    the number of samples. `as_real`: the best is what real images score, where that is known, and
+    more is no merit. `yardstick` is the index of the one that it is read from.
     """
 
     name: str
@@ -26,6 +27,7 @@ class Measure:
     digits: int = 3
     logarithmic: bool = False
     of_any_number: bool = False
+    as_real: bool = False
     yardstick: int = 0
 
     def figure(self, result: CellResult) -> Figure | None:
@@ -58,13 +60,19 @@ class Measure:
 
     def best(self, among: Iterable[Standing]) -> Standing:
         """The best on the first block, which all have in common."""
-        sign = 1 if self.lower else -1
-        return min(among, key=lambda standing: sign * self.value(standing.first))
+        return min(among, key=self.shortfall)
+
+    def shortfall(self, standing: Standing) -> float:
+        """How bad the first block is: less is better."""
+        value, real = self.value(standing.first), self.comparable_floor(standing.first)
+        if self.as_real and real is not None:
+            return abs(value - real)
+        return value if self.lower else -value
 
     def equally_best(self, among: Sequence[Standing]) -> list[Standing]:
         """All that share the best value."""
-        best = self.value(self.best(among).first)
-        return [each for each in among if self.value(each.first) == best]
+        best = self.shortfall(self.best(among))
+        return [each for each in among if self.shortfall(each) == best]
 
     def known_of(self, among: Iterable[Standing]) -> bool:
         """Whether all have the figure."""
@@ -79,7 +87,7 @@ FID = Measure("fid", "FID", logarithmic=True)
 KID = Measure("kid", "KID", digits=5, of_any_number=True)
 PRECISION = Measure("precision", "precision", lower=False)
 RECALL = Measure("recall", "recall", lower=False)
-CONSISTENCY = Measure("consistency", "consistency", lower=False, of_any_number=True)
+CONSISTENCY = Measure("consistency", "consistency", lower=False, of_any_number=True, as_real=True)
 MEASURES = (
     FID,
     KID,

@@ -21,17 +21,19 @@ def data_of(run: Run) -> str:
     return run.bench.yardsticks[0].reference.origin.data
 
 
-def not_measured(runs: Sequence[Run]) -> list[str]:
-    """The data sets whose studies are shipped and are none of these runs', each a sentence."""
+def not_measured(runs: Sequence[Run]) -> str:
+    """The data sets whose studies are shipped and are none of these runs'; "" where none is."""
     measured = {data_of(run) for run in runs}
     if not measured & set(DATASET_NAMES):
-        return []  # one's own images are no easier case of these
-    missing = [name for name in DATASET_NAMES if name not in measured]
-    return [
-        f"Nothing here was measured on {name}: `underone study {name}` asks such questions of it."
-        for name in missing
-        if name in shipped_studies()
-    ]
+        return ""  # one's own images are no easier case of these
+    missing = [name for name in DATASET_NAMES if name in {*shipped_studies()} - measured]
+    if not missing:
+        return ""
+    commands = listed([f"`underone study {name}`" for name in missing])
+    return (
+        f"Nothing here was measured on {' or '.join(missing)}: {commands} "
+        f"{'asks' if len(missing) == 1 else 'ask'} such questions."
+    )
 
 
 def on_other_data(run: Run, others: Sequence[Run]) -> Iterator[str]:

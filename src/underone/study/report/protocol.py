@@ -1,10 +1,11 @@
 """How everything of a report was measured: in a few sentences, and in full."""
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 
-from underone.checkpoint import ForeignNetwork
+from underone.checkpoint import DiffusionConfig, ForeignNetwork
 from underone.study.cell import CellResult
-from underone.study.report.measures import fields
+from underone.study.report.measures import FID, fields
 from underone.study.report.tables import Facts
 from underone.study.run import Run
 from underone.study.words import listed, setting_title
@@ -39,6 +40,16 @@ def summary(run: Run) -> str:
     )
 
 
+def real_images(run: Run) -> str:
+    """The FID of real images under the protocol that comes first, and of how many; "" of none."""
+    for field in fields(run):
+        for each in field.asked:
+            value = FID.floor(each.first)
+            if value is not None:
+                return f"{FID.text(value)} ({each.first.floor.count:,} of them)"
+    return ""
+
+
 def _counted(count: int, noun: str) -> str:
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
@@ -71,6 +82,9 @@ def _protocol(run: Run) -> Iterator[tuple[str, str]]:
             if isinstance(network, ForeignNetwork)
             else f"architecture revision {network.revision}"
         )
+        if isinstance(model.config, DiffusionConfig):
+            prediction, schedule = model.config.prediction.name, model.config.schedule.name
+            made += f", {prediction} prediction, {schedule} schedule"
         yield "model", f"{name} {model.sha256[:16]}, {made}"
     for by in bench.yardsticks:
         of = "" if by.extractor.revision is None else f", revision {by.extractor.revision}"
@@ -112,7 +126,13 @@ def _of_cells(known: Sequence[CellResult]) -> Iterator[tuple[str, str]]:
     yield "samples are kept as", _each(p.quantisation for p in protocols)
     yield "precision of extractors", _each(p.extractor_precision for p in protocols)
     yield "precision of models", _each(r.measurement.subject.get("precision", "") for r in known)
-    yield "metrics that could not be had", _each(m for r in known for m in r.measurement.left_out)
+    left_out = Counter(metric for result in known for metric in result.measurement.left_out)
+    yield (
+        "metrics that could not be had",
+        ", ".join(
+            f"{metric} ({count} of {len(known)} cells)" for metric, count in left_out.items()
+        ),
+    )
     yield "seconds of sampling", f"{sum(result.seconds for result in known):,.0f}"
     for key in known[0].measurement.environment:
         yield key, _each(r.measurement.environment.get(key, "") for r in known)

@@ -3,10 +3,9 @@
 import statistics
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from itertools import combinations
-from operator import itemgetter
+from itertools import combinations, permutations
 
-from underone.generation import Setting
+from underone.generation import TUNED, Setting
 from underone.metrics.uncertainty import Comparison, Interval
 from underone.study.answers import Answer, Standing, answer, answers
 from underone.study.contest import CONFIDENCE, Contest, Subject
@@ -31,7 +30,8 @@ def which_sampler(run: Run) -> Iterator[Part]:
         group = sorted(within(field, asked), key=lambda each: each.leader.nfe)
         overall = within(field, every)
         if group:
-            said.append(f"{'; '.join((*_leaders_by_cost(group), *_leaders(overall)))}.")
+            told = _leaders_by_cost(_worth_their_cost(group))
+            said.append(f"{'; '.join((*told, *_leaders(overall)))}.")
         for each in group:
             cost = cost_title(each.leader.first.setting)
             said.append(f"At {cost}: {standing_text(each, sampler_title)}")
@@ -49,6 +49,15 @@ def which_sampler(run: Run) -> Iterator[Part]:
                 "of evaluations, the same number of samples and w = 0.",
             ),
         )
+
+
+def _worth_their_cost(group: Sequence[Answer]) -> list[Answer]:
+    """The contests whose leaders are better than those of all cheaper ones."""
+    found: list[Answer] = []
+    for each in group:
+        if all(each.leader.first.fid < cheaper.leader.first.fid for cheaper in found):
+            found.append(each)
+    return found
 
 
 def _leaders_by_cost(group: Sequence[Answer]) -> Iterator[str]:
@@ -78,11 +87,12 @@ def _fid(each: Answer) -> str:
 def _how_firmly(each: Answer) -> str:
     if any(one.leads_now for one in each.standings[1:]):
         return "but is overtaken on fresh blocks"
+    others = len(each.standings) - 1
     if each.settled:
-        return "separated from all others"
-    if len(each.open) == len(each.standings) - 1:
-        return "not separated from any other"
-    return "separated from some of the others, not from all"
+        return "separated from the other" if others == 1 else f"separated from all {others} others"
+    if others == 1:
+        return "not separated from the other"
+    return f"not separated from {len(each.open)} of the {others} others"
 
 
 def _crossings(group: Sequence[Answer]) -> Iterator[str]:
@@ -112,7 +122,7 @@ def how_many_steps(run: Run) -> Iterator[Part]:
         mine = [(name, each) for owner, name, each in found if owner == field]
         said = [_enough(name, each) for name, each in mine]
         if len(mine) > 1:
-            said.insert(0, _depends(mine))
+            said.insert(0, _depends(run, mine))
         if said:
             yield Part(field_place(run, field), tuple(said))
     if not found and run.due():
@@ -148,16 +158,15 @@ def step_answers(run: Run) -> list[tuple[Field, str, Answer]]:
     return found
 
 
-def _fewest(each: Answer) -> Standing:
+def fewest(each: Answer) -> int:
     """The fewest steps that are not separated from the best."""
-    near = (one for one in each.standings if not one.trails)
-    return min(near, key=lambda one: one.first.setting.steps)
+    return min(one.first.setting.steps for one in each.standings if not one.trails)
 
 
 def _enough(name: str, each: Answer) -> str:
     """How a sampler's numbers of steps stand."""
     every = [one.first.setting.steps for one in each.standings]
-    few = _fewest(each).first.setting.steps
+    few = fewest(each)
     said = f"{name}: {standing_text(each, lambda setting: steps_title(setting.steps))}"
     if few < each.leader.first.setting.steps:
         said += f" The fewest that are not known to be worse: {few}."
@@ -165,48 +174,53 @@ def _enough(name: str, each: Answer) -> str:
     return said + (" None with more steps is measured." if most else "")
 
 
-def _depends(mine: Sequence[tuple[str, Answer]]) -> str:
+def _depends(run: Run, mine: Sequence[tuple[str, Answer]]) -> str:
     """Whether one sampler is further from its best than another at the same number of steps.
 
-    The pair that is furthest apart is named. It is shown to be where the intervals of how far both
-    are behind exclude each other: that one is separated from its best and the other is not, is no
-    difference between them. Of a sampler with a comparison that is not known, nobody can say where
-    it is near its best.
+    Of two samplers those steps count that both were measured at; the pair that is furthest apart is
+    named. It is shown to be where the intervals of how far both are behind exclude each other: that
+    one is separated from its best and the other is not, is no difference between them. A tuned
+    sampler is another one at each number of steps.
     """
-    by_name = dict(mine)
-    enough = {
-        name: _fewest(each).first.setting.steps
-        for name, each in mine
-        if all(one.behind is not None for one in each.standings[1:])
-    }
     apart: list[tuple[float, str]] = []
-    for (few_name, few), (many_name, _) in combinations(
-        sorted(enough.items(), key=itemgetter(1)), 2
-    ):
-        near, far = (_behind_at(few, by_name[name]) for name in (few_name, many_name))
-        if near is not None and far is not None and far.interval.low > near.interval.high:
-            said = (
-                f"So the number of steps depends on the sampler: at {steps_title(few)} {many_name} "
-                f"is further behind its own best than {few_name} is ({FID.text(far.difference)} "
-                f"against {FID.text(near.difference)})."
-            )
-            apart.append((far.interval.low - near.interval.high, said))
+    fixed = [(name, each) for name, each in mine if each.leader.first.setting.sampler != TUNED]
+    for (one, ours), (other, theirs) in permutations(fixed, 2):
+        common = _steps_of(ours) & _steps_of(theirs)
+        if len(common) < 2:
+            continue
+        near, far = (_behind(run, each, common) for each in (ours, theirs))
+        for steps in common & near.keys() & far.keys():
+            gap = far[steps].interval.low - near[steps].interval.high
+            among = listed([str(number) for number in sorted(common)])
+            if gap > 0:
+                said = (
+                    f"So the number of steps depends on the sampler: at {steps_title(steps)} "
+                    f"{other} is further behind its best of {among} "
+                    f"steps than {one} is ({FID.text(far[steps].difference)} against "
+                    f"{FID.text(near[steps].difference)})."
+                )
+                apart.append((gap, said))
     if apart:
         return max(apart)[1]
     return (
-        "No sampler is shown to need more steps than another: that one is separated from its best "
-        "where another is not may be chance."
+        "No sampler is shown to need more steps than another: none is further behind its own best "
+        "at the same number of steps by more than chance may do."
     )
 
 
-def _behind_at(steps: int, each: Answer) -> Comparison | None:
-    """How far a sampler is behind its best there; None where that is not known."""
-    at = next((one for one in each.standings if one.first.setting.steps == steps), None)
-    if at is None:
-        return None
-    if at is not each.leader:
-        return at.behind
+def _steps_of(each: Answer) -> set[int]:
+    return {one.first.setting.steps for one in each.standings}
+
+
+def _behind(run: Run, each: Answer, steps: set[int]) -> dict[int, Comparison]:
+    """How far a sampler is behind its best of these steps at each of them, where that is known."""
+    entries = tuple(one.entry for one in each.standings if one.first.setting.steps in steps)
+    found = answer(Contest(each.subject, each.question, entries), run.known, run.plan.fresh)
+    behind = {
+        one.first.setting.steps: one.behind for one in found.standings[1:] if one.behind is not None
+    }
     # The best itself: no more than the others may be ahead of it.
-    ahead = [-one.behind.interval.low for one in each.standings[1:] if one.behind is not None]
-    high = max([0.0, *ahead])
-    return Comparison(0.0, Interval(0.0, high), CONFIDENCE, 1)
+    high = max([0.0, *(-one.interval.low for one in behind.values())])
+    best = Comparison(0.0, Interval(0.0, high), CONFIDENCE, 1)
+    complete = len(behind) == len(entries) - 1
+    return behind | ({found.leader.first.setting.steps: best} if complete else {})

@@ -47,7 +47,7 @@ def settings_table(run: Run) -> Table:
         m for m in COLUMNS if any(m.known_of([e]) for f in fields(run) for e in f.standings)
     ]
     whose = ("setting", "model") if several else ("setting",)
-    heads = (*whose, "w (1 + w)", "NFE", "samples", *(m.title for m in measures), "seconds")
+    heads = (*whose, "w (1 + w)", "NFE", "samples", *(m.title for m in measures))
     rows, floors = [], []
     for field in fields(run):
         model = (field.model,) if several else ()
@@ -62,7 +62,6 @@ def settings_table(run: Run) -> Table:
                     blocks_text(each),
                     spread(FID, each),
                     *(mean_text(measure, each) for measure in measures[1:]),
-                    f"{first.seconds:.1f}",
                 )
             )
         for title, first in _floors(field):
@@ -72,7 +71,7 @@ def settings_table(run: Run) -> Table:
                 for measure, value in zip(measures, values, strict=True)
             )
             draws = f"{first.floor.draws} × {first.floor.count:,}"
-            floors.append((title, *model, "", "", draws, *shown, ""))
+            floors.append((title, *model, "", "", draws, *shown))
     return Table(heads, tuple(rows), tuple(floors))
 
 

@@ -2,13 +2,11 @@
 
 import statistics
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from underone.metrics.uncertainty import Verdict
-from underone.study.answers import Standing, answers
+from underone.study.answers import Answer, Standing, answers
 from underone.study.contest import Subject
 from underone.study.report.measures import (
-    CONSISTENCY,
     FID,
     MEASURES,
     PRECISION,
@@ -38,11 +36,12 @@ class Preference:
     measure: Measure
     best: Standing
 
-    def rejects(self, other: Standing) -> bool:
-        """Whether another weight is separated from it, and worse."""
+    def against(self, other: Standing) -> bool | None:
+        """Whether another weight is separated from it, and worse; None where that is not known."""
         found = compared(self.measure, other, self.best)
-        worse = Verdict.B_LOWER if self.measure.lower else Verdict.A_LOWER
-        return found is not None and found.verdict is worse
+        if found is None:
+            return None
+        return found.separates and self.measure.shortfall(other) > self.measure.shortfall(self.best)
 
 
 def preferences(among: Sequence[Standing], measures: Sequence[Measure]) -> list[Preference]:
@@ -67,10 +66,11 @@ def which_weight(run: Run) -> Iterator[Part]:
         for each in within(field, found):
             of = each.unguided
             measures = preferences(each.standings, (*MEASURES, *yardstick_fids(run)[1:]))
-            gist, *rest = _trust(measures)
+            verdict, *rest = _trust(measures)
             by_fid = f"By FID: {standing_text(each, weight_title)}"
             title = ", ".join(filter(None, (field_place(run, field), of)))
-            yield Part(title, (gist, by_fid, *rest))
+            said = (f"{_by_fid(each)} {verdict}", by_fid, *rest, *_guided_steps(each))
+            yield Part(title, said)
     if not found and run.due():
         yield Part("", (NOT_KNOWN_YET,))
     elif not found:
@@ -87,9 +87,35 @@ def which_weight(run: Run) -> Iterator[Part]:
             "",
             (
                 "w = −1 asks for no class: its samples' classes come as they may, so that it is "
-                "shown, and compared with no other weight.",
+                "compared with no other weight.",
             ),
         )
+
+
+def _by_fid(each: Answer) -> str:
+    """The weight that FID prefers, and how the others stand to it."""
+    best = weight_title(each.leader.first.setting)
+    level = listed([weight_title(one.first.setting) for one in each.open])
+    worse = sum(one.trails for one in each.standings[1:])
+    not_separated = f", not separated from {level}" if level else ""
+    others = f", and {worse} {'is' if worse == 1 else 'are'} worse" if worse else ""
+    fid = FID.text(statistics.fmean(FID.values(each.leader)))
+    return f"By FID {best} leads ({fid}){not_separated}{others}."
+
+
+def _guided_steps(each: Answer) -> Iterator[str]:
+    """How little of the way an interval guides, where one does."""
+    for setting, nfe in {
+        replace(one.first.setting, guidance=1.0): one.nfe
+        for one in each.standings
+        if one.first.setting.interval is not None
+    }.items():
+        if (declared := setting.declared_evaluations) is not None:
+            low, high = setting.interval or (0.0, 0.0)
+            yield (
+                f"Within ({low:g}, {high:g}] of sigma / alpha {nfe - declared:g} of {declared} "
+                "evaluations are guided."
+            )
 
 
 def _trust(found: Sequence[Preference]) -> Iterator[str]:
@@ -106,41 +132,31 @@ def _trust(found: Sequence[Preference]) -> Iterator[str]:
     if not rivals:
         yield f"All metrics agree on the first block: the best is {said}."
         return
-    firm = [each for each in rivals if each.rejects(fid)]
+    groups: dict[bool | None, list[Preference]] = {True: [], False: [], None: []}
+    for each in rivals:
+        groups[each.against(fid)].append(each)
+    firm = groups[True]
     verdict = (
         "The metrics do not agree"
         if firm
         else "The metrics differ, but no difference is shown to be more than chance"
     )
-    named = listed([each.measure.title for each in firm])
-    chance = "; the others may differ by chance" if len(firm) < len(rivals) else ""
-    separated = f" Separated from FID's weight: {named}{chance}." if firm else ""
-    yield f"{verdict}. On the first block the best is {said}.{separated}"
-    # What guidance is asked for, and does not show in FID alone, first.
-    order = {PRECISION: 0, CONSISTENCY: 1}
-    chosen = min(rivals, key=lambda each: (each not in firm, order.get(each.measure, len(order))))
+    standing = "; ".join(
+        f"{how}: {listed([each.measure.title for each in group])}"
+        for how, group in zip(
+            ("separated", "not separated", "of no known error"), groups.values(), strict=True
+        )
+        if group
+    )
+    yield f"{verdict}. On the first block the best is {said}. From FID's weight {standing}."
+    # Looks are what guidance is asked for, and do not show in FID alone.
+    chosen = min(rivals, key=lambda each: (each not in firm, each.measure != PRECISION))
     yield _trade(fid, chosen.best, chosen.measure)
     if firm and chosen.measure == PRECISION:
         yield (
             "So FID does not say which weight gives the best-looking images: it weighs looks and "
             "diversity together. Read it beside precision and recall, and look at the pictures."
         )
-    if firm and chosen.measure == CONSISTENCY:
-        yield _of_the_class(fid)
-
-
-def _of_the_class(fid_best: Standing) -> str:
-    """What more consistency is worth."""
-    here, real = CONSISTENCY.value(fid_best.first), CONSISTENCY.floor(fid_best.first)
-    if real is not None and here >= real:
-        return (
-            f"At FID's weight consistency is that of real images already ({CONSISTENCY.text(here)} "
-            f"against {CONSISTENCY.text(real)}): more of it is no merit."
-        )
-    return (
-        "So more images are of the class that was asked for, which is not to say that they look "
-        "better."
-    )
 
 
 def _trade(fid_best: Standing, other: Standing, measure: Measure) -> str:

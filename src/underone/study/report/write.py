@@ -20,9 +20,11 @@ from markupsafe import Markup
 from underone.files import write_bytes, write_json, write_text
 from underone.study.report import protocol, tables, view
 from underone.study.report.agreement import agreement, extractor_findings
+from underone.study.report.answers_in_tables import front_tables, steps_tables, weight_tables
 from underone.study.report.charts import (
     agreement_charts,
     diversity_charts,
+    extractor_charts,
     nfe_charts,
     weight_charts,
 )
@@ -47,6 +49,7 @@ def write_report(run: Run, beside: Sequence[Run] = ()) -> Path:
     charts = {
         "nfe": nfe_charts(run),
         "diversity": diversity_charts(run),
+        "extractors": extractor_charts(run),
         "weights": weight_charts(run),
         "agreement": agreement_charts(run),
     }
@@ -75,6 +78,9 @@ def page(run: Run, charts: dict[str, list[Chart]], beside: Sequence[Run] = ()) -
         summary=protocol.summary(run),
         revision_notice=protocol.revision_notice(run),
         due=len(run.due()),
+        front=front_tables(run),
+        steps=steps_tables(run),
+        weights=weight_tables(run),
         findings=findings(run, beside),
         published=published_tables(run),
         published_findings=published_findings(run),

@@ -1,0 +1,116 @@
+"""The answers of a study as tables: the best of each cost, the steps samplers need, the weights."""
+
+from collections.abc import Sequence
+
+from underone.study.answers import Answer, Standing, answers
+from underone.study.contest import Subject
+from underone.study.recommend import pareto_front
+from underone.study.report.measures import (
+    FID,
+    MEASURES,
+    Field,
+    fields,
+    mean_text,
+    spread,
+    yardstick_fids,
+)
+from underone.study.report.samplers import fewest, step_answers
+from underone.study.report.sentences import field_place, within
+from underone.study.report.tables import Table
+from underone.study.run import Run
+from underone.study.words import form_titles, setting_title, weight_title
+
+
+def front_tables(run: Run) -> list[tuple[str, Table]]:
+    """Of each field what nothing as cheap or cheaper beats by FID on the first block."""
+    return [
+        (field_place(run, field), _front_table(run, field)) for field in fields(run) if field.asked
+    ]
+
+
+def _front_table(run: Run, field: Field) -> Table:
+    asked = within(field, answers(run))
+    # Of one that leads at its cost and of all settings too, the contest at its cost comes last.
+    contests = {each.leader.entry: each for each in asked if each.subject is not Subject.WEIGHT}
+    others = yardstick_fids(run)[1:]
+    front = pareto_front(field.asked, lambda each: -each.first.fid)
+    rows = tuple(
+        (
+            f"{each.nfe:g}",
+            setting_title(each.first.setting),
+            spread(FID, each),
+            *(spread(by, each) for by in others),
+            _level(contests.get(each.entry)),
+        )
+        for each in front
+    )
+    heads = ("evaluations", "setting", "FID", *(by.title for by in others), "others not separated")
+    return Table(heads, rows)
+
+
+def _level(contest: Answer | None) -> str:
+    """How many of a contest are not told apart from its leader."""
+    if contest is None:
+        return "–"
+    return f"{len(contest.open)} of {len(contest.standings) - 1}"
+
+
+def steps_tables(run: Run) -> list[tuple[str, Table]]:
+    """Of each field the FID of each sampler at each number of steps, and how many are enough."""
+    found = []
+    for field in fields(run):
+        mine = [(name, each) for owner, name, each in step_answers(run) if owner == field]
+        if mine:
+            found.append((field_place(run, field), _steps_table(mine)))
+    return found
+
+
+def _steps_table(mine: Sequence[tuple[str, Answer]]) -> Table:
+    every = sorted({one.first.setting.steps for _, each in mine for one in each.standings})
+    rows = []
+    for name, each in mine:
+        at = {one.first.setting.steps: mean_text(FID, one) for one in each.standings}
+        enough = f"{fewest(each)} or more" if max(at) == fewest(each) else f"{fewest(each)}"
+        rows.append((name, *(at.get(steps, "") for steps in every), enough))
+    heads = ("sampler", *(f"{steps} steps" for steps in every), "the fewest not known to be worse")
+    return Table(heads, tuple(rows))
+
+
+def weight_tables(run: Run) -> list[tuple[str, Table]]:
+    """Of each setting that weights compete in, every figure at every weight."""
+    asked = [each for each in answers(run) if each.subject is Subject.WEIGHT]
+    found = []
+    for field in fields(run):
+        for contest in within(field, asked):
+            title = ", ".join(filter(None, (field_place(run, field), contest.unguided)))
+            found.append((title, _weight_table(run, _by_weight(contest.standings))))
+    return found
+
+
+def _by_weight(among: Sequence[Standing]) -> list[Standing]:
+    """Each form of guidance in turn, its weights rising."""
+
+    def key(each: Standing) -> tuple[str, float]:
+        setting = each.first.setting
+        return ", ".join(form_titles(setting)), setting.guidance
+
+    return sorted(among, key=key)
+
+
+def _weight_table(run: Run, among: Sequence[Standing]) -> Table:
+    measures = [m for m in (*MEASURES, *yardstick_fids(run)[1:]) if m.known_of(among)]
+    rows = tuple(
+        (
+            weight_title(each.first.setting),
+            f"{each.nfe:g}",
+            *(measure.text(measure.value(each.first)) for measure in measures),
+        )
+        for each in among
+    )
+    floors = [measure.comparable_floor(among[0].first) for measure in measures]
+    real = tuple(
+        "–" if value is None else measure.text(value)
+        for measure, value in zip(measures, floors, strict=True)
+    )
+    heads = ("weight", "NFE", *(measure.title for measure in measures))
+    return Table(heads, rows, (("real images", "", *real),))
