@@ -15,6 +15,7 @@ from underone.study.cell import Outcome
 from underone.study.engine import LocalEngine
 from underone.study.report import write_markdown
 from underone.study.report.findings import HARDER_DATA, findings
+from underone.study.report.grids import where_steps_lie
 from underone.study.report.markdown import anchor
 from underone.study.report.other_data import on_other_data
 from underone.study.report.published import published_findings, published_tables
@@ -141,6 +142,29 @@ def test_other_data_are_compared_by_order_leaders_and_weights(
     assert "w = 0 on fashion-mnist and w = 1 on other-data" in turned
     answered = {each.question: each for each in findings(run, [elsewhere(run)])}
     assert "against different references" in answered[HARDER_DATA].parts[0].sentences[-1]
+
+
+def test_grids_are_compared_sampler_by_sampler(model_folder: ModelFolder, tmp_path: Path) -> None:
+    slices = [
+        {
+            "name": "grids",
+            "sampler": ["ddim", "ddpm-small", "unipc"],
+            "steps": 10,
+            "grid": ["trailing", "log-snr"],
+        }
+    ]
+    study = small_study(model_folder("grids"), metrics=["fid"], slices=slices)
+    run = run_of(study, open_bench(study), tmp_path / "study")
+    fids = {"ddim": (3.0, 1.0), "ddpm-small": (2.0, 1.0), "unipc": (1.0, 2.0)}
+    for cell in (entry.at(0) for entry in run.entries):
+        trailing, other = fids[cell.setting.sampler]
+        fid = trailing if cell.setting.grid == "trailing" else other
+        run.known[cell] = made_up(run.bench, cell, {"fid": fid})
+    (part,) = where_steps_lie(run)
+    assert part.sentences == (
+        "At 10 evaluations 2 of 3 samplers have a lower FID on the log-snr grid than on the "
+        "trailing grid, which has 2.00 times the FID in the median.",
+    )
 
 
 def test_leaders_that_were_not_measured_there_do_not_compare(

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from underone.study.answers import Standing, answers
 from underone.study.cell import CellResult
 from underone.study.contest import CONFIDENCE
+from underone.study.report.grids import where_steps_lie
 from underone.study.report.measures import MEASURES, fields
 from underone.study.report.other_data import data_of, on_other_data
 from underone.study.report.samplers import how_many_steps, step_answers, which_sampler
@@ -16,6 +17,7 @@ from underone.study.words import listed
 
 WHICH_SAMPLER = "Which sampler?"
 HOW_MANY_STEPS = "How many steps, and does that depend on the sampler?"
+WHERE_STEPS_LIE = "Does it matter where the steps lie?"
 WHICH_WEIGHT = "Which guidance weight, and can FID be trusted about it?"
 HARDER_DATA = "Does that change on other data?"
 CHANCE = "How sure is this?"
@@ -46,9 +48,11 @@ def findings(run: Run, beside: Sequence[Run] = ()) -> tuple[Finding, ...]:
     """
     if not fields(run):
         return (_single(WHICH_SAMPLER, "No setting is measured yet."),)
+    grids = where_steps_lie(run)
     return (
         Finding(WHICH_SAMPLER, tuple(which_sampler(run))),
         Finding(HOW_MANY_STEPS, tuple(how_many_steps(run))),
+        *([Finding(WHERE_STEPS_LIE, tuple(grids))] if grids else []),
         Finding(WHICH_WEIGHT, tuple(which_weight(run))),
         _single(HARDER_DATA, *_harder_data(run, beside)),
         _single(CHANCE, *_chance(run)),
