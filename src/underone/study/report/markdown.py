@@ -11,20 +11,22 @@ from PIL import Image
 
 from underone.errors import UserError
 from underone.files import write_bytes, write_text
+from underone.generation import Setting
+from underone.study.contest import unguided
 from underone.study.report import protocol, tables, view
 from underone.study.report.agreement import AGREEMENT, extractor_findings
 from underone.study.report.answers_in_tables import front_tables, steps_tables, weight_tables
 from underone.study.report.charts import diversity_charts, extractor_charts, nfe_charts
 from underone.study.report.drawing import Chart
 from underone.study.report.findings import HOW_MANY_STEPS, WHICH_SAMPLER, WHICH_WEIGHT, findings
-from underone.study.report.measures import FID
+from underone.study.report.measures import FID, fields
 from underone.study.report.other_data import not_measured
 from underone.study.report.published import published_findings, published_tables
 from underone.study.report.sentences import Part
 from underone.study.run import Run
 
 _PACKAGE = Path(__file__).parent
-_PICTURES = 6
+_PICTURES = 8
 _ENLARGED = 3
 
 
@@ -156,19 +158,20 @@ def _escaped(cell: str) -> str:
 
 
 def _shown(run: Run) -> list[view.Card]:
-    """The settings to look at: the best families at w = 0, from few steps to many."""
-    titles = {card.cell: card for card in view.cards(run)}
-    if not titles:
+    """The settings to look at: the usual sampler at fewest and most steps, the best's weights."""
+    mine = [each.first for field in fields(run)[:1] for each in field.asked]
+    if not mine:
         return []
-    opening = view.opening_pair(run)
-    chosen = [
-        cell.cell
-        for family in view.families(run)
-        if any(cell.cell in opening for cell in family.cells)
-        for cell in family.cells
-        if cell.w == 0
-    ]
-    return [titles[cell] for cell in chosen[:_PICTURES]]
+    best = min(mine, key=lambda first: first.fid).setting
+    usual = sorted(
+        (first for first in mine if first.setting == Setting(steps=first.setting.steps)),
+        key=lambda first: first.setting.steps,
+    )
+    along = [first for first in mine if unguided(first.setting) == unguided(best)]
+    weights = sorted(along, key=lambda first: first.setting.guidance)
+    chosen = dict.fromkeys(first.id for first in (*usual[:1], *usual[-1:], *weights))
+    titles = {card.cell: card for card in view.cards(run)}
+    return [titles[cell] for cell in list(chosen)[:_PICTURES]]
 
 
 def _enlarged(path: Path) -> bytes:
