@@ -41,8 +41,9 @@ docs: $(VENV)/.installed ## draw the pictures of the documentation anew
 	$(BIN)/underone interpolate fashion-mnist --images fashion-mnist --guidance -1 \
 		--out docs/editing-interpolation.png
 
-speedrun: $(VENV)/.installed ## train from scratch for 15 minutes, and measure every minute of it
+speedrun: $(VENV)/.tests ## train from scratch for 15 minutes, and measure every minute of it
 	$(BIN)/python benchmarks/speedrun.py
+	$(BIN)/python benchmarks/page.py
 
 bench: $(VENV)/.tests ## measure speed anew, on an idle machine, and write docs/benchmarks.md
 	$(BIN)/python benchmarks/machine_share.py

@@ -53,10 +53,11 @@ def drawing(
 
 
 def of_size(model: DiffusionModel, size: int) -> DiffusionModel:
-    """A model of larger or smaller images, of the same shape and untrained."""
+    """A model of larger or smaller images, of the same levels and untrained."""
     shape = model.config.network
     assert isinstance(shape, UNetConfig)
-    other = replace(shape, image_size=size)
+    bare = replace(shape, image_size=size, attention=())
+    other = replace(bare, attention=(bare.resolutions[-1],))
     network = place(build_network(other), "cpu").eval()
     return replace(
         model, network=network, config=model.config.model_copy(update={"network": other})

@@ -153,13 +153,16 @@ def table(results: dict[str, Any]) -> str:
     rows = [
         f"Peak in {results['precision']}: {peak:.0f} GFLOP/s ({low:.0f} to {high:.0f}).",
         "",
-        "| | share of the peak | quartiles | images a second | GFLOP an image |",
+        "| | share of the peak | quartiles | a second | GFLOP each |",
         "| --- " * 5 + "|",
     ]
-    for work in ("sampling", "training"):
+    for work, title in (
+        ("sampling", "sampling: evaluations of an image"),
+        ("training", "training: images"),
+    ):
         share = results[f"{work}_share"]
         rows.append(
-            f"| {work} | {share['median']:.0%} | {share['lower']:.0%} to {share['upper']:.0%} | "
+            f"| {title} | {share['median']:.0%} | {share['lower']:.0%} to {share['upper']:.0%} | "
             f"{results['images_a_second'][work]:.0f} | {results['gflop_an_image'][work]:.2f} |"
         )
     for work, found in results["where_time_goes"].items():

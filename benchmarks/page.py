@@ -40,7 +40,7 @@ HEAD = """# Benchmarks
 One script a claim, its results beside it with the machine and the versions they were measured on;
 this page is written from them by `python benchmarks/page.py`. `make bench` measures anew what takes
 minutes; the rest takes hours, and goes on where it was stopped. An idle machine is needed, and the
-requirements of the tests.
+requirements of the tests. The load before is told: above 1 on two cores, measure again.
 """
 
 
@@ -67,7 +67,8 @@ def machine(results: dict[str, Any]) -> str:
     if found is None:
         return ""
     versions = ", ".join(f"{name} {found[name]}" for name in PACKAGES if name in found)
-    return f"{found['cpu']}, {found['threads']} threads; {versions}."
+    load = f"load {found['load_average_before']:.1f} before"
+    return f"{found['cpu']}, {found['threads']} threads, {load}; {versions}."
 
 
 def page() -> str:

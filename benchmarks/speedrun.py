@@ -104,13 +104,15 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/speedrun"))
     arguments = parser.parse_args()
     run = begun(arguments.out, RECIPE, load_recipe(RECIPE), arguments.minutes)
+    if run.state.step == 0 and snapshots_of(run.folder).exists():
+        sys.exit(f"{snapshots_of(run.folder)} is of an earlier run: remove it")
     with stop_on_signals() as stop:
         advance(run, "training", stop, Keeper(run))
     if not run.done:
         note(f"stopped at step {run.state.step} of {run.plan.horizon}; the same command goes on")
         sys.exit(130)
     points = []
-    for point in curve(arguments.out):
+    for point in curve(run.folder):
         points.append(point)
         note(f"{point['minutes']:.1f} minutes: FID {point['fid']:.3f}")
     results = summary(points)

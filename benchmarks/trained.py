@@ -21,7 +21,8 @@ DRAW = Draw(2000, seed=700)
 
 
 def begun(folder: Path, name: str, recipe: Recipe, minutes: float) -> Run:
-    """The run in `folder` for so many minutes, gone on with if it is there."""
+    """The run for so many minutes, in a folder of that name and number; gone on with if there."""
+    folder = folder.with_name(f"{folder.name}-{minutes:g}-minutes")
     dataset, device = load_dataset(recipe.data), torch.device("cpu")
     if (folder / "training" / "plan.json").exists():
         return resume(folder, recipe, dataset, device)

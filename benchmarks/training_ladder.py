@@ -74,7 +74,7 @@ def climb(minutes: float, runs: Path) -> None:
         if not run.done:
             note("stopped and saved; the same command goes on")
             sys.exit(130)
-        training = load_config(folder).training
+        training = load_config(run.folder).training
         found[name] = {
             "recipe": recipe,
             "changes": list(changes),
@@ -82,7 +82,7 @@ def climb(minutes: float, runs: Path) -> None:
             "updates": training.steps,
             "images": training.images_seen,
             "seconds": training.seconds,
-            **score(folder),
+            **score(run.folder),
             "setting": f"{SETTING.sampler}, {SETTING.steps} steps, {SETTING.grid}",
             "samples": DRAW.count,
             "environment": environment(),

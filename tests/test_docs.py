@@ -12,6 +12,7 @@ import pytest
 from torch import Tensor
 
 from shown_commands import assert_understood
+from underone.checkpoint import DiffusionModel
 from underone.conformance import conformance
 from underone.diffusion import GRIDS, SAMPLERS, Explicit, LinearBeta
 from underone.generation import ANALYTIC, DECODER, DISTILLED, TUNED
@@ -90,6 +91,19 @@ def test_the_page_of_benchmarks_is_what_they_measured(monkeypatch: pytest.Monkey
     monkeypatch.setattr(importlib.import_module("nfe_quality"), "load_model", None)
     script = importlib.import_module("page")
     assert script.page() == script.PAGE.read_text("utf-8")
+
+
+def test_the_benchmarks_that_were_not_run_yet_can_be(
+    monkeypatch: pytest.MonkeyPatch, small_model: DiffusionModel
+) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    series = importlib.import_module("growth").series(small_model)
+    assert all(evaluations > 0 for points in series.values() for _, evaluations in points.values())
+    for recipe, changes in importlib.import_module("training_ladder").RUNGS.values():
+        assert isinstance(load_recipe(recipe, changes), DiffusionRecipe)
+    peers = importlib.import_module("diffusers_quality")
+    for kind in peers.SCHEDULERS:
+        peers.Theirs(kind, 5).scheduler().set_timesteps(5)
 
 
 def test_the_table_of_tuned_samplers_is_the_measured_one(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+import pytest
 import torch
 from torch import Tensor
 
@@ -86,10 +87,11 @@ def mean_filling(sampler: Sampler, steps: int = 50) -> float:
 
 
 def test_the_filling_depends_on_what_is_known_and_the_more_the_noise_is_renewed() -> None:
-    samplers = [DDIM(), DDPM("small"), *(PredictorCorrector(corrections=n) for n in (8, 64))]
+    samplers = [DDIM(), DDPM("small"), *(PredictorCorrector(corrections=n) for n in (4, 64))]
     means = [mean_filling(sampler) for sampler in samplers]
     standard_error = 0.4 / 2000**0.5
     assert means[0] > 10 * standard_error
     for before, after in zip(means, [*means[1:], 0.48], strict=True):
         assert after - before > 3 * standard_error
-    assert means[-1] > 0.42
+    # As docs/editing.md has them.
+    assert means == pytest.approx([0.22, 0.29, 0.33, 0.44], abs=0.02)

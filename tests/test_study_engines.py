@@ -215,7 +215,7 @@ def test_a_worker_with_other_files_is_refused(study: Study, bench: Bench) -> Non
         Commission.of(nowhere, bench, 1).opened("the worker on mars")
 
 
-@pytest.mark.endurance
+@pytest.mark.slow
 def test_ray_measures_the_same(
     place: Path,
     local: dict[str, Any],

@@ -135,7 +135,8 @@ def _of_cells(known: Sequence[CellResult]) -> Iterator[tuple[str, str]]:
     )
     yield "seconds of sampling", f"{sum(result.seconds for result in known):,.0f}"
     for key in known[0].measurement.environment:
-        yield key, _each(r.measurement.environment.get(key, "") for r in known)
+        values = _each(r.measurement.environment.get(key, "") for r in known)
+        yield key, f"{values} (which rounds otherwise)" if "," in values else values
 
 
 def _each(values: Iterable[object]) -> str:
