@@ -14,6 +14,7 @@ from torch import Tensor
 
 from peers import import_timm, import_torch_fidelity
 from underone.adapters import find_extractor
+from underone.adapters.inception import InceptionExtractor
 from underone.data import Dataset, SampleSet, load_dataset
 from underone.errors import UserError
 from underone.metrics import Yardstick, build_reference, measure
@@ -162,8 +163,11 @@ def test_inception_is_torch_fidelitys(inception_weights: Path, real: Dataset) ->
     theirs = package.FeatureExtractorInceptionV3(
         "theirs", ["2048", "logits_unbiased"], str(inception_weights)
     )
+    theirs.eval()
     values, logits = theirs(images.repeat(1, 3, 1, 1))
     found = ours(images)
+    assert isinstance(ours, InceptionExtractor)
+    assert not ours.network.training
     assert torch.equal(found.values, values)
     assert found.logits is not None
     assert torch.equal(found.logits, logits)

@@ -1,3 +1,4 @@
+import math
 from collections.abc import Callable
 from fractions import Fraction
 
@@ -5,6 +6,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import Tensor
 
 from helpers import each_grid, each_schedule, float64
 from underone.diffusion import (
@@ -49,6 +51,29 @@ def check(grid: Grid, schedule: Schedule, steps: int) -> None:
 def test_every_number_of_steps_descends_strictly(grid: Grid, schedule: Schedule) -> None:
     for steps in range(1, 1001):
         check(grid, schedule, steps)
+
+
+@pytest.mark.parametrize(
+    ("times", "told"),
+    [
+        (lambda: torch.arange(1, 5) / 4.0, "each below the one before it; it gave 0.25, 0.5"),
+        (lambda: torch.tensor([1000.0, 600, 250, 40]), r"times k / T in \(0, 1\]"),
+        (lambda: torch.tensor([1, 0.5, 0.5, 0.1]), "each below the one before it"),
+        (lambda: torch.tensor([1, 0.5, 0.1, 0.0]), r"in \(0, 1\]"),
+        (lambda: torch.tensor([1, 0.5, 0.1]), "a tensor of 4 times"),
+        (lambda: torch.arange(4, 0, -1), "a tensor of 4 times"),
+        (lambda: [1, 0.7, 0.3, 0.1], "a tensor of 4 times"),
+        (lambda: torch.tensor([1, 0.5, 0.1, math.nan]), "no finite steps"),
+    ],
+)
+def test_a_grid_of_ones_own_is_held_to_what_grids_are(
+    times: Callable[[], Tensor], told: str
+) -> None:
+    def mine(schedule: Schedule, steps: int) -> Tensor:
+        return times()
+
+    with pytest.raises(UserError, match=told):
+        nodes(mine, LinearBeta(), 4)
 
 
 @settings(deadline=None)

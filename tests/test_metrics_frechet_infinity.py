@@ -6,7 +6,12 @@ import torch
 from torch import Tensor
 
 from underone.metrics import Gaussian, Moments, frechet_distance
-from underone.metrics.frechet_infinity import frechet_infinity, intercepts, subset_sizes
+from underone.metrics.frechet_infinity import (
+    _shuffled,
+    frechet_infinity,
+    intercepts,
+    subset_sizes,
+)
 
 SIZE = 6
 
@@ -73,6 +78,33 @@ def test_the_bias_in_the_number_of_samples_goes_away() -> None:
     assert abs(values.mean()) < bias / 4
     # An estimate of 0 without bias is negative about half of the time; it is not clamped.
     assert 2 <= (values < 0).sum() <= 18
+
+
+def test_balanced_samples_are_given_balanced_subsets() -> None:
+    # Two classes far apart, in equal numbers: what a random subset has of each moves its moments.
+    classes = torch.arange(2000) % 2
+    apart = torch.zeros(SIZE).double()
+    apart[0] = 2
+    covariance = torch.eye(SIZE).double()
+    covariance[0, 0] += 4
+    reference = Gaussian(torch.zeros(SIZE).double(), covariance)
+    found = []
+    for seed in range(6):
+        features = normal(2000, seed) + torch.where(classes[:, None] == 0, -apart, apart)
+        found.append(
+            [
+                frechet_infinity(features, reference, smallest=100, classes=told, seed=seed).value
+                for told in (None, classes)
+            ]
+        )
+    blind, balanced = torch.tensor(found).unbind(1)
+    error = balanced.std().item() / 6**0.5
+    assert abs(balanced.mean().item()) < 4 * error
+    # The cost of random labels is |apart|^2, of which 1 / N is missing.
+    assert (balanced - blind).mean().item() == pytest.approx(4 / 2000, rel=0.5)
+    order = _shuffled(2000, classes, torch.Generator().manual_seed(0))
+    assert sorted(order.tolist()) == list(range(2000))
+    assert [int(classes[order[:size]].sum()) for size in (100, 500, 1234)] == [50, 250, 617]
 
 
 def test_where_the_distance_is_large_it_is_kept() -> None:

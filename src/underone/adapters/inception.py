@@ -70,4 +70,5 @@ def inception_extractor(weights: str) -> InceptionExtractor:
     except _NO_WEIGHTS as error:
         reason = str(error).partition("\n")[0]
         raise UserError(f"{path}: no weights of torch-fidelity's Inception: {reason}") from None
+    network.eval()  # which not every version does itself
     return InceptionExtractor(sha256_of(network, {"layers": _LAYERS, "resize": "tf1"}), network)

@@ -20,6 +20,7 @@ from underone.errors import UserError
 
 # Below it float64 cannot tell alpha from 1, and log-SNR loses its digits.
 _LEAST_STEP = 1e-6
+_ROUNDING = 1e-9
 
 
 class Grid(Protocol):
@@ -173,11 +174,24 @@ class Explicit:
 def nodes(grid: Grid, schedule: Schedule, steps: int) -> list[Node]:
     """The grid's nodes from noisy to clean, and the clean end t = 0: N + 1 nodes."""
     noisy = grid(schedule, steps)
-    if not noisy.isfinite().all():
-        raise UserError(f"{grid} has no finite steps here: choose more moderate options")
+    _check(noisy, grid, steps)
     times = torch.cat([noisy, torch.zeros(1, dtype=torch.float64)])
     every = node_at(schedule, times)
     return [Node(*each) for each in zip(every.t, every.alpha, every.sigma, strict=True)]
+
+
+def _check(times: Tensor, grid: Grid, steps: int) -> None:
+    """A `UserError` where a grid, which may be the user's own, has not made what grids make."""
+    name = getattr(grid, "__name__", grid)
+    if not isinstance(times, Tensor) or not times.is_floating_point() or times.shape != (steps,):
+        raise UserError(f"the grid {name} has to give a tensor of {steps} times, noisy first")
+    if not times.isfinite().all():
+        raise UserError(f"{name} has no finite steps here: choose more moderate options")
+    if not (times.diff() < 0).all() or not times[-1] > 0 or not times[0] <= 1 + _ROUNDING:
+        raise UserError(
+            f"the grid {name} has to give times k / T in (0, 1], each below the one before it; it "
+            f"gave {', '.join(f'{t:g}' for t in times[:4].tolist())}{', ...' if steps > 4 else ''}"
+        )
 
 
 def _ascending(schedule: Schedule, steps: int) -> Tensor:

@@ -39,7 +39,9 @@ def frechet_standard_error(features: Tensor, reference: Gaussian) -> float:
     """std(psi) / sqrt(N): the standard error of the FID of features (N, D), by the delta method.
 
     It is about the N features only: not about the reference, nor about training another generator.
-    Where FID is near 0 the derivative vanishes and the error is understated. A bootstrap is no
-    substitute: resampling adds the bias of FID at N a second time.
+    It takes the features for drawn independently. Samples with fixed numbers of each class do not
+    vary between classes, which it counts all the same: for them it is too large, by a half at 1,000
+    samples of FashionMNIST near an FID of 0.4, and more near 0. A bootstrap is no substitute:
+    resampling adds the bias of FID at N a second time.
     """
     return float(influence(features, reference).std() / math.sqrt(len(features)))

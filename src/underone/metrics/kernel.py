@@ -62,9 +62,10 @@ def kernel_distance_with_error(
 ) -> KernelDistance:
     """`kernel_distance`, and s / sqrt(B) with s the deviation between B disjoint `blocks` of both.
 
-    A fair error where the distance is clearly above 0. At 0 the whole estimate varies sqrt(B) times
-    less than the mean of the blocks does, and the error errs on the safe side. Who is in which
-    block is drawn from `seed`, since sets are often sorted by class.
+    A fair error where the distance is clearly above 0 and classes are random; where the numbers of
+    each class are fixed it is too large, for its blocks are of random classes. At 0 the whole
+    estimate varies sqrt(B) times less than the mean of the blocks does, and the error errs on the
+    safe side. Who is in which block is drawn from `seed`, since sets are often sorted by class.
     """
     x, y = comparable(x, y)
     smallest = min(len(x), len(y))

@@ -6,12 +6,12 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
-import torch
 from torch import Tensor
 
 from underone.config import Config
 from underone.errors import unknown
 from underone.metrics.consistency import ClassAccuracy, Proportion, class_consistency
+from underone.metrics.draws import disjoint_draws
 from underone.metrics.extractor import Features
 from underone.metrics.frechet import Gaussian, frechet_distance
 from underone.metrics.frechet_error import frechet_standard_error
@@ -129,8 +129,13 @@ def fid_held_out(images: Scored, by: Yardstick) -> Scores:
     count = images.moments.count
     if count > len(train):  # FID falls with N: that of fewer is no lower end
         return found
-    # What training images score here is what copies would: no floor, but the lower end.
-    copies = Scored.of(train.at(torch.arange(count)))
+    # What training images score here is what copies would: no floor, but the lower end. Of as many
+    # of each class as the samples have, for random labels raise FID by themselves.
+    labels = None if images.features is None else images.features.labels
+    chosen, *_ = disjoint_draws(train.labels, count, labels, len(train))
+    if len(chosen) < count:
+        return found
+    copies = Scored.of(train.at(chosen))
     score = Figure(value=frechet_distance(copies.gaussian, gaussian))
     return replace(found, copies={"fid-held-out": score})
 
@@ -170,17 +175,25 @@ def fid_infinity(images: Scored, by: Yardstick) -> Scores:
     if images.features is None or len(images.features) < max(20, LEAST_FOR_INFINITY * size):
         return NOTHING
     error = _frechet(images, gaussian).error
-    value = _extrapolated(images.features.values, gaussian)
+    value = _extrapolated(images.features, gaussian)
     real = {}
     if held_out is not None and len(held_out) >= max(20, LEAST_FOR_INFINITY * size):
-        real["fid-infinity"] = Figure(value=_extrapolated(held_out.values, gaussian))
+        real["fid-infinity"] = Figure(value=_extrapolated(held_out, gaussian))
     return Scores({"fid-infinity": Figure(value=value, error=error)}, real=real)
 
 
-def _extrapolated(features: Tensor, gaussian: Gaussian) -> float:
+def _extrapolated(features: Features, gaussian: Gaussian) -> float:
+    values, classes = features.values, features.labels
     # The bias is linear in 1 / N only well above D samples.
-    smallest = min(max(len(features) // 10, 2 * features.shape[1]), len(features) - 15)
-    return frechet_infinity(features, gaussian, smallest=max(2, smallest)).value
+    smallest = min(max(len(values) // 10, 2 * values.shape[1]), len(values) - 15)
+    if classes is not None and not _balanced(classes):
+        classes = None  # they may have been drawn at random
+    return frechet_infinity(values, gaussian, smallest=max(2, smallest), classes=classes).value
+
+
+def _balanced(labels: Tensor) -> bool:
+    counts = labels.bincount()
+    return int(counts.max() - counts.min()) <= 1
 
 
 def kid(images: Scored, by: Yardstick) -> Scores:

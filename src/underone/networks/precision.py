@@ -28,7 +28,13 @@ def fast_memory_format(device: torch.device | str) -> torch.memory_format:
 
 
 def place(network: AnyModule, device: torch.device | str) -> AnyModule:
-    """Move a network to `device`, its weights laid out as that is fast in."""
+    """Move a network to `device`, its weights laid out as that is fast in.
+
+    On a GPU float32 is made to mean it: convolutions would be in TF32, of ten bits, where torch is
+    not told otherwise.
+    """
+    if torch.device(device).type == "cuda":
+        torch.backends.cudnn.allow_tf32 = False
     network.to(device)
     # torch's type stubs do not know this argument.
     return network.to(memory_format=fast_memory_format(device))  # type: ignore[call-overload]

@@ -51,11 +51,13 @@ class UnderoneUNet(ModelMixin, ConfigMixin):
         return_dict: bool = True,
     ) -> UNet2DOutput | tuple[Tensor]:
         # Timestep i is step i + 1 of underone, whose networks see the time in thousandths.
-        step = torch.as_tensor(timestep, dtype=torch.float32, device=sample.device) + 1
+        # On the CPU, for not every device has float64.
+        step = torch.as_tensor(timestep).cpu().double() + 1
         if self.denoiser is None:
-            condition = (step * 1000 / self.config.steps).expand(len(sample))
+            condition = (step * 1000 / self.config.steps).float().to(sample.device)
+            condition = condition.expand(len(sample))
             output = self.network(sample, condition, class_labels)
         else:
-            node = node_at(self.denoiser.schedule, step.double() / self.config.steps)
+            node = node_at(self.denoiser.schedule, step / self.config.steps)
             output = self.denoiser(sample, node, class_labels)
         return UNet2DOutput(sample=output) if return_dict else (output,)

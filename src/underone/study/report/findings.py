@@ -128,8 +128,8 @@ def _chance(run: Run) -> Iterator[str]:
     )
     if any(not standing.fresh for standing in leaders):
         yield (
-            "Of one block, intervals take settings for drawn independently: that they share seeds "
-            "can only narrow them. But near 0 the standard error of an FID is understated."
+            "Of one block, intervals take settings for drawn independently, and their classes for "
+            "random: that they share seeds, and balanced labels, can only narrow them."
         )
     if unknown := _without_error(every):
         yield f"No standard error is known of {listed(unknown)}."
