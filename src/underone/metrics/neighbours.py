@@ -5,6 +5,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from underone.metrics.distances import comparable, rounding
+
 # How many candidates beyond those asked for are kept, so that rounding seldom decides who is in.
 _SPARE = 4
 
@@ -33,9 +35,7 @@ def nearest(queries: Tensor, train: Tensor, count: int = 1, block: int = 1000) -
     Shapes that do not fit, NaN or infinity, and a `count` or `block` out of range raise
     `ValueError`.
     """
-    queries, train = _checked(queries), _checked(train)
-    if queries.shape[1] != train.shape[1]:
-        raise ValueError(f"queries have {queries.shape[1]} features and train {train.shape[1]}")
+    queries, train = comparable(queries, train)
     if not 1 <= count <= len(train):
         raise ValueError(f"count must lie in 1..{len(train)}, the training points; got {count}")
     if block < 1:
@@ -83,23 +83,11 @@ def _candidates(queries: Tensor, train: Tensor, count: int, block: int) -> tuple
         longest, start = torch.maximum(longest, part_lengths.max()), start + len(part)
     if size == len(train):
         return indices.sort(dim=1).values, torch.full_like(lengths, torch.inf)
-    # Each term of a sum of D products rounds once and is added up to D times; the rest, the shift
-    # included, rounds a few times more.
-    epsilon = torch.finfo(torch.float64).eps * (queries.shape[1] + 8)
-    rounding = epsilon * (lengths.sqrt() + longest.sqrt()).square()
-    return indices.sort(dim=1).values, squared[:, -1] + lengths - rounding
+    off = rounding(queries.shape[1]) * (lengths.sqrt() + longest.sqrt()).square()
+    return indices.sort(dim=1).values, squared[:, -1] + lengths - off
 
 
 def _smallest(squared: Tensor, indices: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """The `count` smallest of each row with their indices; stable, so ties keep their order."""
     order = squared.argsort(dim=1, stable=True)[:, :count]
     return squared.gather(1, order), indices.gather(1, order)
-
-
-def _checked(features: Tensor) -> Tensor:
-    """Features (N, D), N >= 1, in float64; anything else raises `ValueError`."""
-    if features.ndim != 2 or len(features) < 1:
-        raise ValueError(f"features must be (N, D) with N >= 1, got {tuple(features.shape)}")
-    if not features.isfinite().all():
-        raise ValueError("features hold NaN or infinite values")
-    return features.to(torch.float64)
