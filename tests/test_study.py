@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -26,7 +27,7 @@ from underone.generation import Draw, Setting
 from underone.study.answers import answer, answers, standings
 from underone.study.bench import Bench, open_bench
 from underone.study.cell import Cell, CellResult, Divergence, Outcome, run_cell
-from underone.study.contest import Candidate, Contest, Subject, contests, difference
+from underone.study.contest import Candidate, Contest, Subject, contests, difference, paired
 from underone.study.costs import Costs
 from underone.study.definition import Study, for_model, load_study, shipped_studies
 from underone.study.engine import LocalEngine
@@ -488,6 +489,42 @@ def test_a_sampler_of_ones_own_that_is_changed_makes_other_cells(
     Setting("mine_to_change:Mine")
     after = [cell.identity(bench) for cell in cells]
     assert [a == b for a, b in zip(before, after, strict=True)] == [False, True]
+
+
+def with_influence(result: CellResult, values: np.ndarray) -> CellResult:
+    first, *rest = result.measurements
+    figure = first.figures["fid"].model_copy(
+        update={"influences": values.astype(np.float32).tobytes(), "error": 1.0}
+    )
+    first = first.model_copy(update={"figures": first.figures | {"fid": figure}})
+    return result.model_copy(update={"measurements": (first, *rest)})
+
+
+def test_samples_of_one_seed_are_compared_one_by_one(
+    done: Run, bench: Bench, tmp_path: Path
+) -> None:
+    noise = np.random.default_rng(0).normal(size=400)
+    folder, kept = Folder(tmp_path / "study"), []
+    for index, (cell, result) in enumerate(list(done.known.items())[:2]):
+        kept.append(with_influence(result, noise + 0.1 * index * noise**2))
+        folder.keep(Outcome(kept[-1], done.folder.picture_path(result.id).read_bytes()))
+        assert "influences" not in folder.result_path(cell.identity(bench)).read_text()
+    known = folder.known(bench)
+    # What is read back is what was kept, to the last bit.
+    assert list(known.values()) == sorted(kept, key=lambda result: result.id)
+    figures = [result.measurement.figures["fid"] for result in kept]
+    found = paired(figures[:1], figures[1:])
+    assert found is not None
+    error = (0.01 * (noise**4).sum() / (400 * 399)) ** 0.5
+    assert found.interval.high - found.difference == pytest.approx(1.96 * error, rel=1e-3)
+    # Where one of the two does not say, they are taken for independent.
+    alone = figures[1].model_copy(update={"influences": None})
+    wide = paired(figures[:1], [alone])
+    assert wide is not None
+    assert wide.interval.high - wide.difference == pytest.approx(1.96 * 2**0.5, rel=1e-3)
+    folder.influences_path(kept[0].id).write_bytes(b"PK broken")
+    with pytest.raises(UserError, match="is damaged: remove it"):
+        folder.known(bench)
 
 
 def test_a_cell_that_was_drawn_otherwise_is_not_kept(

@@ -35,8 +35,20 @@ def influence(features: Tensor, reference: Gaussian) -> Tensor:
     return 2 * centred @ (moments.mean - reference.mean) + curved
 
 
-def frechet_standard_error(features: Tensor, reference: Gaussian) -> float:
-    """std(psi) / sqrt(N): the standard error of the FID of features (N, D), by the delta method.
+def within_classes(influences: Tensor, labels: Tensor | None) -> Tensor:
+    """The influences (N,) without their mean, or without that of each class where labels are fixed.
+
+    What a class adds is the same in every draw that has as many of it.
+    """
+    if labels is None:
+        return influences - influences.mean()
+    counts = labels.bincount().clamp(min=1)
+    sums = torch.zeros(len(counts), dtype=influences.dtype).index_add_(0, labels, influences)
+    return influences - (sums / counts)[labels]
+
+
+def frechet_standard_error(influences: Tensor) -> float:
+    """std(psi) / sqrt(N): the standard error of an FID by `influence` (N,), by the delta method.
 
     It is about the N features only: not about the reference, nor about training another generator.
     It takes the features for drawn independently. Samples with fixed numbers of each class do not
@@ -44,4 +56,15 @@ def frechet_standard_error(features: Tensor, reference: Gaussian) -> float:
     samples of FashionMNIST near an FID of 0.4, and more near 0. A bootstrap is no substitute:
     resampling adds the bias of FID at N a second time.
     """
-    return float(influence(features, reference).std() / math.sqrt(len(features)))
+    return float(influences.std() / math.sqrt(len(influences)))
+
+
+def paired_standard_error(a: Tensor, b: Tensor) -> float:
+    """sqrt(sum (psi_a - psi_b)^2 / (N (N - 1))): that of the difference of two FIDs.
+
+    Of influences (N,) `within_classes`, sample by sample of the same seed and label: what common
+    noise does to both alike cancels. Of real images and the same a little spoilt, with 2 to 8
+    samples a dimension, it was 0.6 to 1.4 times the spread over disjoint draws; errors that take
+    the two for independent were 1.2 to 15 times it.
+    """
+    return float((a - b).square().sum().sqrt() / math.sqrt(len(a) * (len(a) - 1)))

@@ -6,6 +6,8 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
+import torch
+from pydantic import Field
 from torch import Tensor
 
 from underone.config import Config
@@ -14,7 +16,12 @@ from underone.metrics.consistency import ClassAccuracy, Proportion, class_consis
 from underone.metrics.draws import disjoint_draws
 from underone.metrics.extractor import Features
 from underone.metrics.frechet import Gaussian, frechet_distance
-from underone.metrics.frechet_error import frechet_standard_error
+from underone.metrics.frechet_error import (
+    frechet_standard_error,
+    influence,
+    paired_standard_error,
+    within_classes,
+)
 from underone.metrics.frechet_infinity import frechet_infinity
 from underone.metrics.inception import inception_score
 from underone.metrics.intra import intra_class
@@ -40,13 +47,15 @@ class Figure(Config):
     """A value, with its standard error or its 95 % interval where one is known.
 
     `blocks`: where several disjoint seed blocks were measured, the value of each; `value` is then
-    their mean.
+    their mean. `influences`: of an FID, what each sample adds to it, float32 as bytes, by which two
+    of the same seeds are compared; no part of its JSON.
     """
 
     value: float
     error: float | None = None
     interval: tuple[float, float] | None = None
     blocks: tuple[float, ...] = ()
+    influences: bytes | None = Field(default=None, exclude=True, repr=False)
 
     @property
     def standard_error(self) -> float | None:
@@ -55,6 +64,16 @@ class Figure(Config):
             low, high = self.interval
             return (high - low) / 2 / _NORMAL_FACTOR
         return self.error
+
+    def paired_error(self, other: "Figure") -> float | None:
+        """The standard error of the difference from another of the same seeds; None if unknown."""
+        if self.influences is None or other.influences is None:
+            return None
+        mine, theirs = (
+            torch.frombuffer(bytearray(each), dtype=torch.float32).double()
+            for each in (self.influences, other.influences)
+        )
+        return paired_standard_error(mine, theirs) if len(mine) == len(theirs) else None
 
 
 Figures = dict[str, Figure]
@@ -142,11 +161,19 @@ def fid_held_out(images: Scored, by: Yardstick) -> Scores:
 
 def _frechet(images: Scored, gaussian: Gaussian) -> Figure:
     distance = frechet_distance(images.gaussian, gaussian)
-    error = None
-    if images.errors and images.features is not None and distance > 0:
-        with suppress(ValueError):  # of moments that are not of full rank none is known
-            error = frechet_standard_error(images.features.values, gaussian)
-    return Figure(value=distance, error=error)
+    if not images.errors or images.features is None or distance <= 0:
+        return Figure(value=distance)
+    try:
+        each = influence(images.features.values, gaussian)
+    except ValueError:  # of moments that are not of full rank none is known
+        return Figure(value=distance)
+    labels = images.features.labels
+    fixed = labels if labels is not None and _balanced(labels) else None
+    return Figure(
+        value=distance,
+        error=frechet_standard_error(each),
+        influences=within_classes(each, fixed).float().cpu().numpy().tobytes(),
+    )
 
 
 def intra_fid(images: Scored, by: Yardstick) -> Scores:

@@ -137,10 +137,16 @@ def paired(mine: Sequence[Figure], theirs: Sequence[Figure]) -> Comparison | Non
     """A minus B of figures of the same blocks, one after the other; None where that is not known.
 
     Over three blocks and more by the spread of the paired differences (`compare`). Over fewer, of
-    which a spread says next to nothing, by the standard errors within them, as if A and B were
-    drawn independently: common seeds can only narrow that. Where these are not known, as of samples
-    too few for their dimensions, two blocks have their spread alone and one has nothing.
+    which a spread says next to nothing, by what each sample adds to A and to B
+    (`Figure.paired_error`); where that is not known, by the standard errors within the blocks, as
+    if A and B were drawn independently, which is wider. Where these are not known either, as of
+    samples too few for their dimensions, two blocks have their spread alone and one has nothing.
     """
+    if 0 < len(mine) < SPREAD_BLOCKS:
+        both = [a.paired_error(b) for a, b in zip(mine, theirs, strict=True)]
+        within = [error for error in both if error is not None]
+        if len(within) == len(mine):
+            return _normal(mine, theirs, within)
     errors = [error for each in (*mine, *theirs) if (error := each.standard_error) is not None]
     known = len(errors) == 2 * len(mine)
     if len(mine) >= SPREAD_BLOCKS or (len(mine) > 1 and not known):
@@ -148,6 +154,11 @@ def paired(mine: Sequence[Figure], theirs: Sequence[Figure]) -> Comparison | Non
         return compare(of_a, of_b, CONFIDENCE)
     if not mine or not known:
         return None
+    return _normal(mine, theirs, errors)
+
+
+def _normal(mine: Sequence[Figure], theirs: Sequence[Figure], errors: list[float]) -> Comparison:
+    """The mean difference over blocks, normal with the errors within them."""
     apart = statistics.fmean(a.value - b.value for a, b in zip(mine, theirs, strict=True))
     factor = statistics.NormalDist().inv_cdf((1 + CONFIDENCE) / 2)
     half = factor * math.hypot(*errors) / len(mine)

@@ -11,6 +11,7 @@ from underone.files import read_json, whole_files, write_bytes, write_json
 from underone.study.bench import Bench
 from underone.study.cell import Cell, CellResult, Divergence, Done, Outcome
 from underone.study.definition import Study
+from underone.study.influences import influences_file, with_influences
 from underone.study.plan import Plan
 
 AnyDone = TypeVar("AnyDone", bound=Done)
@@ -45,6 +46,10 @@ class Folder:
         """Where the picture of a cell's first samples is kept."""
         return self.cells_path / f"{identity}.png"
 
+    def influences_path(self, identity: str) -> Path:
+        """Where it is kept what each sample of a cell adds to its FIDs."""
+        return self.cells_path / f"{identity}.npz"
+
     def panel_path(self, identity: str) -> Path:
         """Where a cell's samples are drawn beside the training images that are nearest to them."""
         return self.path / "figures" / f"nearest-{identity}.png"
@@ -71,6 +76,8 @@ class Folder:
             write_json(path, outcome.model_dump(mode="json"))
             return
         write_bytes(self.picture_path(outcome.result.id), outcome.picture)
+        if influences := influences_file(outcome.result):
+            write_bytes(self.influences_path(outcome.result.id), influences)
         result = outcome.result.model_dump(mode="json")
         write_json(self.result_path(outcome.result.id), result)
 
@@ -81,7 +88,7 @@ class Folder:
             if not self.picture_path(result.id).exists():
                 path = self.result_path(result.id)
                 raise UserError(f"{path} has lost its picture: remove it to draw it again")
-            found[result.cell] = result
+            found[result.cell] = with_influences(result, self.influences_path(result.id))
         return found
 
     def diverged(self, bench: Bench) -> dict[Cell, Divergence]:

@@ -123,13 +123,18 @@ def _chance(run: Run) -> Iterator[str]:
         )
     yield (
         f"Intervals are {100 * CONFIDENCE:.0f} % intervals: from the spread over fresh blocks "
-        "where there are three or more (of differences, paired), else from the standard errors "
-        "within the blocks, or, of two blocks without these, from their spread."
+        "where there are three or more (of differences, paired), else from the errors within the "
+        "blocks, or, of two blocks without these, from their spread."
     )
     if any(not standing.fresh for standing in leaders):
+        unpaired = [one for one in every if one.measurement.figures["fid"].influences is None]
+        wider = (
+            f"; of {len(unpaired)} of the {len(every)} settings that is not known, and intervals "
+            "take these for drawn independently, of random classes, which is wider"
+        )
         yield (
-            "Of one block, intervals take settings for drawn independently, and their classes for "
-            "random: that they share seeds, and balanced labels, can only narrow them."
+            "Of one block, intervals of FID are of what each sample adds to both, which share its "
+            f"seed{wider if unpaired else ''}."
         )
     if unknown := _without_error(every):
         yield f"No standard error is known of {listed(unknown)}."
