@@ -118,7 +118,7 @@ def test_a_run_keeps_its_snapshots_through_a_stop_and_they_make_its_average(
     for a, b in zip(*(network.parameters() for network in networks), strict=True):
         torch.testing.assert_close(a, b, rtol=2e-3, atol=1e-4)  # they are kept in float16
     status, _, told = run("average", tmp_path / "whole", "--width", 0.1, "--out", out)
-    assert (status, "choose another --out" in told) == (2, True)
+    assert (status, "choose another name" in told) == (2, True)
 
 
 def test_narrower_averages_are_of_later_weights(tmp_path: Path) -> None:
