@@ -98,6 +98,7 @@ def even_in_ratio(intervals: int) -> list[Node]:
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("order", [1, 2, 3, 4])
 def test_ipndm_has_its_order_where_steps_are_equal(order: int) -> None:
     assert observed_order(IPNDM(order), even_in_ratio) >= order - TOLERANCE
@@ -268,6 +269,7 @@ class Mine(Sampler):
 """
 
 
+@pytest.mark.slow
 def test_the_command_measures_ones_own_sampler_and_fails_where_a_claim_does(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

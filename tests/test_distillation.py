@@ -360,6 +360,7 @@ def loaded(folder: Path) -> DiffusionModel:
     return model
 
 
+@pytest.mark.slow
 def test_a_student_is_sampled_by_its_own_steps(
     run: Run, teacher: Path, root: Path, tmp_path: Path
 ) -> None:

@@ -165,7 +165,8 @@ def test_a_rank_with_another_model_is_refused(
         Setting("ddim", 2),
         Setting("ddpm-small", 2, guidance=-1),
         Setting("ddpm-small", 2, guidance=1, interval=(0.5, 2)),
-        Setting("rk45,relative=0.1,absolute=0.1", 2),  # adapts its steps to the whole batch
+        # It adapts its steps to the whole batch.
+        pytest.param(Setting("rk45,relative=0.1,absolute=0.1", 2), marks=pytest.mark.slow),
     ],
     ids=lambda setting: f"{setting.sampler}{setting.guidance:+g}",
 )

@@ -532,6 +532,7 @@ def test_every_purpose_has_a_file_of_its_own() -> None:
     assert Purpose(steps=3).file_name == "3-steps.json"
 
 
+@pytest.mark.slow
 def test_what_cannot_be_tuned_is_refused(model: DiffusionModel, dataset: Dataset) -> None:
     def with_(**changes: object) -> str:
         options = {"minutes": 1.0, "seed": 0} | changes

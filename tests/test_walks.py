@@ -43,6 +43,7 @@ def shown(page: str) -> list[list[str]]:
     return [shlex.split(line)[1:] for line in lines]
 
 
+@pytest.mark.slow
 def test_five_commands_lead_from_a_folder_of_pictures_to_the_guide(run: Run) -> None:
     write_folder(Path("pictures"))
     data, extractor, reference, diffusion, guide = shown("own-data.md")
