@@ -103,7 +103,7 @@ def _extractors(pairs: Sequence[Pair]) -> Iterator[str]:
                 f"its own from the other's: {'; '.join(apart)}."
             )
         else:
-            yield f"{said} on the first block, but that is not more than chance may do."
+            yield f"{said} on the first block, which is not shown to be more than chance."
     yield from map(_pair_sentence, pairs)
 
 
