@@ -34,13 +34,13 @@ from underone.study.report.agreement import (
 )
 from underone.study.report.answers_in_tables import front_tables, steps_tables, weight_tables
 from underone.study.report.charts import (
-    Line,
-    _told_lines,
     extractor_charts,
     nfe_charts,
     slug,
     weight_charts,
 )
+from underone.study.report.charts.lines import Line
+from underone.study.report.charts.steps import told_lines
 from underone.study.report.drawing import log_ticks
 from underone.study.report.findings import (
     CHANCE,
@@ -374,10 +374,10 @@ def test_of_many_samplers_the_best_and_the_usual_are_told_apart(finished: Run) -
     (field,) = fields(made(finished, by_sampler(1.0, 2.0)))
     named = [Line(f"sampler {index}", field.standings[:1]) for index in range(7)]
     lines = [*named, Line("ddim", field.standings[-1:]), Line("ddpm-small", field.standings[-1:])]
-    told = _told_lines(lines, FID)
+    told = told_lines(lines, FID)
     assert len(told) == 8
     assert {"ddim", "ddpm-small", "sampler 0"} <= set(told)
-    assert _told_lines(lines[:8], FID) == tuple(line.title for line in lines[:8])
+    assert told_lines(lines[:8], FID) == tuple(line.title for line in lines[:8])
 
 
 # Ranks.

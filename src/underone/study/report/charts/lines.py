@@ -1,0 +1,62 @@
+"""Which settings of a study a chart joins by a line."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from underone.generation import Setting
+from underone.study.answers import Standing
+from underone.study.contest import unguided
+from underone.study.report.measures import Field, Measure
+from underone.study.words import form_titles, sampler_title, setting_title
+
+
+@dataclass(frozen=True)
+class Line:
+    """Settings that are joined in a chart: one is reached from the next by one axis alone."""
+
+    title: str
+    standings: tuple[Standing, ...]
+
+
+def sampler_lines(
+    group: Sequence[Standing], title: Callable[[Setting], str] = sampler_title
+) -> list[Line]:
+    """Settings that have one title, each along its evaluations."""
+    found: dict[str, list[Standing]] = {}
+    for each in group:
+        found.setdefault(title(each.first.setting), []).append(each)
+    return [
+        Line(name, tuple(sorted(members, key=lambda each: each.nfe)))
+        for name, members in found.items()
+    ]
+
+
+def _weight_lines(field: Field) -> list[Line]:
+    """Settings that differ in w alone, w = 0 among them whatever the form of guidance."""
+    groups: dict[Setting, dict[str, list[Standing]]] = {}
+    for each in field.standings:
+        setting = each.first.setting
+        forms = groups.setdefault(unguided(setting), {})
+        forms.setdefault(", ".join(form_titles(setting)), []).append(each)
+    lines = []
+    for base, forms in groups.items():
+        plain = [e for members in forms.values() for e in members if e.first.setting.guidance == 0]
+        for form, members in forms.items():
+            along = [*plain, *(e for e in members if e.first.setting.guidance != 0)]
+            if len(along) > 1:
+                title = ", ".join(filter(None, (setting_title(base), form)))
+                ordered = sorted(along, key=lambda each: each.first.setting.guidance)
+                lines.append(Line(title, tuple(ordered)))
+    return lines
+
+
+def known_lines(field: Field, measures: Sequence[Measure]) -> list[Line]:
+    """The lines along w, without settings that lack a measure, and without lines of one point."""
+    lines = []
+    for line in _weight_lines(field):
+        # What asks for no class is compared with no other weight.
+        asked = (each for each in line.standings if each.first.setting.uses_labels)
+        known = tuple(each for each in asked if all(m.known_of([each]) for m in measures))
+        if len(known) > 1:
+            lines.append(Line(line.title, known))
+    return lines
