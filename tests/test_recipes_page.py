@@ -14,6 +14,7 @@ from underone.config import Config
 from underone.networks import UNetConfig
 from underone.training.recipe import (
     AnyLevels,
+    AnyWeighting,
     Augmentation,
     ClassifierRecipe,
     DiffusionRecipe,
@@ -24,7 +25,16 @@ from underone.training.recipe import (
 )
 
 PAGE = (Path(__file__).parent.parent / "docs" / "recipes.md").read_text("utf-8")
-SECTIONS = {"network", "schedule", "prediction", "levels", "optimisation", "augmentation", "views"}
+SECTIONS = {
+    "network",
+    "schedule",
+    "prediction",
+    "levels",
+    "weighting",
+    "optimisation",
+    "augmentation",
+    "views",
+}
 
 
 def shown(title: str) -> dict[str, str]:
@@ -73,7 +83,7 @@ def test_the_network_has_these_keys_and_defaults() -> None:
     assert shown("`[network]` of a diffusion model") == fields
 
 
-@pytest.mark.parametrize("parts", [AnySchedule, AnyPrediction, AnyLevels])
+@pytest.mark.parametrize("parts", [AnySchedule, AnyPrediction, AnyLevels, AnyWeighting])
 def test_a_choice_has_these_names_and_keys(parts: Any) -> None:
     kinds = get_args(get_args(parts)[0] if get_origin(parts) is not None else parts)
     assert len(kinds) >= 2

@@ -75,6 +75,7 @@ def _denoising(recipe: DiffusionRecipe, device: torch.device) -> Objective:
         recipe.label_dropout,
         recipe.network.classes,
         recipe.levels,
+        recipe.weighting,
     )
 
 

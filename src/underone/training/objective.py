@@ -13,6 +13,7 @@ from underone.diffusion.prediction import TIME_SCALE
 from underone.training.augment import view
 from underone.training.levels import EVERY_STEP, Levels, stratified
 from underone.training.recipe import Views
+from underone.training.weighting import SIMPLE, Weighting
 
 
 class Objective(Protocol):
@@ -50,8 +51,8 @@ def noised_at_random_levels(
 class Denoising:
     """E |network(alpha x0 + sigma z, t, c) - target|^2 (Ho et al. 2020, Algorithm 1, eq. 14).
 
-    t and z are drawn by `noised_at_random_levels`. With probability `label_dropout` the label
-    becomes the null label (Ho and Salimans 2022).
+    t and z are drawn by `noised_at_random_levels`; `weighting` says what the error at t counts.
+    With probability `label_dropout` the label becomes the null label (Ho and Salimans 2022).
     """
 
     schedule: Schedule
@@ -59,11 +60,12 @@ class Denoising:
     label_dropout: float
     null_label: int | None
     levels: Levels = EVERY_STEP
+    weighting: Weighting = SIMPLE
 
     def __call__(
         self, network: nn.Module, images: Tensor, labels: Tensor, generator: torch.Generator
     ) -> Tensor:
-        """The mean squared error of a batch."""
+        """The mean squared error of a batch, weighted."""
         noisy = noised_at_random_levels(images, self.schedule, self.levels, generator)
         label = None
         if self.null_label is not None:
@@ -76,7 +78,9 @@ class Denoising:
             label,
         )
         target = self.prediction.target(images, noisy.noise, noisy.node)
-        return functional.mse_loss(output.float(), target)
+        errors = (output.float() - target).square().flatten(1).mean(dim=1)
+        weights = self.weighting(self.prediction, noisy.node)
+        return (weights.to(errors) * errors).mean()
 
 
 @dataclass(frozen=True)

@@ -14,9 +14,11 @@ from underone.config import Config, parse, parse_toml
 from underone.errors import UserError, unknown
 from underone.networks import EncoderConfig, NoisyClassifierConfig, UNetConfig, VAEConfig
 from underone.training.levels import EVERY_STEP, EveryStep, LogNormal
+from underone.training.weighting import SIMPLE, MinSNR, Simple
 
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 AnyLevels = Annotated[EveryStep | LogNormal, Field(discriminator="name")]
+AnyWeighting = Annotated[Simple | MinSNR, Field(discriminator="name")]
 
 
 class Optimisation(Config):
@@ -86,9 +88,10 @@ class AveragedRecipe(_Recipe):
 class DiffusionRecipe(AveragedRecipe):
     """A diffusion model: DDPM Algorithm 1 with label dropout and a moving average of the weights.
 
-    `levels`: how the noise levels that it is trained at are distributed. `weak_at`: the share of
-    the updates after which the average is also kept as a weak model, for autoguidance; 0 keeps
-    none, and 1/16 is what served best in Karras et al. 2024, arXiv 2406.02507, table 1.
+    `levels`: how the noise levels that it is trained at are distributed. `weighting`: what the
+    error at each of them counts. `weak_at`: the share of the updates after which the average is
+    also kept as a weak model, for autoguidance; 0 keeps none, and 1/16 is what served best in
+    Karras et al. 2024, arXiv 2406.02507, table 1.
     """
 
     kind: Literal["diffusion"]
@@ -96,6 +99,7 @@ class DiffusionRecipe(AveragedRecipe):
     schedule: AnySchedule
     prediction: AnyPrediction
     levels: AnyLevels = EVERY_STEP
+    weighting: AnyWeighting = SIMPLE
     label_dropout: Fraction = 0.1
     weak_at: Fraction = 0.0625
 
