@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from measuring import environment
-from trained import DRAW, SETTING, advance, begun, score
+from trained import DRAW, SCORE_HEADS, SETTING, advance, begun, score, scores_told
 
 from underone.checkpoint import load_config, save_config, save_weights
 from underone.cli.console import note
@@ -87,12 +87,11 @@ def table(results: dict[str, Any]) -> str:
         f"`{results['recipe']}`, {results['setting']}, {results['samples']:,} samples. "
         f"Below 1: {told(results)}.",
         "",
-        "| minutes | images | FID | real images |",
+        f"| minutes | images | {SCORE_HEADS} |",
         "| --- " * 4 + "|",
     ]
     rows += [
-        f"| {point['minutes']:.1f} | {point['images']:,.0f} | {point['fid']:.3f} | "
-        f"{point['floor']:.3f} |"
+        f"| {point['minutes']:.1f} | {point['images']:,.0f} | {' | '.join(scores_told(point))} |"
         for point in results["curve"]
     ]
     return "\n".join(rows)

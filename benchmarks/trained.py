@@ -1,7 +1,9 @@
 """What the benchmarks of training share: runs begun or gone on with, and what a model scores."""
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -18,6 +20,8 @@ from underone.zoo import load_model, load_yardstick
 # Chosen before any of these models was there: a solver of second order in 10 evaluations.
 SETTING = Setting("dpm-solver-2m", 10, "log-snr,last=35")
 DRAW = Draw(2000, seed=700)
+SCORES = ("fid", "intra-fid")
+SCORE_HEADS = "FID (real images) | intra-FID (real images)"
 
 
 def begun(folder: Path, name: str, recipe: Recipe, minutes: float) -> Run:
@@ -43,9 +47,16 @@ def advance(
 
 
 def score(folder: Path) -> dict[str, float]:
-    """FID of `DRAW` at `SETTING`, and what real images score."""
-    result = measure(
-        generate(load_model(str(folder)), SETTING, DRAW), load_yardstick("fashion-mnist")
-    )
-    floor = float("nan") if result.floor is None else result.floor.fid
-    return {"fid": result.fid, "floor": floor}
+    """FID and intra-class FID of `DRAW` at `SETTING`, and what real images score."""
+    samples = generate(load_model(str(folder)), SETTING, DRAW)
+    result = measure(samples, load_yardstick("fashion-mnist"), ("fid", "intra-fid"))
+    real = {} if result.floor is None else result.floor.figures
+    return {
+        **{name: result.figures[name].value for name in SCORES},
+        **{f"real {name}": real[name].value for name in SCORES if name in real},
+    }
+
+
+def scores_told(scored: Mapping[str, Any]) -> list[str]:
+    """The cells of a table for `score`: each figure, and in brackets that of real images."""
+    return [f"{scored[name]:.3f} ({scored.get(f'real {name}', math.nan):.3f})" for name in SCORES]
