@@ -346,6 +346,7 @@ def test_the_answers_stand_in_tables(finished: Run) -> None:
         ("2", "ddim, 2 steps", "1.500 ± 0.010", "0 of 1"),
         ("3", "ddim, 3 steps", "1.333 ± 0.010", "0 of 1"),
     ]
+    assert front.floors[0][:3] == ("", "real images", "0.100")
     ((_, steps),) = steps_tables(run)
     assert steps.heads == ("sampler", "2 steps", "3 steps", "the fewest not known to be worse")
     assert steps.rows == (

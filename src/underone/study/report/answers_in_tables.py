@@ -7,8 +7,10 @@ from underone.study.contest import Subject
 from underone.study.recommend import pareto_front
 from underone.study.report.measures import (
     FID,
+    INTRA_FID,
     MEASURES,
     Field,
+    Measure,
     fields,
     mean_text,
     spread,
@@ -32,20 +34,26 @@ def _front_table(run: Run, field: Field) -> Table:
     asked = within(field, answers(run))
     # Of one that leads at its cost and of all settings too, the contest at its cost comes last.
     contests = {each.leader.entry: each for each in asked if each.subject is not Subject.WEIGHT}
-    others = yardstick_fids(run)[1:]
+    measures = [m for m in (FID, INTRA_FID, *yardstick_fids(run)[1:]) if m.known_of(field.asked)]
     front = pareto_front(field.asked, lambda each: -each.first.fid)
     rows = tuple(
         (
             f"{each.nfe:g}",
             setting_title(each.first.setting),
-            spread(FID, each),
-            *(spread(by, each) for by in others),
+            *(spread(measure, each) for measure in measures),
             _level(contests.get(each.entry)),
         )
         for each in front
     )
-    heads = ("evaluations", "setting", "FID", *(by.title for by in others), "others not separated")
-    return Table(heads, rows)
+    real = ("", "real images", *_floors(measures, field.asked[0]), "")
+    heads = ("evaluations", "setting", *(m.title for m in measures), "others not separated")
+    return Table(heads, rows, (real,))
+
+
+def _floors(measures: Sequence[Measure], standing: Standing) -> list[str]:
+    """What as many real images score."""
+    floors = ((measure, measure.comparable_floor(standing.first)) for measure in measures)
+    return ["–" if value is None else measure.text(value) for measure, value in floors]
 
 
 def _level(contest: Answer | None) -> str:
@@ -107,10 +115,5 @@ def _weight_table(run: Run, among: Sequence[Standing]) -> Table:
         )
         for each in among
     )
-    floors = [measure.comparable_floor(among[0].first) for measure in measures]
-    real = tuple(
-        "–" if value is None else measure.text(value)
-        for measure, value in zip(measures, floors, strict=True)
-    )
     heads = ("weight", "NFE", *(measure.title for measure in measures))
-    return Table(heads, rows, (("real images", "", *real),))
+    return Table(heads, rows, (("real images", "", *_floors(measures, among[0])),))

@@ -87,11 +87,12 @@ FID = Measure("fid", "FID", logarithmic=True)
 KID = Measure("kid", "KID", digits=5, of_any_number=True)
 PRECISION = Measure("precision", "precision", lower=False)
 RECALL = Measure("recall", "recall", lower=False)
+INTRA_FID = Measure("intra-fid", "intra-FID", logarithmic=True)
 CONSISTENCY = Measure("consistency", "consistency", lower=False, of_any_number=True, as_real=True)
 MEASURES = (
     FID,
     KID,
-    Measure("intra-fid", "intra-FID", logarithmic=True),
+    INTRA_FID,
     PRECISION,
     RECALL,
     Measure("density", "density", lower=False),
