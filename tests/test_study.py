@@ -224,6 +224,39 @@ def test_a_slow_machine_still_asks_every_question(thousand_steps: Bench) -> None
     assert min(cell.draw.count for cell in cells) >= LEAST_SAMPLES
 
 
+@pytest.mark.parametrize("speed", [1 / 90, 1 / 120, 1 / 150])
+def test_what_a_small_budget_leaves_still_asks_of_sampler_steps_and_weight(
+    thousand_steps: Bench, speed: float
+) -> None:
+    cells = planned_cells(guide_plan(thousand_steps, speed), thousand_steps)
+    plain = {cell.setting for cell in cells if cell.setting.guidance == 0}
+    assert len({setting.sampler for setting in plain if setting.steps == 5}) >= 2
+    assert any(replace(setting, steps=10) in plain for setting in plain if setting.steps == 5)
+    guided = {cell.setting for cell in cells if cell.setting.guidance > 0}
+    assert any(replace(setting, guidance=0.0) in plain for setting in guided)
+
+
+@pytest.mark.parametrize(
+    ("screened", "finalists", "kept"), [(20, 1, 20), (20, 2, None), (50, 1, None)]
+)
+def test_nothing_is_screened_for_no_reason(
+    folder_of_model: Path, bench: Bench, screened: int, finalists: int, kept: int | None
+) -> None:
+    """Two candidates: where both are finalists, or screening costs what drawing them costs."""
+    slices = [
+        {
+            "name": "screened",
+            "sampler": ["ddim", "ddpm-small"],
+            "steps": 2,
+            "samples": 50,
+            "screened": screened,
+            "finalists": finalists,
+        }
+    ]
+    plan = plan_of(small_study(folder_of_model, slices=slices), bench)
+    assert plan.slices[0].screened == kept
+
+
 @pytest.mark.parametrize("speed", [3e-2, 3e-3, 1e-3, 3e-4, 1e-4, 1e-5])
 def test_a_plan_keeps_its_budget_and_says_what_it_left_out(
     thousand_steps: Bench, speed: float
@@ -261,8 +294,9 @@ def test_an_evaluation_budget_drops_the_costliest(folder_of_model: Path, bench: 
         2 + 3 + 2 + 3 + 2 + 4
     )
     plan = plan_of(small_study(folder_of_model, evaluations=200), bench)
-    assert [c.setting.guidance for c in plan.left_out] == [1.0, 0.0]
-    assert plan.left_out[1].setting.steps == 3
+    # First what no question hangs on, the costliest of it before the others; then the costliest.
+    left_out = [(each.setting.steps, each.setting.guidance) for each in plan.left_out]
+    assert left_out == [(3, 0.0), (2, -1.0), (2, 1.0)]
     assert plan.affords(planned_cells(plan, bench), bench)
     with pytest.raises(UserError, match="not one cell"):
         plan_of(small_study(folder_of_model, evaluations=10), bench)
@@ -283,13 +317,18 @@ def test_screening_comes_first_and_contests_after_the_rest(
     folder_of_model: Path, bench: Bench
 ) -> None:
     slices = [
-        {"name": "screened", "sampler": ["ddim", "ddpm-small"], "steps": 4, "screened": 20},
+        {
+            "name": "screened",
+            "sampler": ["ddim", "ddpm-small", "euler"],
+            "steps": 4,
+            "screened": 10,
+            "finalists": 2,
+        },
         {"name": "cheap", "sampler": "ddim", "steps": 1},
     ]
-    study = small_study(folder_of_model, slices=slices)
-    plan = plan_of(study, bench)
+    plan = plan_of(small_study(folder_of_model, slices=slices), bench)
     screening = plan.due({}, bench)
-    assert len(screening) == 2
+    assert len(screening) == 3
     assert all(cell.draw.first > 0 for cell in screening)
     known = {cell: made_up(bench, cell, {"fid": 1.0}) for cell in screening}
     due = plan.due(known, bench)
@@ -454,7 +493,8 @@ def test_a_setting_that_diverges_is_left_out_and_the_rest_goes_on(
 ) -> None:
     wild = {"steps": 2, "guidance": 3e38, "threshold": "none"}
     wild |= {"name": "wild", "sampler": ["ddim", "rk45"]}
-    screened = {"name": "screened", "sampler": ["ddim", "ddpm-small"], "steps": 4, "screened": 10}
+    screened = {"name": "screened", "sampler": ["ddim", "ddpm-small"], "steps": 4}
+    screened |= {"screened": 10, "finalists": 1}
     study = small_study(folder_of_model, slices=[wild, *SLICES, screened | wild | screened])
     bench = open_bench(study)
     run, _ = open_run(tmp_path / "study", study, bench)

@@ -1,14 +1,16 @@
 """From a study to its plan: every cell resolved and checked, and all of them fitted to a budget."""
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 from underone.checkpoint import GenerativeModel
 from underone.errors import UserError
 from underone.generation import Draw, check
 from underone.study.bench import Bench
 from underone.study.cell import Cell
-from underone.study.contest import Candidate, Entry
+from underone.study.contest import Candidate, Entry, Subject, contests
 from underone.study.costs import Costs
 from underone.study.definition import Slice, Study
 from underone.study.plan import Plan, PlannedSlice
@@ -24,10 +26,10 @@ def make_plan(
 ) -> Plan:
     """Resolve a study, check every cell of it, and fit it to its budgets.
 
-    Of what is beyond its `evaluations` the costliest candidates are left out. Within `minutes` they
-    are left out until each cell can have `LEAST_SAMPLES`; then slices join as they say; then all
-    have as many samples as fit, up to what they ask for. Where contenders may be drawn again, a
-    part of the budget is kept for that.
+    Of what is beyond its `evaluations` candidates are left out, the costliest first that no
+    question hangs on. Within `minutes` they are left out until each cell can have `LEAST_SAMPLES`;
+    then slices join as they say; then all have as many samples as fit, up to what they ask for.
+    Where contenders may be drawn again, a part of the budget is kept for that.
     """
     check_minutes(minutes)
     plan = Plan(
@@ -41,7 +43,8 @@ def make_plan(
         evaluations=math.ceil(study.evaluations * (1 - _contest_share(study))),
     )
     plan = _trimmed(plan, bench) if minutes is None else _within(minutes, plan, bench)
-    plan = plan.model_copy(update={"evaluations": study.evaluations})
+    slices = tuple(map(_screened_for_a_reason, plan.slices))
+    plan = plan.model_copy(update={"evaluations": study.evaluations, "slices": slices})
     needed = sum(cell.evaluations(bench) for cell in planned_cells(plan, bench))
     if 0 < study.evaluations < needed:
         raise UserError(
@@ -49,6 +52,12 @@ def make_plan(
             "samples"
         )
     return plan
+
+
+def _screened_for_a_reason(each: PlannedSlice) -> PlannedSlice:
+    """Without screening where all candidates would be finalists, or where it costs as much."""
+    idle = len(each.candidates) <= each.finalists or (each.screened or 0) >= each.samples
+    return each.model_copy(update={"screened": None}) if idle else each
 
 
 def _contest_share(study: Study) -> float:
@@ -101,22 +110,44 @@ def _fits(plan: Plan, bench: Bench) -> bool:
 
 
 def _trimmed(plan: Plan, bench: Bench) -> Plan:
-    """Without the costliest candidates, as far as the budgets demand; one is always left.
+    """Without candidates, as many as the budgets demand; one is always left.
 
-    Of equally costly ones, first from the slice that has the most of them, so that no question is
-    given up for another; there the one that is named last.
+    The costliest is left out whose question the others still answer, or else the costliest of all.
+    Of equally costly ones, first from the slice that has the most of them; there the one that is
+    named last.
     """
     while not _fits(plan, bench):
-        costs = [
-            {candidate: _cost(candidate, bench) for candidate in each.candidates}
-            for each in plan.slices
-        ]
-        highest = max(max(each.values()) for each in costs)
-        alike = [[one for one, cost in each.items() if cost == highest] for each in costs]
-        if len(set().union(*costs)) == 1:
+        costliest = _costliest_first(plan, bench)
+        if len(costliest) == 1:
             break
-        plan = _without(plan, max(alike, key=len)[-1])
+        asked = _questions(plan)
+        spared = (one for one in costliest if _questions(_without(plan, one)) == asked)
+        plan = _without(plan, next(spared, costliest[0]))
     return plan
+
+
+def _costliest_first(plan: Plan, bench: Bench) -> list[Candidate]:
+    ranks: dict[Candidate, tuple[int, int, int]] = {}
+    for each in plan.slices:
+        costs = [_cost(one, bench) for one in each.candidates]
+        alike = Counter(costs)
+        for place, (one, cost) in enumerate(zip(each.candidates, costs, strict=True)):
+            rank = cost, alike[cost], place
+            ranks[one] = max(rank, ranks.get(one, rank))
+    return sorted(ranks, key=lambda one: ranks[one], reverse=True)
+
+
+def _questions(plan: Plan) -> set[tuple[str, Subject | str]]:
+    """What a plan can answer of each model: what contests are about, and how many steps."""
+    entries = [
+        Entry(one, plan.draw(each.samples)) for each in plan.slices for one in each.candidates
+    ]
+    found: set[tuple[str, Subject | str]] = {
+        (contest.entries[0].candidate.model, contest.subject) for contest in contests(entries)
+    }
+    plain = {entry.candidate for entry in entries if entry.candidate.setting.guidance == 0}
+    lines = Counter((one.model, replace(one.setting, steps=1)) for one in plain)
+    return found | {(model, "steps") for (model, _), count in lines.items() if count > 1}
 
 
 def _cost(candidate: Candidate, bench: Bench) -> int:
