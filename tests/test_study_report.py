@@ -26,6 +26,7 @@ from underone.study.definition import Study
 from underone.study.engine import LocalEngine
 from underone.study.fit import make_plan
 from underone.study.folder import Folder
+from underone.study.measures import FID, fields
 from underone.study.report import write_report
 from underone.study.report.agreement import (
     average_ranks,
@@ -51,7 +52,6 @@ from underone.study.report.findings import (
     findings,
     unresolved,
 )
-from underone.study.report.measures import FID, fields
 from underone.study.report.other_data import on_other_data
 from underone.study.report.tables import settings_table
 from underone.study.report.view import cards, families

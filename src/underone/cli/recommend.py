@@ -9,9 +9,11 @@ from underone.cli.console import announce_revision, counted, note, out, print_js
 from underone.errors import UserError
 from underone.evaluation import training_images
 from underone.study.answers import Standing, standings
+from underone.study.measures import FID
 from underone.study.panel import draw_panel
 from underone.study.recommend import PREFERENCES, Budget, Recommendation, recommend
 from underone.study.report import write_markdown, write_report
+from underone.study.report.sentences import difference_text
 from underone.study.run import Run, open_folder
 from underone.study.words import setting_title
 
@@ -110,33 +112,41 @@ def _share(text: str | None) -> float | None:
 
 def _show(found: Recommendation) -> None:
     out.print(f"{setting_title(found.setting)}", style="bold")
-    figures = found.chosen.first.measurement.figures
-    names = [name for name in PREFERENCES if name in figures]
-    grid = table("", "", "evaluations", *names)
+    first = found.chosen.first.measurement
+    shown = [measure for measure in PREFERENCES.values() if measure.known_of([found.chosen])]
+    # FID means nothing without the features it is measured in.
+    heads = [f"FID@{first.protocol.extractor.name}" if m == FID else m.title for m in shown]
+    grid = table("", "", "evaluations", *heads)
     runner_up = [] if found.runner_up is None else [("runner-up", found.runner_up)]
     for title, each in [("chosen", found.chosen), *runner_up]:
-        grid.add_row(title, f"{each.nfe:g}", *(f"{each.mean(name):.3f}" for name in names))
+        grid.add_row(title, f"{each.nfe:g}", *(f"{each.mean(m.name):.3f}" for m in shown))
     out.print(grid)
     out.print(_evidence(found.chosen), soft_wrap=True)
     if found.runner_up is not None:
-        verdict = "separated from it" if found.separated else "not separated from it"
-        if found.overtaken:
-            verdict = (
-                "ahead of it by fresh blocks, which it was not chosen on"
-                if found.afresh
-                else "ahead of it on the first block"
-            )
-        title = setting_title(found.runner_up.first.setting)
-        out.print(f"The runner-up, {title}, is {verdict}, in FID.", soft_wrap=True)
+        out.print(_beside_the_runner_up(found, found.runner_up), soft_wrap=True)
     # What is on the front was found by the seeds that all settings share.
     title = "Nothing is both cheaper and better, on the first block of seeds:"
-    front = table(title, "setting", "evaluations", *names)
+    front = table(title, "setting", "evaluations", *heads)
     for each in found.front:
-        figures = each.first.measurement.figures
-        cells = (f"{figures[name].value:.3f}" for name in names)
+        cells = (f"{m.value(each.first):.3f}" for m in shown)
         front.add_row(setting_title(each.first.setting), f"{each.nfe:g}", *cells)
     out.print(front)
     out.print(found.command, soft_wrap=True)
+
+
+def _beside_the_runner_up(found: Recommendation, other: Standing) -> str:
+    name, measure = setting_title(other.first.setting), found.measure.title
+    if found.apart is None:
+        return f"How far the runner-up, {name}, is from it in {measure} is not known."
+    verdict = "separated from it" if found.separated else "not separated from it"
+    if found.overtaken:
+        verdict = (
+            "ahead of it by fresh blocks, which it was not chosen on"
+            if found.afresh
+            else "ahead of it on the first block"
+        )
+    apart = difference_text(found.measure, found.apart)
+    return f"The runner-up, {name}, is {verdict} in {measure} ({apart})."
 
 
 def _evidence(each: Standing) -> str:

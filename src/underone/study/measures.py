@@ -64,7 +64,11 @@ class Measure:
 
     def shortfall(self, standing: Standing) -> float:
         """How bad the first block is: less is better."""
-        value, real = self.value(standing.first), self.comparable_floor(standing.first)
+        return self.shortfall_of(self.value(standing.first), standing)
+
+    def shortfall_of(self, value: float, standing: Standing) -> float:
+        """How bad a value is, measured as that setting was."""
+        real = self.comparable_floor(standing.first)
         if self.as_real and real is not None:
             return abs(value - real)
         return value if self.lower else -value
@@ -157,13 +161,30 @@ def compared(measure: Measure, a: Standing, b: Standing) -> Comparison | None:
 
 def common(measure: Measure, a: Standing, b: Standing) -> tuple[list[Figure], list[Figure]]:
     """The figures of both that compare: of fresh blocks where both have one, or else the first."""
+    of_a, of_b = common_fresh(measure, a, b)
+    return of_a or measure.known([a.first]), of_b or measure.known([b.first])
+
+
+def ahead(measure: Measure, a: Standing, b: Standing) -> bool:
+    """Whether A is better than B on the average over the blocks they have in `common`."""
+    of_a, of_b = (
+        statistics.fmean(figure.value for figure in side) for side in common(measure, a, b)
+    )
+    return measure.shortfall_of(of_a, a) < measure.shortfall_of(of_b, b)
+
+
+def common_fresh(measure: Measure, a: Standing, b: Standing) -> tuple[list[Figure], list[Figure]]:
+    """The figures of the fresh blocks where both have one."""
     mine, theirs = (
-        {each.draw.first: each for each in one.fresh if measure.figure(each) is not None}
+        {
+            each.draw.first: figure
+            for each in one.fresh
+            if (figure := measure.figure(each)) is not None
+        }
         for one in (a, b)
     )
     both = sorted(mine.keys() & theirs.keys())
-    of_a, of_b = [mine[first] for first in both], [theirs[first] for first in both]
-    return measure.known(of_a or [a.first]), measure.known(of_b or [b.first])
+    return [mine[first] for first in both], [theirs[first] for first in both]
 
 
 def told_apart(comparison: Comparison | None) -> bool:

@@ -1,20 +1,30 @@
 """Which setting to use: the best measured one that a budget allows, its evidence, its runner-up."""
 
 import shlex
-from collections.abc import Callable, Sequence
+import statistics
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
 from underone.errors import UserError, unknown
 from underone.generation import Precision, Setting
-from underone.metrics.uncertainty import Comparison, Verdict
+from underone.metrics.uncertainty import Comparison
 from underone.study.answers import Standing, standings
-from underone.study.contest import difference
+from underone.study.measures import (
+    CONSISTENCY,
+    FID,
+    PRECISION,
+    RECALL,
+    Measure,
+    ahead,
+    common_fresh,
+    compared,
+)
 from underone.study.run import Run
 from underone.study.words import option_words, setting_title
 
-# What can be preferred, and whether more of it is better.
-PREFERENCES = {"fid": False, "precision": True, "recall": True, "consistency": True}
+# What can be preferred.
+PREFERENCES = {measure.name: measure for measure in (FID, PRECISION, RECALL, CONSISTENCY)}
 _SAMPLES = 100
 
 
@@ -22,7 +32,8 @@ _SAMPLES = 100
 class Budget:
     """What a setting may cost: evaluations or seconds an image; None is no limit.
 
-    `within` allows what is worse than the best by that share at most, and takes the cheapest of it.
+    `within` allows what falls short of the best by that share of its figure at most, and takes the
+    cheapest of it.
     """
 
     nfe: float | None = None
@@ -43,9 +54,9 @@ _OPTIONS = {"nfe": "nfe", "seconds": "seconds-per-image", "within": "within"}
 class Recommendation:
     """The setting to use, chosen on the first block of seeds; figures are of fresh ones, if any.
 
-    `front` are the settings no other of which is both cheaper and better, cheapest first.
-    `apart` is the FID of the runner-up minus that of the chosen one, where blocks tell; `afresh`
-    says whether those are blocks that neither was chosen on.
+    `front` are the settings no other of which is both cheaper and better by the preferred
+    `measure`, cheapest first. `apart` is what the runner-up has of it minus what the chosen one
+    has, where blocks tell; `afresh` says whether those are blocks that neither was chosen on.
     """
 
     chosen: Standing
@@ -53,7 +64,7 @@ class Recommendation:
     apart: Comparison | None
     afresh: bool
     front: tuple[Standing, ...]
-    prefer: str
+    measure: Measure
     seconds: float
     precision: Precision
 
@@ -98,8 +109,10 @@ class Recommendation:
 
     @property
     def overtaken(self) -> bool:
-        """Whether blocks say that the runner-up has the lower FID."""
-        return self.apart is not None and self.apart.verdict is Verdict.A_LOWER
+        """Whether blocks say that the runner-up is better."""
+        if self.runner_up is None or not self.separated:
+            return False
+        return ahead(self.measure, self.runner_up, self.chosen)
 
     def document(self) -> dict[str, Any]:
         """All of it as JSON can hold it."""
@@ -107,10 +120,11 @@ class Recommendation:
             "model": self.model,
             "chosen": _described(self.chosen),
             "runner_up": None if self.runner_up is None else _described(self.runner_up),
+            "difference": None if self.apart is None else _difference(self.apart),
             "separated": self.separated,
             "overtaken": self.overtaken,
             "afresh": self.afresh,
-            "prefer": self.prefer,
+            "prefer": self.measure.name,
             "seconds_per_image": self.seconds,
             "front": [_described(each) for each in self.front],
             "command": self.command,
@@ -127,8 +141,8 @@ def recommend(
     """
     if prefer not in PREFERENCES:
         raise unknown("preference", prefer, PREFERENCES)
-    found = _comparable(run, prefer, model)
-    goodness = _goodness(prefer)
+    measure = PREFERENCES[prefer]
+    found = _comparable(run, measure, model)
     allowed = [
         each
         for each in found
@@ -141,74 +155,61 @@ def recommend(
             f"nothing so cheap is measured: the least is {setting_title(cheapest.first.setting)}, "
             f"{cheapest.nfe:g} evaluations and {_seconds(run, cheapest):.2g} seconds an image"
         )
-    best = max(allowed, key=goodness)
+    best = measure.best(allowed)
     if budget.within is not None:
-        least = goodness(best) - budget.within * abs(goodness(best))
-        near = [each for each in allowed if goodness(each) >= least]
-        best = min(near, key=lambda each: (each.nfe, -goodness(each)))
-        allowed = near
+        most = measure.shortfall(best) + budget.within * abs(measure.value(best.first))
+        allowed = [each for each in allowed if measure.shortfall(each) <= most]
+        best = min(allowed, key=lambda each: (each.nfe, measure.shortfall(each)))
     others = [each for each in allowed if each.entry != best.entry]
-    runner_up = max(others, key=goodness, default=None)
-    fresh, apart = _apart(run, runner_up, best)
+    runner_up = measure.best(others) if others else None
     return Recommendation(
         chosen=best,
         runner_up=runner_up,
-        apart=apart,
-        afresh=fresh,
-        front=pareto_front(found, goodness),
-        prefer=prefer,
+        apart=None if runner_up is None else compared(measure, runner_up, best),
+        afresh=runner_up is not None and bool(common_fresh(measure, runner_up, best)[0]),
+        front=pareto_front(found, measure),
+        measure=measure,
         seconds=_seconds(run, best),
         precision=run.bench.precision,
     )
 
 
-def pareto_front(
-    found: Sequence[Standing], goodness: Callable[[Standing], float]
-) -> tuple[Standing, ...]:
+def pareto_front(found: Sequence[Standing], measure: Measure) -> tuple[Standing, ...]:
     """Those that are better than everything as cheap or cheaper, cheapest first."""
     front: list[Standing] = []
-    for each in sorted(found, key=lambda each: (each.nfe, -goodness(each))):
-        if not front or goodness(each) > goodness(front[-1]):
+    for each in sorted(found, key=lambda each: (each.nfe, measure.shortfall(each))):
+        if not front or measure.shortfall(each) < measure.shortfall(front[-1]):
             front.append(each)
     return tuple(front)
 
 
-def _comparable(run: Run, prefer: str, model: str | None) -> list[Standing]:
+def _comparable(run: Run, measure: Measure, model: str | None) -> list[Standing]:
     if model is not None and model not in run.bench.models:
         raise unknown("model of this study", model, run.bench.models)
     name = model or next(iter(run.bench.models))
     found = [
         each
         for each in standings(run)
-        if each.first.model == name
-        and each.first.setting.uses_labels
-        and prefer in each.first.measurement.figures
+        if each.first.model == name and each.first.setting.uses_labels and measure.known_of([each])
     ]
     if not found:
-        raise UserError(f"the study in {run.folder.path} has no setting measured by {prefer} yet")
+        raise UserError(
+            f"the study in {run.folder.path} has no setting measured by {measure.name} yet"
+        )
     most = max(each.first.draw.count for each in found)
     return [each for each in found if each.first.draw.count == most]
 
 
-def _goodness(prefer: str) -> Callable[[Standing], float]:
-    """By the block that settings are chosen on: more is better."""
-    sign = 1 if PREFERENCES[prefer] else -1
-    return lambda each: sign * each.first.measurement.figures[prefer].value
-
-
 def _seconds(run: Run, each: Standing) -> float:
-    """What an image takes on the machine the study was planned on."""
-    return run.plan.costs.evaluation[each.first.model] * each.nfe
+    """What an image took in this study: evaluations at the median of its model's cells."""
+    known = (result for result in run.known.values() if result.model == each.first.model)
+    return each.nfe * statistics.median(
+        result.seconds / (result.draw.count * result.nfe) for result in known
+    )
 
 
-def _apart(run: Run, other: Standing | None, best: Standing) -> tuple[bool, Comparison | None]:
-    """Whether fresh blocks tell how far apart the two are, and how far; else the first does."""
-    if other is None:
-        return False, None
-    fresh = difference(other.entry, best.entry, run.known, run.plan.fresh)
-    if fresh is not None:
-        return True, fresh
-    return False, difference(other.entry, best.entry, run.known, [0])
+def _difference(apart: Comparison) -> dict[str, float]:
+    return {"value": apart.difference, "low": apart.interval.low, "high": apart.interval.high}
 
 
 def _described(each: Standing) -> dict[str, Any]:

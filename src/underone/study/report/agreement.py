@@ -7,7 +7,7 @@ from itertools import combinations
 
 from underone.metrics.uncertainty import Verdict
 from underone.study.answers import Standing
-from underone.study.report.measures import (
+from underone.study.measures import (
     FID,
     Field,
     Measure,

@@ -4,8 +4,7 @@ from collections.abc import Sequence
 
 from underone.study.answers import Answer, Standing, answers
 from underone.study.contest import Subject
-from underone.study.recommend import pareto_front
-from underone.study.report.measures import (
+from underone.study.measures import (
     FID,
     INTRA_FID,
     MEASURES,
@@ -16,6 +15,7 @@ from underone.study.report.measures import (
     spread,
     yardstick_fids,
 )
+from underone.study.recommend import pareto_front
 from underone.study.report.samplers import fewest, step_answers
 from underone.study.report.sentences import field_place, within
 from underone.study.report.tables import Table
@@ -35,7 +35,7 @@ def _front_table(run: Run, field: Field) -> Table:
     # Of one that leads at its cost and of all settings too, the contest at its cost comes last.
     contests = {each.leader.entry: each for each in asked if each.subject is not Subject.WEIGHT}
     measures = [m for m in (FID, INTRA_FID, *yardstick_fids(run)[1:]) if m.known_of(field.asked)]
-    front = pareto_front(field.asked, lambda each: -each.first.fid)
+    front = pareto_front(field.asked, FID)
     rows = tuple(
         (
             f"{each.nfe:g}",

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from underone.study.answers import Standing, answers
 from underone.study.cell import CellResult
 from underone.study.contest import CONFIDENCE
+from underone.study.measures import MEASURES, fields
 from underone.study.report.grids import where_steps_lie
-from underone.study.report.measures import MEASURES, fields
 from underone.study.report.other_data import data_of, on_other_data
 from underone.study.report.samplers import how_many_steps, step_answers, which_sampler
 from underone.study.report.sentences import Part, field_title

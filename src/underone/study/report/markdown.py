@@ -13,13 +13,13 @@ from underone.errors import UserError
 from underone.files import write_bytes, write_text
 from underone.generation import Setting
 from underone.study.contest import unguided
+from underone.study.measures import FID, fields
 from underone.study.report import protocol, tables, view
 from underone.study.report.agreement import AGREEMENT, extractor_findings
 from underone.study.report.answers_in_tables import front_tables, steps_tables, weight_tables
 from underone.study.report.charts import diversity_charts, extractor_charts, nfe_charts
 from underone.study.report.drawing import Chart
 from underone.study.report.findings import HOW_MANY_STEPS, WHICH_SAMPLER, WHICH_WEIGHT, findings
-from underone.study.report.measures import FID, fields
 from underone.study.report.other_data import not_measured
 from underone.study.report.published import published_findings, published_tables
 from underone.study.report.sentences import Part

@@ -7,8 +7,8 @@ from underone.generation import Setting
 from underone.study.answers import Answer, answers
 from underone.study.contest import Subject
 from underone.study.definition import shipped_studies
+from underone.study.measures import FID, fields
 from underone.study.report.agreement import rank_correlation
-from underone.study.report.measures import FID, fields
 from underone.study.report.sentences import Title, within
 from underone.study.run import Run
 from underone.study.words import cost_title, listed, sampler_title, weight_title

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from underone.checkpoint import DiffusionConfig, ForeignNetwork
 from underone.study.cell import CellResult
-from underone.study.report.measures import FID, fields
+from underone.study.measures import FID, fields
 from underone.study.report.tables import Facts
 from underone.study.run import Run
 from underone.study.words import listed, setting_title

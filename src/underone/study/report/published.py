@@ -6,8 +6,8 @@ from itertools import combinations
 
 from underone.generation import Setting
 from underone.study.answers import Standing
+from underone.study.measures import FID, Field, compared, fields
 from underone.study.report.agreement import rank_correlation
-from underone.study.report.measures import FID, Field, compared, fields
 from underone.study.report.sentences import Part, field_place
 from underone.study.report.tables import Table
 from underone.study.run import Run

@@ -9,7 +9,7 @@ from underone.generation import TUNED, Setting
 from underone.metrics.uncertainty import Comparison, Interval
 from underone.study.answers import Answer, Standing, answer, answers
 from underone.study.contest import CONFIDENCE, Contest, Subject
-from underone.study.report.measures import FID, Field, fields
+from underone.study.measures import FID, Field, fields
 from underone.study.report.sentences import NOT_KNOWN_YET, Part, field_place, standing_text, within
 from underone.study.run import Run
 from underone.study.words import (

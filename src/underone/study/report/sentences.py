@@ -9,7 +9,7 @@ from underone.generation import Setting
 from underone.metrics.uncertainty import Blocks, Comparison
 from underone.study.answers import Answer, Standing
 from underone.study.contest import CONFIDENCE, SPREAD_BLOCKS
-from underone.study.report.measures import FID, Field, Measure
+from underone.study.measures import FID, Field, Measure
 from underone.study.run import Run
 from underone.study.words import listed
 

@@ -7,8 +7,7 @@ from underone.generation import Setting
 from underone.study.answers import Answer, Standing, answers
 from underone.study.cell import CellResult
 from underone.study.contest import Subject
-from underone.study.report.findings import Unresolved, unresolved
-from underone.study.report.measures import (
+from underone.study.measures import (
     CONSISTENCY,
     FID,
     KID,
@@ -20,6 +19,7 @@ from underone.study.report.measures import (
     mean_text,
     spread,
 )
+from underone.study.report.findings import Unresolved, unresolved
 from underone.study.report.sentences import behind_text, field_title
 from underone.study.run import Run
 from underone.study.words import setting_title

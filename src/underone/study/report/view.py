@@ -7,7 +7,7 @@ from pathlib import Path
 from underone.study.answers import Standing, standings
 from underone.study.cell import PICTURE_COLUMNS, CellResult
 from underone.study.contest import unguided
-from underone.study.report.measures import (
+from underone.study.measures import (
     FID,
     MEASURES,
     fields,

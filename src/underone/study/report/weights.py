@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 from underone.study.answers import Answer, Standing, answers
 from underone.study.contest import Subject
-from underone.study.report.measures import (
+from underone.study.measures import (
     FID,
     MEASURES,
     PRECISION,

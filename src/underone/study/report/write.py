@@ -18,6 +18,7 @@ import jinja2
 from markupsafe import Markup
 
 from underone.files import write_bytes, write_json, write_text
+from underone.study.measures import FID, fields
 from underone.study.report import protocol, tables, view
 from underone.study.report.agreement import agreement, extractor_findings
 from underone.study.report.answers_in_tables import front_tables, steps_tables, weight_tables
@@ -30,7 +31,6 @@ from underone.study.report.charts import (
 )
 from underone.study.report.drawing import Chart
 from underone.study.report.findings import findings
-from underone.study.report.measures import FID, fields
 from underone.study.report.published import published_findings, published_tables
 from underone.study.report.sentences import Part, field_title
 from underone.study.run import Run

@@ -4,6 +4,7 @@ from typing import Any
 
 import altair as alt
 
+from underone.study.measures import fields
 from underone.study.report.agreement import Pair, agreement
 from underone.study.report.charts.lines import sampler_lines
 from underone.study.report.charts.rows import (
@@ -17,7 +18,6 @@ from underone.study.report.charts.rows import (
     titled,
 )
 from underone.study.report.drawing import Chart, Look, Series, linear_axis, log_axis, points
-from underone.study.report.measures import fields
 from underone.study.report.sentences import field_title
 from underone.study.run import Run
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from underone.generation import Setting
 from underone.study.answers import Standing
 from underone.study.contest import unguided
-from underone.study.report.measures import Field, Measure
+from underone.study.measures import Field, Measure
 from underone.study.words import form_titles, sampler_title, setting_title
 
 

@@ -8,8 +8,8 @@ from dataclasses import replace
 
 from underone.study.answers import Standing
 from underone.study.cell import CellResult
+from underone.study.measures import Measure
 from underone.study.report.drawing import Chart, Row
-from underone.study.report.measures import Measure
 from underone.study.words import setting_title
 
 # Pixels of a chart.

@@ -9,6 +9,7 @@ import altair as alt
 
 from underone.generation import Setting
 from underone.study.answers import Standing
+from underone.study.measures import FID, KID, Field, Measure, fields, spread
 from underone.study.report.charts.lines import Line, sampler_lines
 from underone.study.report.charts.rows import (
     HEIGHT,
@@ -33,7 +34,6 @@ from underone.study.report.drawing import (
     points,
     spans,
 )
-from underone.study.report.measures import FID, KID, Field, Measure, fields, spread
 from underone.study.report.sentences import field_title
 from underone.study.run import Run
 from underone.study.words import weight_title

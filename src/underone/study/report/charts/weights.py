@@ -8,6 +8,14 @@ import altair as alt
 from underone.generation import Setting
 from underone.study.answers import Standing
 from underone.study.contest import unguided
+from underone.study.measures import (
+    MEASURES,
+    PRECISION,
+    RECALL,
+    Measure,
+    fields,
+    yardstick_fids,
+)
 from underone.study.report.charts.lines import Line, known_lines
 from underone.study.report.charts.rows import (
     HEIGHT,
@@ -33,14 +41,6 @@ from underone.study.report.drawing import (
     points,
     rings,
     texts,
-)
-from underone.study.report.measures import (
-    MEASURES,
-    PRECISION,
-    RECALL,
-    Measure,
-    fields,
-    yardstick_fids,
 )
 from underone.study.report.sentences import field_title
 from underone.study.run import Run
