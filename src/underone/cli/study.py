@@ -1,47 +1,39 @@
 """`underone study` and `underone guide`: a study run, shown as it fills, and reported."""
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import click
 import torch
-from rich.console import Group
-from rich.live import Live
-from rich.table import Table
 
 from underone.cli.console import (
     announce,
     announce_revision,
-    err,
     learn_variance,
     note,
     out,
     print_json,
-    progress_bar,
     table,
 )
 from underone.cli.options import device_option
+from underone.cli.study_progress import advance, best_so_far
 from underone.errors import UserError
-from underone.generation import Draw, Setting
-from underone.study.answers import standings
+from underone.generation import Draw
 from underone.study.bench import Bench, open_bench
-from underone.study.cell import Cell, Divergence
 from underone.study.definition import Study, for_model, load_study, shipped_studies
 from underone.study.engine import Commission, Engine, LocalEngine
 from underone.study.fit import planned_cells
+from underone.study.folder import Folder
 from underone.study.plan import Plan
 from underone.study.ranks import led_by_first_rank, many_ranks, open_ranks
 from underone.study.report import write_report
-from underone.study.run import Run, new_plan, open_run
+from underone.study.run import Run, kept_plan, new_plan, open_run
 from underone.study.words import setting_title
 from underone.zoo import load_model
 
-# Of the settings that are done, as many as a screen holds beside the bar.
-_ROWS = 16
-_COLUMNS = ("setting", "evaluations", "samples", "FID", "real images")
 _FOLDER = click.Path(path_type=Path, file_okay=False)
 Opener = Callable[[Run], AbstractContextManager[Engine]]
 
@@ -87,10 +79,12 @@ def study(
     if evaluations is not None:
         asked = asked.model_copy(update={"evaluations": evaluations})
     bench = open_bench(asked, device)
+    path = folder or Path(Path(study).stem)
     if dry_run:
-        _show_cells(new_plan(asked, bench, minutes), bench, as_json)
+        kept = kept_plan(Folder(path), asked, bench)
+        _show_cells(kept or new_plan(asked, bench, minutes), bench, as_json)
         return
-    _run_study(asked, bench, folder or Path(Path(study).stem), minutes, opener, as_json)
+    _run_study(asked, bench, path, minutes, opener, as_json)
 
 
 @click.command()
@@ -182,7 +176,7 @@ def _run_study(
     try:
         if run.due():
             with opener(run) as engine:
-                _advance(run, engine)
+                advance(run, engine)
     except KeyboardInterrupt:
         if run.known:
             write_report(run)
@@ -192,7 +186,7 @@ def _run_study(
     if as_json:
         print_json([run.known[cell].model_dump(mode="json") for cell in run.in_order])
         return
-    out.print(_table(run))
+    out.print(best_so_far(run))
     out.print(f"{page}: open it in a browser", soft_wrap=True)
 
 
@@ -201,75 +195,35 @@ def _introduce(run: Run, continued: bool) -> None:
     cells, plan = planned_cells(run.plan, run.bench), run.plan
     counts = sorted({cell.draw.count for cell in cells})
     samples = f"{counts[0]:,}" if len(counts) == 1 else f"{counts[0]:,} to {counts[-1]:,}"
-    left_out = f"; left out by the budget: {len(plan.left_out)}" if plan.left_out else ""
     note(
         f"{begun}{len(cells)} cells of {samples} samples, {len(run.due())} to run now, about "
-        f"{run.seconds_left / 60:.1f} minutes, before best settings are drawn again{left_out}"
+        f"{run.seconds_left / 60:.1f} minutes, before best settings are drawn again"
     )
+    for told in _left_out(plan):
+        note(told)
 
 
 def _show_cells(plan: Plan, bench: Bench, as_json: bool) -> None:
     cells = planned_cells(plan, bench)
-    seconds = [plan.costs.seconds(cell, bench) for cell in cells]
+    costs = [(cell.evaluations(bench), plan.costs.seconds(cell, bench)) for cell in cells]
     if as_json:
-        print_json(plan.model_dump(mode="json"))
+        planned = [
+            {**asdict(cell), "evaluations": evaluations, "seconds": seconds}
+            for cell, (evaluations, seconds) in zip(cells, costs, strict=True)
+        ]
+        print_json({"plan": plan.model_dump(mode="json"), "cells": planned})
         return
     grid = table("cells", "model, setting", "samples", "evaluations", "seconds")
-    for cell, cost in zip(cells, seconds, strict=True):
+    for cell, (evaluations, seconds) in zip(cells, costs, strict=True):
         title = f"{cell.model}: {setting_title(cell.setting)}"
-        grid.add_row(title, f"{cell.draw.count:,}", f"{cell.evaluations(bench):,}", f"{cost:.1f}")
+        grid.add_row(title, f"{cell.draw.count:,}", f"{evaluations:,}", f"{seconds:.1f}")
     out.print(grid)
-    total = sum(cell.evaluations(bench) for cell in cells)
-    out.print(f"{len(cells)} cells, {total:,} evaluations, about {sum(seconds) / 60:.1f} minutes")
-    for candidate in plan.left_out:
-        title = setting_title(candidate.setting)
-        out.print(f"left out by the budget: {candidate.model}: {title}")
+    total, minutes = sum(each for each, _ in costs), sum(each for _, each in costs) / 60
+    out.print(f"{len(cells)} cells, {total:,} evaluations, about {minutes:.1f} minutes")
+    for told in _left_out(plan):
+        out.print(told)
 
 
-def _advance(run: Run, engine: Engine) -> None:
-    """Run what is due, showing the results as they come."""
-    bar = progress_bar()
-    # In evaluations, which time goes with; more become due as contests narrow.
-    done = sum(result.cell.evaluations(run.bench) for result in run.known.values())
-    task = bar.add_task("", completed=done)
-
-    def on_images(cell: Cell, images: int) -> None:
-        each = cell.setting.evaluations(run.bench.models[cell.model])
-        bar.update(task, advance=images * each, description=_title(run, cell.model, cell.setting))
-
-    def due() -> int:
-        return sum(cell.evaluations(run.bench) for cell in run.due())
-
-    with Live(Group(_table(run), bar), console=err, refresh_per_second=2) as live:
-        bar.update(task, total=done + due())
-        for result in run.advance(engine, on_images):
-            done += result.cell.evaluations(run.bench)
-            bar.update(task, completed=done, total=done + due())
-            live.update(Group(_table(run), bar))
-            title = _title(run, result.model, result.setting)
-            if isinstance(result, Divergence):
-                note(f"{title}: left out, for {result.told}")
-            elif not err.is_terminal:
-                note(f"{title}: FID {result.fid:.3f}")
-
-
-def _title(run: Run, model: str, setting: Setting) -> str:
-    """A setting in words, and of which model, where there are several."""
-    title = setting_title(setting)
-    return title if len(run.bench.models) == 1 else f"{model}: {title}"
-
-
-def _table(run: Run) -> Table:
-    """The best settings so far."""
-    found = sorted(standings(run), key=lambda each: (-each.first.draw.count, each.fid))
-    grid = table(f"FID@{run.bench.yardsticks[0].extractor.name}, lowest first", *_COLUMNS)
-    for each in found[:_ROWS]:
-        blocks = len(each.fresh)
-        grid.add_row(
-            _title(run, each.first.model, each.first.setting),
-            f"{each.nfe:g}",
-            f"{blocks} x {each.first.draw.count:,}" if blocks else f"{each.first.draw.count:,}",
-            f"{each.fid:.3f}",
-            f"{each.first.floor.fid:.3f}",
-        )
-    return grid
+def _left_out(plan: Plan) -> Iterator[str]:
+    for each in plan.left_out:
+        yield f"left out by the budget: {each.model}: {setting_title(each.setting)}"

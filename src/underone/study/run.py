@@ -117,20 +117,30 @@ def open_run(
     without a time budget says which networks are compiled; `announce` is told while that is found.
     """
     folder = Folder(path)
-    kept = folder.plan()
+    kept = kept_plan(folder, study, bench)
     if kept is not None:
-        check_same(kept, study, bench, path)
-        if raises(kept, study):
-            compiled = kept.compiled
-            kept = make_plan(study, bench, kept.costs, kept.threads)
-            kept = kept.model_copy(update={"compiled": compiled})
-            folder.begin(kept)
+        folder.begin(kept)  # as it was, unless more is allowed now
         return Run(folder, bench, kept, folder.known(bench), folder.diverged(bench)), True
     plan = new_plan(study, bench, minutes)
     if minutes is None and study.precision == "auto":
         plan = plan.model_copy(update={"compiled": _worth_compiling(plan, bench, announce)})
     folder.begin(plan)
     return Run(folder, bench, plan), False
+
+
+def kept_plan(folder: Folder, study: Study, bench: Bench) -> Plan | None:
+    """The plan that a folder goes on with: as it was, or anew where `study` allows more.
+
+    None where nothing was begun there; a `UserError` where another study was, or something else is.
+    """
+    kept = folder.plan()
+    if kept is None:
+        return None
+    check_same(kept, study, bench, folder.path)
+    if not raises(kept, study):
+        return kept
+    anew = make_plan(study, bench, kept.costs, kept.threads)
+    return anew.model_copy(update={"compiled": kept.compiled})
 
 
 def open_folder(path: Path) -> Run:
