@@ -1,16 +1,44 @@
 """Whether it matters where the steps lie: the same samplers on one grid and on another."""
 
 import statistics
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 
 from underone.generation import OWN_GRIDS, Setting
+from underone.metrics.uncertainty import Verdict
 from underone.study.cell import Cell, CellResult
+from underone.study.contest import paired
 from underone.study.report.sentences import Part
 from underone.study.run import Run
 from underone.study.words import cost_title
 
 _USUAL = Setting().grid
+
+
+@dataclass(frozen=True)
+class _Pair:
+    """A sampler on the usual grid and on another: the same steps, samples and seeds."""
+
+    usual: CellResult
+    other: CellResult
+
+    @property
+    def question(self) -> tuple[str, int, str]:
+        """On which grid, in how many steps, at what cost."""
+        setting = self.other.setting
+        return setting.grid, setting.steps, cost_title(setting)
+
+    @property
+    def ratio(self) -> float:
+        """The usual grid's FID, in units of the other's."""
+        return self.usual.fid / self.other.fid
+
+    @property
+    def verdict(self) -> Verdict | None:
+        """Which of the two is lower, where that is known: A is the other grid."""
+        figures = ([each.measurement.figures["fid"]] for each in (self.other, self.usual))
+        found = paired(*figures)
+        return None if found is None else found.verdict
 
 
 def where_steps_lie(run: Run) -> list[Part]:
@@ -28,23 +56,34 @@ def where_steps_lie(run: Run) -> list[Part]:
 
 
 def _of_model(run: Run, model: str) -> Iterator[str]:
-    pairs: dict[tuple[str, int, str], dict[str, float]] = {}
-    # Of a sampler that was screened and drawn in full, the most samples last.
-    for cell in sorted(run.in_order, key=lambda cell: cell.draw.count):
-        if cell.model != model:
-            continue
-        usual = _on_usual_grid(run, cell)
-        if usual is not None:
-            key = cell.setting.grid, cell.setting.steps, cost_title(cell.setting)
-            ratio = usual.fid / run.known[cell].fid
-            pairs.setdefault(key, {})[cell.setting.sampler] = ratio
-    for (grid, _, cost), ratios in sorted(pairs.items()):
-        lower = sum(ratio > 1 for ratio in ratios.values())
-        typical = statistics.median(ratios.values())
-        yield (
-            f"At {cost} {lower} of {len(ratios)} samplers have a lower FID on the {grid} grid than "
-            f"on the {_USUAL} grid, which has {typical:.2f} times the FID in the median."
-        )
+    asked: dict[tuple[str, int, str], dict[int, list[_Pair]]] = {}
+    for pair in _pairs(run, model):
+        by_count = asked.setdefault(pair.question, {})
+        by_count.setdefault(pair.other.draw.count, []).append(pair)
+    for (grid, _, cost), by_count in sorted(asked.items()):
+        # FID depends on the number of samples: those of one number, of which there are the most.
+        count = max(by_count, key=lambda count: (len(by_count[count]), count))
+        yield f"At {cost} {_told(by_count[count], grid)} ({count:,} samples each)."
+
+
+def _pairs(run: Run, model: str) -> Iterator[_Pair]:
+    for cell in run.in_order:
+        if cell.model == model and (usual := _on_usual_grid(run, cell)) is not None:
+            yield _Pair(usual, run.known[cell])
+
+
+def _told(pairs: Sequence[_Pair], grid: str) -> str:
+    lower = [pair for pair in pairs if pair.ratio > 1]
+    higher = [pair for pair in pairs if pair.ratio <= 1]
+    of_these = sum(pair.verdict is Verdict.A_LOWER for pair in lower) or "none"
+    of_others = sum(pair.verdict is Verdict.B_LOWER for pair in higher) or "none"
+    others = f" and for {of_others} of the others" if higher else ""
+    typical = statistics.median(pair.ratio for pair in pairs)
+    return (
+        f"{len(lower)} of {len(pairs)} samplers have a lower FID on the {grid} grid than on the "
+        f"{_USUAL} grid, separated for {of_these} of these{others}; the {_USUAL} grid has "
+        f"{typical:.2f} times the FID in the median"
+    )
 
 
 def _on_usual_grid(run: Run, cell: Cell) -> CellResult | None:

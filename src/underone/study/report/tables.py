@@ -152,7 +152,7 @@ def _unresolved_row(each: Unresolved) -> tuple[str, ...]:
 
 
 def screening_table(run: Run) -> Table | None:
-    """What finalists were found by: cells of seeds of their own, that no answer is taken from."""
+    """What finalists were found by: cells of seeds of their own, that no leader is taken from."""
     cells = (cell for each in run.plan.slices for cell in run.plan.screening(each))
     known = [run.known[cell] for cell in dict.fromkeys(cells) if cell in run.known]
     rows = tuple(
