@@ -25,7 +25,7 @@ from underone.zoo import load_model
     "--nfe", type=click.IntRange(min=1), required=True, help="Evaluations, each of them a step."
 )
 @guidance_options
-@click.option("--minutes", default=8.0, help="How long to learn.")
+@click.option("--minutes", default=6.0, help="How long to learn, beside setting up and judging.")
 @click.option("--seed", default=0, help="Of the noise it learns with, which no sample set meets.")
 @click.option("--root", type=click.Path(path_type=Path), help="Where the data set's files are.")
 @click.option("--json", "as_json", is_flag=True, help="Print what was learned as JSON.")
