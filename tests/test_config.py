@@ -55,6 +55,20 @@ def test_a_document_is_read_with_its_defaults() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"shape": {"width": True}},
+        {"shape": {"width": "3"}},
+        {"inner": {"rate": True}},
+        {"sizes": [True, 2]},
+        {"sizes": ["1"]},
+    ],
+)
+def test_true_and_text_are_no_numbers(changes: dict[str, object]) -> None:
+    assert "must be a number, got" in refusal(GOOD | changes)
+
+
 def test_what_was_read_cannot_be_changed() -> None:
     with pytest.raises(ValidationError, match="frozen"):
         parse(Outer, GOOD, "some.json").name = "other"

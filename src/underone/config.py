@@ -47,6 +47,7 @@ def parse(model: type[AnyModel], document: object, where: str) -> AnyModel:
 def _refuse_unknown_keys(document: object, value: object, where: str) -> None:
     if isinstance(document, list) and isinstance(value, tuple) and len(document) == len(value):
         for each, part in zip(document, value, strict=True):
+            _refuse_conversion(each, part, where)
             _refuse_unknown_keys(each, part, where)
         return
     known = _fields(value)
@@ -55,7 +56,16 @@ def _refuse_unknown_keys(document: object, value: object, where: str) -> None:
     for key, inner in document.items():
         if key not in known:
             raise unknown(f"key in {where}:", key, known)
+        _refuse_conversion(inner, known[key], f"{where}: {key}")
         _refuse_unknown_keys(inner, known[key], where)
+
+
+def _refuse_conversion(written: object, read: object, where: str) -> None:
+    """A `UserError` where true or text was taken for a number: it was meant for something else."""
+    one = read[0] if isinstance(read, tuple) and len(read) == 1 else read
+    number = isinstance(one, int | float) and not isinstance(one, bool)
+    if isinstance(written, bool | str) and number:
+        raise UserError(f"{where} must be a number, got {_shortened(written)}")
 
 
 def _fields(value: object) -> dict[str, Any] | None:
