@@ -20,7 +20,8 @@ from underone.generation import (
 from underone.study.bench import Bench
 from underone.study.cell import Cell
 
-_TIMINGS = 9
+# Timings of a batch: so many, or as many as there are in so many seconds.
+_TIMINGS, _TIMING_SECONDS = 9, 10.0
 _MEASURED_IMAGES = 600
 
 
@@ -67,7 +68,7 @@ def seconds_per_evaluation(model: GenerativeModel, precision: Precision = "auto"
     return _seconds(batch, _TIMINGS) / DEFAULT_BATCH_SIZE
 
 
-def _seconds(work: Callable[[], object], times: int) -> float:
+def _seconds(work: Callable[[], object], most: int) -> float:
     """The median time of `work`, not counting the first, which makes what is kept."""
 
     def once() -> float:
@@ -76,4 +77,7 @@ def _seconds(work: Callable[[], object], times: int) -> float:
         return time.perf_counter() - started
 
     once()
-    return statistics.median(once() for _ in range(times))
+    times = [once()]
+    while len(times) < most and sum(times) < _TIMING_SECONDS:
+        times.append(once())
+    return statistics.median(times)
