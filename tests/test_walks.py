@@ -1,6 +1,7 @@
 """Whole ways from images to answers, as the documents show them, with tiny networks."""
 
 import json
+import re
 import shlex
 import shutil
 from pathlib import Path
@@ -167,6 +168,10 @@ def test_cifar10_from_the_archive_to_a_study(run: Run, here: Path) -> None:
     )
     assert "2 cells" in succeeded(run("study", "study.toml", "--dry-run"))
     assert not Path("study").exists()
+    cell = re.compile(r"^(?:runs/cifar10: )?(\S.*?) {2,}([\d,]+) +([\d,]+)(?: +[\d.]+)? *$", re.M)
+    page = (Path(__file__).parent.parent / "docs" / "cifar10.md").read_text("utf-8")
+    shown = page.partition("--dry-run` prints")[2].split("```")[1]
+    assert cell.findall(succeeded(run("study", "cifar10", "--dry-run"))) == cell.findall(shown)
     shutil.rmtree("runs")
 
 
