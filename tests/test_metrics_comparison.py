@@ -27,6 +27,7 @@ def measurement(fid: float = 1.0, subject: str = "ddim", **changes: Any) -> Meas
         reference_split="train",
         extractor_revision=2,
         judge="e" * 64,
+        flips=False,
     )
     return Measurement(
         figures={"fid": Figure(value=fid)},
@@ -56,6 +57,7 @@ def test_a_true_repeat_is_accepted_and_so_is_another_subject() -> None:
         ("extractor_precision", {"extractor_precision": "bfloat16"}),
         ("extractor_revision", {"extractor_revision": 1}),
         ("judge", {"judge": "d" * 64}),
+        ("flips", {"flips": True}),
         ("version", {"version": 1}),
     ],
 )
@@ -83,6 +85,7 @@ def test_the_fields_tested_are_all_there_are() -> None:
         "extractor_precision",
         "extractor_revision",
         "judge",
+        "flips",
     }
 
 
@@ -103,8 +106,18 @@ def in_blocks(*values: float, seed: int = 0) -> Measurement:
     return measurement().model_copy(update={"figures": {"fid": figure}, "subject": subject})
 
 
-def test_no_judge_differs_from_none() -> None:
-    assert protocol_differences([measurement(), measurement(judge=None)]) == {}
+@pytest.mark.parametrize("field", ["judge", "flips"])
+def test_what_was_not_asked_differs_from_nothing(field: str) -> None:
+    change: dict[str, Any] = {field: None}
+    assert protocol_differences([measurement(), measurement(**change)]) == {}
+
+
+def test_a_file_from_before_flips_were_recorded_still_loads() -> None:
+    document = measurement().model_dump(mode="json")
+    del document["protocol"]["flips"]
+    old = Measurement.model_validate(document)
+    assert old.protocol.flips is None
+    assert protocol_differences([old, measurement()]) == {}
 
 
 def test_blocks_of_the_same_seeds_are_compared_in_pairs() -> None:

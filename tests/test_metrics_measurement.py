@@ -264,6 +264,19 @@ def test_of_a_reference_of_test_images_nothing_is_held_out(real: Dataset) -> Non
     assert not measure(SampleSet(real.images), by, ("fid-held-out", "memorisation")).left_out
 
 
+def test_whether_mirror_images_were_looked_at_is_recorded(real: Dataset) -> None:
+    trained = build_reference("trained", replace(real, split="train"), real, Pixels())
+    train, mirrored = (Pixels()(each).values for each in (real.images, real.mirrored.images))
+    alone = Yardstick(Pixels(), trained, train=train)
+    both = replace(alone, mirrored=mirrored)
+    samples = SampleSet(real.images)
+    for by, flips in ((alone, False), (both, True)):
+        assert measure(samples, by, ("fid", "memorisation")).protocol.flips is flips
+        assert measure(samples, by, ("fid",)).protocol.flips is None
+        few = SampleSet(real.images[:4])  # of so few no copies can be told
+        assert measure(few, by, ("fid", "memorisation")).protocol.flips is None
+
+
 def test_classes_keep_their_proportions_among_the_features_kept(
     real: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -9,6 +9,8 @@ from underone.metrics.uncertainty import Blocks, Comparison, compare
 
 # Names may differ where the hashes beside them agree.
 _NAMES = ("extractor.name", "reference.name")
+# None where no metric asked for it, which differs from nothing.
+_ASKED = ("judge", "flips")
 
 
 def protocol_fields(measurement: Measurement) -> dict[str, Any]:
@@ -49,8 +51,8 @@ def paired_differences(a: Measurement, b: Measurement) -> dict[str, Comparison]:
 
 
 def _told(key: str, values: Sequence[Any]) -> set[str]:
-    """The different values; to have asked no judge does not differ from any judge."""
-    return {str(value) for value in values if not (key == "judge" and value is None)}
+    """The different values; where nothing was asked, that differs from no answer."""
+    return {str(value) for value in values if not (key in _ASKED and value is None)}
 
 
 def not_allowed(

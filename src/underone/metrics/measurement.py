@@ -44,6 +44,8 @@ class Protocol(Config):
 
     `extractor_revision` is that of its architecture, where it has one. `judge`, the hash of the
     classifier that judged classes, is None where none was asked; that differs from no judge.
+    `flips`: whether copies were looked for among mirror images of training images too, None where
+    none were looked for; that differs from neither.
     """
 
     version: int = PROTOCOL_VERSION
@@ -57,6 +59,7 @@ class Protocol(Config):
     quantisation: str = "uint8"
     extractor_precision: str = "float32"
     judge: str | None = None
+    flips: bool | None = None
 
 
 class FloorRecord(Config):
@@ -152,6 +155,7 @@ def measure_batches(
         images = replace(images, features=features)
     every = {name: METRICS[name].score(images, by) for name in metrics}
     scores = merged(list(every.values()))
+    sought = any(METRICS[name].seeks and found.figures for name, found in every.items())
     drawn = known_floor or _drawn_floor(by, count, labels, metrics)
     return Measurement(
         figures=scores.figures,
@@ -168,6 +172,7 @@ def measure_batches(
             reference_count=by.reference.count,
             reference_split=by.reference.origin.split,
             judge=None if judge is None else judge.classifier.sha256,
+            flips=by.mirrored is not None if sought else None,
         ),
         subject=subject,
         environment=environment(),

@@ -120,7 +120,7 @@ class Metric:
     """A metric: how it scores images, and what it needs for that.
 
     `floor`: real images are scored as the samples are, for comparison. `keeps`: features must be in
-    memory. `judges`: it asks the judge.
+    memory. `judges`: it asks the judge. `seeks`: it looks for copies of training images.
     """
 
     score: Callable[[Scored, Yardstick], Scores]
@@ -128,6 +128,7 @@ class Metric:
     floor: bool = True
     keeps: bool = True
     judges: bool = False
+    seeks: bool = False
 
 
 NOTHING = Scores({})
@@ -355,6 +356,7 @@ METRICS: Mapping[str, Metric] = {
         copying,
         "training images, a reference of them with others held out, some hundred samples",
         floor=False,
+        seeks=True,
     ),
 }
 
