@@ -14,6 +14,8 @@ from safetensors.torch import load_file, save_file
 
 from conftest import ModelFolder, Run
 from underone.data import SampleSet
+from underone.metrics import Figure, Measurement, Protocol
+from underone.metrics.measurement import Identity
 
 SLICE = Path(__file__).parent / "data" / "fashion-mnist"
 
@@ -442,6 +444,57 @@ def test_names_in_brackets_and_lists_are_printed_as_they_are(
     status, out, _ = run("compare", *files)
     assert status == 0
     assert all(file.name in out for file in files)
+
+
+def write_measurement(path: Path, subject: dict[str, object], **changes: object) -> Path:
+    """The file of a measurement as `evaluate --json` prints it."""
+    measurement = Measurement(
+        figures={"fid": Figure(value=2.0, error=0.1)},
+        rank_deficient=False,
+        floor=None,
+        protocol=Protocol(
+            count=1000,
+            labels="balanced",
+            extractor=Identity(name="classifier", sha256="a" * 64),
+            reference=Identity(name="data", sha256="b" * 64),
+            reference_count=60_000,
+            reference_split="train",
+        ),
+        subject=subject,
+        environment={},
+    )
+    path.write_text(measurement.model_copy(update=changes).model_dump_json())
+    return path
+
+
+def test_what_is_compared_is_shown_and_what_another_training_does_is_said(
+    run: Run, tmp_path: Path
+) -> None:
+    def subject(sha256: str, threshold: str = "static") -> dict[str, object]:
+        model = {"name": "mine", "sha256": sha256, "weights": "raw"}
+        return {"model": model, "threshold": threshold, "precision": "bfloat16"}
+
+    one = write_measurement(tmp_path / "one.json", subject("c" * 64))
+    two = write_measurement(tmp_path / "two.json", subject("c" * 64, "dynamic"))
+    status, out, error = run("compare", one, two)
+    assert status == 0
+    rows = {words[0]: words[1:] for line in out.splitlines() if (words := line.split())}
+    assert rows["model"] == ["mine", "mine"]
+    assert rows["weights"] == ["raw", "c" * 12] * 2
+    assert rows["threshold"] == ["static", "dynamic"]
+    assert rows["precision"] == ["bfloat16", "bfloat16"]
+    assert rows["labels"] == ["balanced", "balanced"]
+    assert rows["N"] == ["1,000", "1,000"]
+    assert "seed" not in rows
+    assert "different weights" not in error
+    other = write_measurement(tmp_path / "other.json", subject("d" * 64))
+    for arguments in ((one, other), (one, other, "--json")):
+        assert run("compare", *arguments)[2].count("different weights") == 1
+    unknown = write_measurement(tmp_path / "unknown.json", {"model": "from elsewhere"})
+    status, out, error = run("compare", one, unknown)
+    assert status == 0
+    assert "from elsewhere" in out
+    assert "different weights" not in error
 
 
 def test_without_a_command_there_is_help(run: Run) -> None:

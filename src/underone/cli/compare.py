@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -19,8 +20,10 @@ from underone.metrics import (
     protocol_differences,
     protocol_fields,
 )
+from underone.metrics.reference_file import UNRECORDED
 from underone.metrics.uncertainty import Comparison, Verdict
 
+_SETTING = ("sampler", "steps", "grid", "guidance", "form", "interval", "threshold", "precision")
 _VERDICTS = {
     Verdict.A_LOWER: "the first lower",
     Verdict.B_LOWER: "the second lower",
@@ -50,6 +53,11 @@ def compare(measurements: tuple[Path, ...], allow: tuple[str, ...], as_json: boo
             found = ", ".join(map(str, differing[name]))
             note(f"underone: not comparable: {name} differs: {found}")
         sys.exit(3)
+    if len({str(_model(m)["sha256"]) for m in every if "sha256" in _model(m)}) > 1:
+        note(
+            "these are of different weights: training again with another seed moves FID more than "
+            "sampling again, which is all that the errors hold"
+        )
     allowed = {name: list(map(str, values)) for name, values in differing.items()}
     if as_json:
         print_json(
@@ -95,12 +103,33 @@ def _show(names: list[str], every: list[Measurement]) -> None:
         if any(floors):
             cells = ("" if floor is None else f"{floor.value:.4f}" for floor in floors)
             grid.add_row("    of real images", *cells, style="dim")
-    for field in ("sampler", "steps", "grid", "guidance", "form", "interval", "seed"):
-        values = [m.subject.get(field) for m in every]
-        column = ["" if value is None else str(value) for value in values]
+    subjects = [_subject(m) for m in every]
+    for title in subjects[0]:
+        column = [told[title] for told in subjects]
         if any(column):
-            grid.add_row(field, *column)
+            grid.add_row(title, *column)
     out.print(grid)
+
+
+def _subject(measurement: Measurement) -> dict[str, str]:
+    """What was measured, a row each, "" where that is not known."""
+    subject, model, protocol = measurement.subject, _model(measurement), measurement.protocol
+    times = f"{measurement.blocks} x " if measurement.blocks > 1 else ""
+    rows = {
+        "model": model.get("name"),
+        "weights": " ".join(str(model[key])[:12] for key in ("weights", "sha256") if key in model),
+        **{field: subject.get(field) for field in _SETTING},
+        "labels": None if protocol.labels == UNRECORDED else protocol.labels,
+        "N": f"{times}{protocol.count:,}",
+        "seed": subject.get("seed"),
+    }
+    return {title: "" if value is None else str(value) for title, value in rows.items()}
+
+
+def _model(measurement: Measurement) -> Mapping[str, Any]:
+    """What is recorded of the model; nothing of samples from elsewhere."""
+    model = measurement.subject.get("model")
+    return model if isinstance(model, Mapping) else {"name": model}
 
 
 def _show_differences(pair: str, extractor: str, differences: Mapping[str, Comparison]) -> None:
