@@ -13,7 +13,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from conftest import ModelFolder, Run
-from underone.data import SampleSet
+from underone.data import SampleSet, write_arrays
 from underone.metrics import Figure, Measurement, Protocol
 from underone.metrics.measurement import Identity
 
@@ -43,6 +43,28 @@ def test_sample_and_evaluate(run: Run, model_folder: ModelFolder, tmp_path: Path
     status, out, error = run("evaluate", npz, "--reference", "fashion-mnist")
     assert "FID@fashion-mnist-classifier" in out
     assert "draw more" in error
+    files = tmp_path / "one.json", tmp_path / "two.json"
+    for metrics, file in zip(("fid-held-out", "intra-fid"), files, strict=True):
+        options = ("--metrics", metrics, "--json")
+        status, out, error = run("evaluate", npz, "--reference", "fashion-mnist", *options)
+        assert (status, error.count("draw more")) == (0, 1)
+        assert "no floor is known" not in error  # where none was asked for
+        file.write_text(out)
+    status, _, error = run("compare", *files, "--json")
+    assert status == 0
+    assert "one.json: 30 samples are no more than the features have dimensions" in error
+    assert "two.json: the smallest class has no more samples" in error
+
+
+def test_a_reference_without_other_images_has_no_floor(run: Run, tmp_path: Path) -> None:
+    bare, npz = tmp_path / "bare.npz", tmp_path / "samples.npz"
+    write_arrays(bare, {"mu": np.zeros(256), "sigma": np.eye(256)})
+    SampleSet(torch.zeros(300, 1, 28, 28, dtype=torch.uint8)).save_npz(npz)
+    extractor = ("--extractor", "fashion-mnist-classifier")
+    status, _, error = run("evaluate", npz, "--reference", bare, *extractor)
+    assert status == 0
+    assert "reference bare holds no other real images: no floor is known" in error
+    assert "draw more" not in error
 
 
 @pytest.mark.slow

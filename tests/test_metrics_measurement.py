@@ -371,6 +371,19 @@ def test_samples_of_some_classes_alone_are_not_balanced(real: Dataset, by: Yards
         assert found.protocol.labels == policy
 
 
+def test_classes_smaller_than_the_features_are_wide_are_told(real: Dataset) -> None:
+    by = Yardstick(Pixels(), build_reference("it", real, real, Pixels()))
+    first = torch.cat([(real.labels == label).nonzero()[:50, 0] for label in range(10)])
+    images, labels = real.images[first], real.labels[first]
+    enough = measure(SampleSet(images, labels), by, ("intra-fid",))
+    assert not enough.class_rank_deficient  # 50 of each, 49 dimensions
+    fewer = SampleSet(images[1:], labels[1:])
+    few = measure(fewer, by, ("intra-fid",))
+    assert (few.rank_deficient, few.class_rank_deficient) == (False, True)
+    assert not measure(fewer, by, ("fid",)).class_rank_deficient
+    assert joined([enough, few]).class_rank_deficient
+
+
 def test_what_one_block_lacks_is_said_to_be_left_out(real: Dataset, by: Yardstick) -> None:
     parts = [
         measure(SampleSet(real.images[part], torch.arange(40) % classes), by, ("fid", "intra-fid"))

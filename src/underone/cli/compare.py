@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from underone.cli.console import note, out, print_json, table
-from underone.cli.figures import spread, titled
+from underone.cli.figures import cautions, spread, titled
 from underone.config import parse
 from underone.errors import UserError
 from underone.files import read_json
@@ -58,6 +58,12 @@ def compare(measurements: tuple[Path, ...], allow: tuple[str, ...], as_json: boo
             "these are of different weights: training again with another seed moves FID more than "
             "sampling again, which is all that the errors hold"
         )
+    names = [path.name for path in measurements]
+    if len(set(names)) < len(names):
+        names = [str(path) for path in measurements]
+    for name, measurement in zip(names, every, strict=True):
+        for caution in cautions(measurement):
+            note(f"{name}: {caution}")
     allowed = {name: list(map(str, values)) for name, values in differing.items()}
     if as_json:
         print_json(
@@ -78,9 +84,6 @@ def compare(measurements: tuple[Path, ...], allow: tuple[str, ...], as_json: boo
             }
         )
         return
-    names = [path.name for path in measurements]
-    if len(set(names)) < len(names):
-        names = [str(path) for path in measurements]
     _show(names, every)
     for name, other in zip(names[1:], every[1:], strict=True):
         pair = f"{names[0]} - {name}"

@@ -17,7 +17,7 @@ from underone.cli.console import (
     print_json,
     sped_up,
 )
-from underone.cli.figures import show
+from underone.cli.figures import cautions, show
 from underone.cli.options import SAMPLING_HELP, SAMPLING_OPTIONS, sampling_options, usual_for
 from underone.cli.output import check_output
 from underone.data import Dataset, SampleSet, read_samples
@@ -156,6 +156,9 @@ def evaluate(
         print_json(measurement.model_dump(mode="json"))
     else:
         show(measurement)
+    _tell_no_floor(measurement, against, wanted)
+    for caution in cautions(measurement):
+        note(caution)
     if panel is not None:
         _draw_panel(source, by, root, panel)
 
@@ -178,6 +181,17 @@ def _refuse_sampling_options() -> None:
 def _tell_left_out(measurement: Measurement) -> None:
     for name in measurement.left_out:
         note(f"{name} is left out: it needs {METRICS[name].needs}")
+
+
+def _tell_no_floor(measurement: Measurement, against: Reference, metrics: tuple[str, ...]) -> None:
+    """Where real images are missing, which is another thing than a floor that no metric has."""
+    name = against.name
+    if measurement.floor is not None:
+        return
+    if against.held_out is None:
+        note(f"reference {name} holds no other real images: no floor is known")
+    elif any(METRICS[metric].floor for metric in metrics):
+        note(f"reference {name} holds no two other images of these classes: no floor is known")
 
 
 def _judge(name: str | None, against: Reference) -> Judge | None:

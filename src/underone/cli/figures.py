@@ -1,6 +1,6 @@
 """Measurements as tables."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 
 from underone.cli.console import note, out, table
 from underone.metrics import Figure, Measurement
@@ -31,9 +31,7 @@ def show(measurement: Measurement) -> None:
         f"extractor {protocol.extractor.sha256[:16]}",
         soft_wrap=True,
     )
-    if floor is None:
-        note(f"reference {protocol.reference.name} holds no other real images: no floor is known")
-    elif floor.draws:
+    if floor is not None and floor.draws:
         draws = "one draw" if floor.draws == 1 else f"mean of {floor.draws} draws"
         out.print(f"real: {floor.count:,} held-out images, {draws}")
         if floor.count < protocol.count:
@@ -43,10 +41,19 @@ def show(measurement: Measurement) -> None:
             )
     if copies:
         out.print("copies: training images in the place of samples")
-    if measurement.rank_deficient and "fid" in measurement.figures:
-        note(
-            f"{protocol.count} samples are no more than the features have dimensions: "
-            "this FID says little; draw more"
+
+
+def cautions(measurement: Measurement) -> Iterator[str]:
+    """What is to be known of the figures wherever they are told, a line each."""
+    if measurement.rank_deficient and {"fid", "fid-held-out"} & measurement.figures.keys():
+        yield (
+            f"{measurement.protocol.count:,} samples are no more than the features have "
+            "dimensions: this FID says little; draw more"
+        )
+    if measurement.class_rank_deficient:
+        yield (
+            "the smallest class has no more samples than the features have dimensions: FID within "
+            "classes says little; draw more"
         )
 
 

@@ -82,11 +82,13 @@ class Measurement(Config):
     `copies` what training images themselves score, where a metric asks for copies.
     `left_out`: the metrics that were asked for and could not be had.
     `rank_deficient`: there were no more samples than feature dimensions, so that the covariance
-    is singular and FID says little. `subject` is what was measured, as its maker recorded it.
+    is singular and FID says little; `class_rank_deficient`: the same of the smallest class, where
+    FID was taken within classes. `subject` is what was measured, as its maker recorded it.
     """
 
     figures: dict[str, Figure]
     rank_deficient: bool
+    class_rank_deficient: bool = False
     floor: FloorRecord | None
     copies: dict[str, Figure] = Field(default_factory=dict)
     left_out: tuple[str, ...] = ()
@@ -160,6 +162,7 @@ def measure_batches(
     return Measurement(
         figures=scores.figures,
         rank_deficient=images.moments.rank_deficient,
+        class_rank_deficient="intra-fid" in scores.figures and _a_class_is_small(images, labels),
         floor=_with_controls(drawn, scores, count),
         copies=scores.copies,
         left_out=tuple(name for name, found in every.items() if not found.figures),
@@ -177,6 +180,11 @@ def measure_batches(
         subject=subject,
         environment=environment(),
     )
+
+
+def _a_class_is_small(images: Scored, labels: Tensor | None) -> bool:
+    """Whether a class has no more images than features have dimensions."""
+    return labels is not None and int(labels.bincount().min()) <= images.moments.mean.numel()
 
 
 def joined(blocks: Sequence[Measurement]) -> Measurement:
@@ -199,6 +207,7 @@ def joined(blocks: Sequence[Measurement]) -> Measurement:
             "floor": mean_floor,
             "copies": mean_figures([block.copies for block in blocks]),
             "rank_deficient": any(block.rank_deficient for block in blocks),
+            "class_rank_deficient": any(block.class_rank_deficient for block in blocks),
             "left_out": tuple(dict.fromkeys(name for block in blocks for name in block.left_out)),
         }
     )
