@@ -13,6 +13,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from conftest import ModelFolder, Run
+from underone.cli import underone_command
 from underone.data import SampleSet, write_arrays
 from underone.metrics import Figure, Measurement, Protocol
 from underone.metrics.measurement import Identity
@@ -517,6 +518,22 @@ def test_what_is_compared_is_shown_and_what_another_training_does_is_said(
     assert status == 0
     assert "from elsewhere" in out
     assert "different weights" not in error
+
+
+@pytest.mark.parametrize("name", underone_command.commands)
+def test_of_several_ranks_none_overwrites_what_another_writes(
+    run: Run, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    status, out, error = run(name, "--help")
+    if name in ("guide", "study"):
+        assert (status, error) == (0, "")
+    else:
+        assert (status, out, error.count("\n")) == (2, "", 1)
+        assert f"underone {name} is one process" in error
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    assert run(name, "--help")[0] == 0
 
 
 def test_without_a_command_there_is_help(run: Run) -> None:

@@ -26,7 +26,10 @@ from underone.cli.train import train
 from underone.cli.trajectory import trajectory
 from underone.cli.tune import tune
 from underone.errors import UserError
+from underone.study.ranks import many_ranks
 
+# What torchrun's processes share; any other command would run in each as if it were alone.
+_FOR_RANKS = (guide, study)
 _CONTEXT = {
     "help_option_names": ["-h", "--help"],
     "show_default": True,
@@ -36,8 +39,15 @@ _CONTEXT = {
 
 @click.group(context_settings=_CONTEXT)
 @click.version_option(underone.__version__, prog_name="underone")
-def underone_command() -> None:
+@click.pass_context
+def underone_command(context: click.Context) -> None:
     """A laboratory for diffusion sampling: train, sample in every way that matters, measure."""
+    name = context.invoked_subcommand
+    if many_ranks() and name not in {command.name for command in _FOR_RANKS}:
+        raise UserError(
+            f"underone {name} is one process, but RANK and WORLD_SIZE are set, as by torchrun for "
+            "several: run it without torchrun, or unset them"
+        )
 
 
 for command in (
