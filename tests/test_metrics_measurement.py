@@ -20,6 +20,7 @@ from underone.metrics import (
     Measurement,
     Yardstick,
     build_reference,
+    features_of,
     load_reference,
     measure,
     measure_batches,
@@ -392,6 +393,19 @@ def test_what_one_block_lacks_is_said_to_be_left_out(real: Dataset, by: Yardstic
     found = joined(parts)
     assert "intra-fid" not in found.figures
     assert found.left_out == ("intra-fid",)
+
+
+def test_images_that_an_extractor_would_take_for_others_are_refused(real: Dataset) -> None:
+    by = Yardstick(Pixels(), build_reference("it", real, None, Pixels()))
+    for wrong, message in (
+        (real.images.float() / 255, r"uint8 in 0\.\.255, not torch\.float32"),
+        (real.images.permute(0, 2, 3, 1), r"\(N, C, H, W\) .* not of shape \(1000, 28, 28, 1\)"),
+        (real.images[:, 0], r"\(N, C, H, W\)"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            measure_batches([wrong], None, {}, by)
+        with pytest.raises(ValueError, match=message):
+            features_of(Pixels(), wrong)
 
 
 def test_a_streamed_fid_is_the_same_without_its_error(real: Dataset, by: Yardstick) -> None:

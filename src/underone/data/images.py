@@ -7,7 +7,10 @@ from torch import Tensor
 def check_images(images: Tensor) -> None:
     """Raise `ValueError` unless `images` is a uint8 tensor (N, C, H, W) with C = 1 or 3."""
     if images.dtype != torch.uint8:
-        raise ValueError(f"images must be uint8 in 0..255, not {images.dtype}: use to_uint8")
+        raise ValueError(
+            f"images must be uint8 in 0..255, not {images.dtype}: to_uint8 makes them of floats in "
+            "[-1, 1]"
+        )
     _check_nchw(images)
     if images.shape[1] not in (1, 3):
         raise ValueError(f"images must be (N, C, H, W) with C = 1 or 3, not {_shape(images)}")

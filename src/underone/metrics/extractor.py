@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from underone.checkpoint import FeatureModel
+from underone.data import check_images
 
 BATCH = 1000
 
@@ -94,6 +95,7 @@ class NetworkFeatures:
 
 
 def features_of(extractor: Extractor, images: Tensor, labels: Tensor | None = None) -> Features:
-    """The features of all `images`, N x D float32 in memory."""
+    """The features of all `images`, N x D float32 in memory; `ValueError` if not uint8 NCHW."""
+    check_images(images)
     found = Features.joined([extractor(batch) for batch in images.split(BATCH)])
     return Features(found.values, found.logits, labels)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 import underone
 from underone.config import Config
-from underone.data import SampleSet
+from underone.data import SampleSet, check_images
 from underone.errors import UserError
 from underone.metrics.extractor import BATCH, Features
 from underone.metrics.floor import floor
@@ -137,13 +137,13 @@ def measure_batches(
     streamed: bool = False,
     known_floor: FloorRecord | None = None,
 ) -> Measurement:
-    """The `metrics` of images (B, C, H, W) that come in batches, as from a model.
+    """The `metrics` of uint8 images (B, C, H, W) that come in batches, as from a model.
 
     Features are kept, N x D float32, for standard errors and for metrics that compare samples.
     Where `streamed`, FID goes without its error, and memory does not grow with N unless another
     metric needs the features. `labels` (N,) are all of theirs; `subject` says what they are, its
     "labels" by which policy. `known_floor` is that of as many samples of the same classes, measured
-    already.
+    already. Images of another type or order raise `ValueError`, for not every extractor would.
     """
     judged = any(METRICS[name].judges for name in metrics) and labels is not None
     judge = by.judge if judged else None
@@ -241,6 +241,7 @@ def accumulated(
     kept: list[Features] = []
     judged: list[Tensor] = []
     for batch in batches:
+        check_images(batch)
         features = by.extractor(batch)
         if features.values.shape[1] != size:
             raise UserError(
