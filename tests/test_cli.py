@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from conftest import ModelFolder, Run
 from underone.cli import underone_command
-from underone.data import SampleSet, write_arrays
+from underone.data import SampleSet, load_dataset, write_arrays
 from underone.metrics import Figure, Measurement, Protocol
 from underone.metrics.measurement import Identity
 
@@ -148,6 +148,19 @@ def test_what_cannot_be_measured_is_told_and_why(run: Run, tmp_path: Path) -> No
     assert (status, "2 samples a block" in error) == (2, True)
     status, _, error = run("evaluate", "", *against)
     assert (status, "SAMPLES is empty" in error) == (2, True)
+
+
+def test_samples_that_may_be_copies_are_told(run: Run, tmp_path: Path) -> None:
+    _write_folder(tmp_path / "images")
+    reference = tmp_path / "mine.npz"
+    extractor = ("--extractor", "fashion-mnist-classifier")
+    assert run("reference", "build", tmp_path / "images", *extractor, "--out", reference)[0] == 0
+    for split, copied in (("train", 1), ("test", 0)):
+        data, npz = load_dataset(str(tmp_path / "images"), split), tmp_path / f"{split}.npz"
+        SampleSet(data.images, data.labels).save_npz(npz)
+        status, _, error = run("evaluate", npz, "--reference", reference, "--json")
+        assert (status, error.count("may be copies of training images")) == (0, copied)
+        assert error.count("--metrics memorisation and --panel") == copied
 
 
 def test_the_samples_nearest_to_training_images_are_drawn_beside_them(

@@ -41,6 +41,7 @@ from underone.metrics import (
     Yardstick,
     metric_names,
 )
+from underone.metrics.copies import below_floor, like_copies
 from underone.metrics.cost import distance_seconds
 from underone.study.costs import seconds_per_evaluation
 from underone.zoo import (
@@ -159,6 +160,7 @@ def evaluate(
     _tell_no_floor(measurement, against, wanted)
     for caution in cautions(measurement):
         note(caution)
+    _tell_copies(measurement)
     if panel is not None:
         _draw_panel(source, by, root, panel)
 
@@ -192,6 +194,19 @@ def _tell_no_floor(measurement: Measurement, against: Reference, metrics: tuple[
         note(f"reference {name} holds no other real images: no floor is known")
     elif any(METRICS[metric].floor for metric in metrics):
         note(f"reference {name} holds no two other images of these classes: no floor is known")
+
+
+def _tell_copies(measurement: Measurement) -> None:
+    if like_copies(measurement):
+        why = "memorisation is nearer to what training images score than to what held-out ones do"
+    elif below_floor(measurement):
+        why = "FID is further below that of real images than chance takes it"
+    else:
+        return
+    note(
+        f"{why}: the samples may be copies of training images, which --metrics memorisation and "
+        "--panel FILE.png show"
+    )
 
 
 def _judge(name: str | None, against: Reference) -> Judge | None:
