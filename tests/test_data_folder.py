@@ -8,7 +8,7 @@ import torch
 from PIL import Image, features
 from torch import Tensor
 
-from underone.data import load_dataset, to_picture
+from underone.data import load_dataset, read_samples, to_picture
 from underone.data.folder import read_folder
 from underone.data.image_files import EXTENSIONS
 from underone.errors import UserError
@@ -53,6 +53,28 @@ def test_every_colour_mode_is_read_as_rgb(tmp_path: Path, mode: str) -> None:
     assert images.shape == (1, 3, 6, 5)
     assert (images[0, 0] > 200).all()
     assert (images[0, 1:] < 80).all()
+
+
+def test_what_is_transparent_is_white_whatever_colour_lies_below(tmp_path: Path) -> None:
+    rows = [[(9, 9, 9, 0)], [(0, 0, 0, 51)], [(0, 0, 0, 255)]]  # of opacity 0, a fifth, whole
+    rgba = Image.fromarray(np.array(rows, dtype=np.uint8))
+    palette = Image.new("P", (1, 3))
+    palette.putpalette([9, 9, 9, 0, 0, 0])
+    palette.putdata([0, 1, 1])
+    palette.info["transparency"] = 0
+    for name, picture, channels, values in (
+        ("rgba", rgba, 3, [255, 204, 0]),
+        ("grey", rgba.convert("LA"), 1, [255, 204, 0]),
+        ("palette", palette, 3, [255, 0, 0]),
+    ):
+        folder = tmp_path / name / "ant"
+        folder.mkdir(parents=True)
+        picture.save(folder / "1.png")
+        (found,) = read_folder(tmp_path / name, "train").images
+        assert found.shape == (channels, 3, 1)
+        assert found[0, :, 0].tolist() == values
+        samples = read_samples(folder)  # read alike, to be measured against them
+        assert torch.equal(samples.images[0], found)
 
 
 def test_other_and_hidden_files_are_passed_over(tmp_path: Path) -> None:

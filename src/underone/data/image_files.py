@@ -52,11 +52,20 @@ def _deep_png(path: Path, image: Image.Image) -> bool:
 def read_image(path: Path) -> Tensor:
     """One image as uint8 (C, H, W): greyscale has C = 1, everything else is read as RGB.
 
-    A file that is damaged, truncated or deeper than 8 bits is a `UserError`.
+    What is transparent is laid on white. A file that is damaged, truncated or deeper than 8 bits is
+    a `UserError`.
     """
     with open_image(path) as image:
-        pixels = np.array(image.convert("L" if image.mode in GREYSCALE else "RGB"))
+        pixels = np.array(on_white(image, grey=image.mode in GREYSCALE))
     return torch.from_numpy(pixels.reshape(*pixels.shape[:2], -1)).permute(2, 0, 1)
+
+
+def on_white(image: Image.Image, *, grey: bool) -> Image.Image:
+    """An image without transparency: laid on white where it has some, then grey or RGB."""
+    if image.has_transparency_data:
+        white = Image.new("RGBA", image.size, "white")
+        image = Image.alpha_composite(white, image.convert("RGBA"))
+    return image.convert("L" if grey else "RGB")
 
 
 def read_images(paths: Sequence[Path]) -> Tensor:

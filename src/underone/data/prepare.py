@@ -8,7 +8,7 @@ from PIL import Image, ImageOps
 from underone.data.dataset import SPLITS
 from underone.data.folder import files_by_class, folder_splits
 from underone.data.hold_out import held_out
-from underone.data.image_files import GREYSCALE, open_image
+from underone.data.image_files import GREYSCALE, on_white, open_image
 from underone.errors import UserError
 from underone.files import check_new_folder, write_folder
 
@@ -80,7 +80,5 @@ def _is_grey(path: Path) -> bool:
 
 def _prepared(path: Path, size: int, grey: bool) -> Image.Image:
     with open_image(path) as image:
-        upright = ImageOps.exif_transpose(image).convert("RGBA")
-    white = Image.new("RGBA", upright.size, "white")
-    laid = Image.alpha_composite(white, upright).convert("L" if grey else "RGB")
+        laid = on_white(ImageOps.exif_transpose(image), grey=grey)
     return ImageOps.fit(laid, (size, size), method=Image.Resampling.BOX)
