@@ -214,6 +214,9 @@ def test_a_timm_backbone_with_weights_of_a_file(tmp_path: Path, real: Dataset) -
     )
     with torch.no_grad():
         torch.testing.assert_close(found, network((wanted - mean) / std))
+    with pytest.MonkeyPatch.context() as patch:  # resized otherwise it is another extractor
+        patch.setattr("underone.adapters.pretrained.RESIZED", "bilinear")
+        assert find_extractor(f"timm:resnet10t:{weights}").sha256 != extractor.sha256
     other = {name: tensor + 1 for name, tensor in network.state_dict().items()}
     save_file(other, weights)
     assert find_extractor(f"timm:resnet10t:{weights}").sha256 != extractor.sha256
@@ -250,6 +253,17 @@ def test_a_transformers_backbone(tmp_path: Path, real: Dataset) -> None:
         expected: Tensor = model(**prepared(processor, images)).pooler_output
     torch.testing.assert_close(extractor(images).values, expected)
     assert extractor.name == f"transformers:{tmp_path.name}"
+
+
+def test_a_transformers_backbone_saved_in_bfloat16_computes_in_float32(
+    tmp_path: Path, real: Dataset
+) -> None:
+    model, processor = saved_backbone(tmp_path, pooled=True)
+    model.bfloat16().save_pretrained(tmp_path)
+    found = find_extractor(f"transformers:{tmp_path}")(real.images[:2]).values
+    with torch.no_grad():
+        expected: Tensor = model.float()(**prepared(processor, real.images[:2])).pooler_output
+    torch.testing.assert_close(found, expected)
 
 
 def test_a_transformers_backbone_whose_pooler_was_not_saved(tmp_path: Path, real: Dataset) -> None:

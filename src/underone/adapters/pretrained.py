@@ -37,6 +37,9 @@ class PretrainedExtractor:
         return Features(values)
 
 
+RESIZED = "bicubic"
+
+
 @dataclass(frozen=True)
 class Preparation:
     """Resized bicubically with antialiasing to `size` (height, width), then (x - mean) / std.
@@ -51,7 +54,7 @@ class Preparation:
     def __call__(self, images: Tensor) -> Tensor:
         """Prepared images (B, 3, *size), float32."""
         resized = functional.interpolate(
-            images.float() / 255, self.size, mode="bicubic", antialias=True, align_corners=False
+            images.float() / 255, self.size, mode=RESIZED, antialias=True, align_corners=False
         ).clamp(0, 1)
         mean, std = (torch.tensor(each)[:, None, None] for each in (self.mean, self.std))
         return (resized - mean) / std
@@ -74,12 +77,13 @@ def timm_extractor(name: str) -> PretrainedExtractor:
     preparation = Preparation(
         tuple(config["input_size"][1:]), tuple(config["mean"]), tuple(config["std"])
     )
-    described = {"architecture": model, "prepared": vars(preparation)}
+    prepared = vars(preparation) | {"resized": RESIZED, "antialias": True}
+    described = {"architecture": model, "prepared": prepared}
     return PretrainedExtractor(f"timm:{model}", sha256_of(network, described), preparation, network)
 
 
 def transformers_extractor(folder: str) -> PretrainedExtractor:
-    """A vision backbone that `save_pretrained` has written to `folder`.
+    """A vision backbone that `save_pretrained` has written to `folder`, in float32.
 
     Its features are the pooled output, or where it has none, or no weights of it were saved, the
     mean over tokens.
@@ -93,9 +97,9 @@ def transformers_extractor(folder: str) -> PretrainedExtractor:
             path, local_files_only=True, output_loading_info=True
         )
         processor = transformers.AutoImageProcessor.from_pretrained(path, local_files_only=True)
+        network.float().eval()  # saved in bfloat16 it would compute in that
     except Exception as error:  # files that are damaged or of another kind
         raise UserError(f"transformers:{folder}: {str(error).partition(chr(10))[0]}") from None
-    network.eval()
     missing = sorted(name for name in loading["missing_keys"] if not name.startswith("pooler."))
     if missing:
         raise UserError(f"transformers:{folder}: it lacks weights, {missing[0]} among them")
