@@ -42,7 +42,7 @@ from underone.metrics import (
     metric_names,
 )
 from underone.metrics.copies import below_floor, like_copies
-from underone.metrics.cost import distance_seconds
+from underone.metrics.cost import comparing_seconds
 from underone.study.costs import seconds_per_evaluation
 from underone.zoo import (
     find_judge,
@@ -243,7 +243,7 @@ def _of_files(
     by.extractor(samples.images[:_TIMED_IMAGES])
     each = (time.perf_counter() - started) / min(_TIMED_IMAGES, len(samples))
     seconds = each * len(samples)
-    then = _distances(by, len(samples) // blocks, metrics, blocks)
+    then = _comparing(by, len(samples) // blocks, metrics, blocks)
     note(f"features of {len(samples):,} images: about {seconds:.0f} s{then}")
     return evaluate_samples(samples, by, metrics, blocks)
 
@@ -253,15 +253,15 @@ def _of_model(live: Live, by: Yardstick, metrics: tuple[str, ...]) -> Measuremen
     learn_variance(model, setting)
     total = live.draw.count * live.blocks
     seconds = total * setting.evaluations(model) * seconds_per_evaluation(model, live.precision)
-    then = _distances(by, live.draw.count, metrics, live.blocks)
+    then = _comparing(by, live.draw.count, metrics, live.blocks)
     note(f"{live.blocks} x {live.draw.count:,} samples: about {seconds:.0f} s to draw them{then}")
     with counted(f"{setting.sampler}, {setting.steps} steps", total) as on_images:
         return evaluate_model(live, by, metrics, on_images)
 
 
-def _distances(by: Yardstick, count: int, metrics: tuple[str, ...], blocks: int) -> str:
-    seconds = blocks * distance_seconds(by, count, metrics)
-    return f", then about {seconds:.0f} s of distances between all of them" if seconds > 1 else ""
+def _comparing(by: Yardstick, count: int, metrics: tuple[str, ...], blocks: int) -> str:
+    seconds = blocks * comparing_seconds(by, count, metrics)
+    return f", then about {seconds:.0f} s to compare them" if seconds > 1 else ""
 
 
 def _draw_panel(source: SampleSet | Live, by: Yardstick, root: Path | None, path: Path) -> None:

@@ -1,11 +1,15 @@
-"""What the comparisons of all samples with each other will cost, before they begin."""
+"""What comparing samples with real images will cost, before it begins."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 
 from underone.metrics.distances import BLOCK, squared_distances
+from underone.metrics.frechet import Gaussian, frechet_distance
+from underone.metrics.frechet_infinity import FEWEST_REPLICATES, POINTS
+from underone.metrics.moments import Moments
+from underone.metrics.scores import LEAST_FOR_INFINITY, enough_for_infinity
 from underone.metrics.yardstick import Yardstick
 
 _TIMED_ROWS = 2000
@@ -13,22 +17,50 @@ _TIMED_ROWS = 2000
 _WITH_SEARCH = 2.0
 
 
-def distance_seconds(by: Yardstick, count: int, metrics: Sequence[str]) -> float:
-    """About how long the pairwise metrics of `count` samples and their floor take, in seconds.
+def comparing_seconds(by: Yardstick, count: int, metrics: Sequence[str]) -> float:
+    """About how long `count` samples and their floor take once their features are known.
 
-    From the number of distances, and from what one takes on this machine in as many dimensions.
+    From how often the two that take long are done, distances between all images and the Frechet
+    distances of subsets, and from what one takes on this machine in as many dimensions.
     """
+    return _pair_seconds(by, count, metrics) + _infinity_seconds(by, count, metrics)
+
+
+def _pair_seconds(by: Yardstick, count: int, metrics: Sequence[str]) -> float:
     pairs = _pairs(by, count, metrics)
     if pairs == 0:
         return 0.0
     size = by.reference.mean.numel()
     generator = torch.Generator().manual_seed(0)
     some = torch.randn(_TIMED_ROWS, size, generator=generator, dtype=torch.float64)
-    squared_distances(some[:BLOCK], some)
-    started = time.perf_counter()
-    squared_distances(some[:BLOCK], some)
-    each = (time.perf_counter() - started) / (BLOCK * _TIMED_ROWS)
+    each = _seconds(lambda: squared_distances(some[:BLOCK], some)) / (BLOCK * _TIMED_ROWS)
     return _WITH_SEARCH * each * pairs
+
+
+def _infinity_seconds(by: Yardstick, count: int, metrics: Sequence[str]) -> float:
+    """Of FID at infinite N, which held-out images have too where there are enough."""
+    reference, size = by.reference, by.reference.mean.numel()
+    if "fid-infinity" not in metrics or not enough_for_infinity(count, size):
+        return 0.0
+    held_out = 0 if reference.held_out is None else len(reference.held_out)
+    sets = [each for each in (count, held_out) if enough_for_infinity(each, size)]
+    factor = reference.gaussian.factor
+    generator = torch.Generator().manual_seed(0)
+    rows = LEAST_FOR_INFINITY * size
+    some = torch.randn(rows, factor.shape[1], generator=generator, dtype=torch.float64) @ factor.T
+    moments = Moments.of(some + reference.mean)
+    # Each time a Gaussian of its own, for it keeps what it has computed.
+    distance = _seconds(lambda: frechet_distance(Gaussian.of(moments), reference.gaussian))
+    image = _seconds(lambda: Moments.of(some)) / rows
+    return FEWEST_REPLICATES * (len(sets) * POINTS * distance + sum(sets) * image)
+
+
+def _seconds(work: Callable[[], object]) -> float:
+    """How long it takes the second time: the first may make what is kept."""
+    work()
+    started = time.perf_counter()
+    work()
+    return time.perf_counter() - started
 
 
 def _pairs(by: Yardstick, count: int, metrics: Sequence[str]) -> int:

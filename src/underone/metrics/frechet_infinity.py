@@ -10,8 +10,8 @@ from torch import Tensor
 from underone.metrics.frechet import Gaussian, frechet_distance
 from underone.metrics.moments import Moments
 
-_POINTS = 15
-_FEWEST_REPLICATES = 5
+POINTS = 15
+FEWEST_REPLICATES = 5
 # The smallest subset is a tenth of the samples, up to this many.
 _LARGEST_START = 5000
 
@@ -45,7 +45,7 @@ def frechet_infinity(
     features: Tensor,
     reference: Gaussian,
     *,
-    replicates: int = _FEWEST_REPLICATES,
+    replicates: int = FEWEST_REPLICATES,
     smallest: int | None = None,
     classes: Tensor | None = None,
     seed: int = 0,
@@ -61,8 +61,8 @@ def frechet_infinity(
     Subsets of random classes score higher by about c / n - c / N, with c the cost of random labels,
     and the value would be too low by c / N.
     """
-    if replicates < _FEWEST_REPLICATES:
-        raise ValueError(f"at least {_FEWEST_REPLICATES} replicates are needed, got {replicates}")
+    if replicates < FEWEST_REPLICATES:
+        raise ValueError(f"at least {FEWEST_REPLICATES} replicates are needed, got {replicates}")
     sizes = subset_sizes(len(features), smallest)
     generator = torch.Generator().manual_seed(seed)
     scores = torch.tensor(
@@ -95,12 +95,12 @@ def _shuffled(count: int, classes: Tensor | None, generator: torch.Generator) ->
 def subset_sizes(count: int, smallest: int | None = None) -> list[int]:
     """15 sizes evenly spaced from `smallest` to `count`, rounded down, all different."""
     first = min(_LARGEST_START, max(count // 10, 2)) if smallest is None else smallest
-    if first < 2 or count - first < _POINTS - 1:
+    if first < 2 or count - first < POINTS - 1:
         raise ValueError(
-            f"{_POINTS} different sizes need 2 <= smallest <= N - {_POINTS - 1}, "
+            f"{POINTS} different sizes need 2 <= smallest <= N - {POINTS - 1}, "
             f"got smallest {first} and N {count}"
         )
-    return [first + (count - first) * point // (_POINTS - 1) for point in range(_POINTS)]
+    return [first + (count - first) * point // (POINTS - 1) for point in range(POINTS)]
 
 
 def intercepts(sizes: Tensor, scores: Tensor) -> Tensor:

@@ -200,14 +200,19 @@ def fid_infinity(images: Scored, by: Yardstick) -> Scores:
     """FID extrapolated to infinitely many samples; its error is that of the FID of all of them."""
     gaussian, size = by.reference.gaussian, images.moments.mean.numel()
     held_out = by.reference.held_out
-    if images.features is None or len(images.features) < max(20, LEAST_FOR_INFINITY * size):
+    if images.features is None or not enough_for_infinity(len(images.features), size):
         return NOTHING
     error = _frechet(images, gaussian).error
     value = _extrapolated(images.features, gaussian)
     real = {}
-    if held_out is not None and len(held_out) >= max(20, LEAST_FOR_INFINITY * size):
+    if held_out is not None and enough_for_infinity(len(held_out), size):
         real["fid-infinity"] = Figure(value=_extrapolated(held_out, gaussian))
     return Scores({"fid-infinity": Figure(value=value, error=error)}, real=real)
+
+
+def enough_for_infinity(count: int, size: int) -> bool:
+    """Whether so many images of so many feature dimensions have an FID at infinite N."""
+    return count >= max(20, LEAST_FOR_INFINITY * size)
 
 
 def _extrapolated(features: Features, gaussian: Gaussian) -> float:
