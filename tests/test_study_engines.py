@@ -1,6 +1,7 @@
 """A study's cells come out the same wherever they are run, and whatever dies meanwhile."""
 
 import json
+import math
 import os
 import random
 import re
@@ -9,6 +10,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +28,7 @@ from underone.study.cell import Cell, Divergence
 from underone.study.definition import Study, load_study
 from underone.study.engine import Commission, LocalEngine
 from underone.study.ranks import merged, share
-from underone.study.run import open_run
+from underone.study.run import Run, open_run
 
 if TYPE_CHECKING:
     from underone.study.ray_engine import RayEngine
@@ -269,17 +271,46 @@ def test_20_kills_of_ray_workers_at_random_moments_lose_nothing(
     from underone.study.ray_engine import open_ray
 
     moments = random.Random(0)
-    for kill in range(20):
-        folder = place / f"killed-{kill}"
-        run, _ = open_run(folder, study, open_bench(study))
-        with open_ray(Commission.of(study, run.bench, 1)) as engine:
+    bench = open_bench(study)
+    total = sum(name.endswith(".json") for name in local)
+    with open_ray(Commission.of(study, bench, 1)) as engine:
+        for attempt in range(20):
+            run, _ = open_run(place / f"killed-{attempt}", study, bench)
             victim = moments.choice(worker_processes(engine))
-            timer = threading.Timer(moments.uniform(0, 8), os.kill, (victim, signal.SIGKILL))
-            timer.start()
+            # At the latest two cells later, so that there is more due.
+            after = moments.randrange(total - 3)
+            kill = Kill(victim, run, after, moments.uniform(0, 2))
+            kill.start()
             done = [result.id for result in run.advance(engine, lambda cell, images: None)]
-            timer.cancel()
-        assert len(done) == len(set(done)) == len(run.known), "a complete cell was run again"
-        assert contents(folder) == local
+            kill.join()
+            assert kill.known is not None
+            assert after <= kill.known < total, "a run was over before its worker was killed"
+            assert victim not in worker_processes(engine)
+            assert len(done) == len(set(done)) == len(run.known), "a complete cell was run again"
+            assert contents(run.folder.path) == local
+
+
+class Kill(threading.Thread):
+    """Kills a worker some seconds after so many cells are done, or when two more are.
+
+    `known` is then how many are.
+    """
+
+    def __init__(self, victim: int, run: Run, after: int, seconds: float) -> None:
+        super().__init__(daemon=True)
+        self.victim, self.run_of, self.after, self.seconds = victim, run, after, seconds
+        self.known: int | None = None
+
+    def run(self) -> None:
+        self._wait(self.after)
+        self._wait(self.after + 2, self.seconds)
+        os.kill(self.victim, signal.SIGKILL)
+        self.known = len(self.run_of.known)
+
+    def _wait(self, cells: int, most: float = math.inf) -> None:
+        deadline = time.monotonic() + most
+        while len(self.run_of.known) < cells and time.monotonic() < deadline:
+            time.sleep(0.005)
 
 
 def test_a_cluster_that_is_not_there_is_told_at_once(
