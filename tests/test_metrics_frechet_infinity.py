@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from underone.metrics import Gaussian, Moments, frechet_distance
+from underone.metrics.frechet_error import frechet_standard_error, influence
 from underone.metrics.frechet_infinity import (
     _shuffled,
     frechet_infinity,
@@ -110,7 +111,26 @@ def test_balanced_samples_are_given_balanced_subsets() -> None:
 def test_where_the_distance_is_large_it_is_kept() -> None:
     result = frechet_infinity(normal(3000, 1, mean=1), exact())
     assert result.value == pytest.approx(SIZE, rel=0.05)
-    assert 0 < result.spread < 0.1
+    assert 0 < result.subset_error < 0.05
+
+
+def test_the_error_of_choosing_subsets_is_the_spread_over_seeds() -> None:
+    x, reference = normal(600, 1, mean=0.3), exact()
+    results = [frechet_infinity(x, reference, smallest=100, seed=seed) for seed in range(40)]
+    spread = np.std([result.value for result in results], ddof=1)
+    claimed = np.sqrt(np.mean([result.subset_error**2 for result in results]))
+    assert claimed == pytest.approx(spread, rel=0.35)
+
+
+def test_with_the_error_of_fid_it_is_the_spread_over_repeated_draws() -> None:
+    reference, found, claimed = exact(), [], []
+    for seed in range(60):
+        x = normal(600, seed, mean=0.3)
+        result = frechet_infinity(x, reference, smallest=100)
+        found.append(result.value)
+        error = frechet_standard_error(influence(x, reference))
+        claimed.append(np.hypot(error, result.subset_error))
+    assert np.mean(claimed) == pytest.approx(np.std(found, ddof=1), rel=0.25)
 
 
 def test_it_is_the_seeds_doing_alone() -> None:

@@ -17,7 +17,6 @@ from peers import import_cleanfid, import_torch_fidelity, import_torchmetrics
 from underone.metrics.kernel import (
     kernel_distance,
     kernel_distance_with_error,
-    subset_kernel_distance,
 )
 
 pytestmark = pytest.mark.filterwarnings("ignore:Metric .* will save all extracted features")
@@ -108,36 +107,19 @@ def test_blocks_are_mixed_whatever_the_order_of_the_samples() -> None:
     x = torch.cat([normal(100, 2), normal(100, 2, seed=1) + 5])
     y = torch.cat([normal(100, 2, seed=2), normal(100, 2, seed=3) + 5]).flip(0)
     sorted_apart = [kernel_distance(a, b) for a, b in zip(x.split(20), y.split(20), strict=True)]
+    state = torch.get_rng_state()
     estimate = kernel_distance_with_error(x, y, blocks=10)
+    assert torch.equal(torch.get_rng_state(), state)
+    torch.manual_seed(123)
     assert estimate.value == kernel_distance(x, y)
     assert estimate.standard_error < 0.5 * np.std(sorted_apart, ddof=1) / math.sqrt(10)
     assert estimate == kernel_distance_with_error(x, y, blocks=10, seed=0)
     assert estimate != kernel_distance_with_error(x, y, blocks=10, seed=1)
 
 
-def test_subsets_are_drawn_from_their_own_seed() -> None:
-    x, y = normal(60, 4), normal(50, 4, seed=1) + 0.3
-    state = torch.get_rng_state()
-    first = subset_kernel_distance(x, y, subsets=20, size=30, seed=3)
-    assert torch.equal(torch.get_rng_state(), state)
-    torch.manual_seed(123)
-    assert subset_kernel_distance(x, y, subsets=20, size=30, seed=3) == first
-    assert subset_kernel_distance(x, y, subsets=20, size=30, seed=4).mean != first.mean
-    assert (first.subsets, first.size) == (20, 30)
-    # ddof 0, so that a single subset has a deviation too.
-    assert subset_kernel_distance(x, y, subsets=1, size=30, seed=3).std == 0
-    assert first.mean == pytest.approx(kernel_distance(x, y), abs=4 * first.std / math.sqrt(20))
-
-
-def test_a_subset_larger_than_a_set_shrinks_to_it_and_says_so() -> None:
+def test_of_fewer_samples_than_a_subset_of_others_there_is_a_distance() -> None:
     x, y = normal(40, 4), normal(25, 4, seed=1)
-    shrunk = subset_kernel_distance(x, y, subsets=3)
-    assert shrunk.size == 25
-    assert shrunk == subset_kernel_distance(x, y, subsets=3, size=25)
-    # Without replacement: a subset of all is the set itself, whatever its order.
-    whole = subset_kernel_distance(y, x[:25], subsets=3, size=25)
-    assert whole.mean == pytest.approx(kernel_distance(y, x[:25]), rel=1e-12)
-    assert whole.std < 1e-12
+    assert math.isfinite(kernel_distance(x, y))
     with pytest.raises(ValueError, match="subset size 1000"):
         import_torch_fidelity().metric_kid.kid_features_to_metric(x, y, verbose=False)
 
@@ -175,16 +157,23 @@ def test_it_equals_other_packages(peer: Callable[[Tensor, Tensor], float], size:
     assert kernel_distance(x, y) == pytest.approx(peer(x, y), rel=1e-9)
 
 
-def test_the_deviation_between_subsets_is_the_one_of_torch_fidelity() -> None:
+def test_over_random_subsets_it_has_the_mean_and_deviation_of_torch_fidelity() -> None:
     # Theirs draws other subsets: the two distributions of 300 subset values agree.
     x, y = normal(300, 8), normal(250, 8, seed=1) + 0.3
     theirs = import_torch_fidelity().metric_kid.kid_features_to_metric(
         x, y, kid_subsets=300, kid_subset_size=50, verbose=False
     )
-    ours = subset_kernel_distance(x, y, subsets=300, size=50)
-    error = 4 * ours.std * math.sqrt(2 / 300)
-    assert abs(ours.mean - theirs["kernel_inception_distance_mean"]) < error
-    assert ours.std == pytest.approx(theirs["kernel_inception_distance_std"], rel=0.25)
+    generator = torch.Generator().manual_seed(0)
+
+    def subset(features: Tensor) -> Tensor:
+        return features[torch.randperm(len(features), generator=generator)[:50]]
+
+    ours = [kernel_distance(subset(x), subset(y)) for _ in range(300)]
+    mean, error = float(np.mean(ours)), 4 * float(np.std(ours)) * math.sqrt(2 / 300)
+    assert abs(mean - theirs["kernel_inception_distance_mean"]) < error
+    assert np.std(ours) == pytest.approx(theirs["kernel_inception_distance_std"], rel=0.25)
+    # Which is what all samples say at once.
+    assert kernel_distance(x, y) == pytest.approx(mean, abs=error)
 
 
 @each_peer
@@ -209,11 +198,7 @@ def test_what_has_no_kernel_distance_is_refused() -> None:
         with pytest.raises(ValueError, match="NaN"):
             kernel_distance(x, invalid)
         with pytest.raises(ValueError, match="NaN"):
-            subset_kernel_distance(x, torch.cat([x, invalid]), size=2, subsets=1)
+            kernel_distance_with_error(x, torch.cat([x, invalid]), blocks=2)
     for blocks in (1, 6):
         with pytest.raises(ValueError, match="blocks of 10 samples"):
             kernel_distance_with_error(x, normal(40, 2), blocks=blocks)
-    with pytest.raises(ValueError, match="at least 1 subset"):
-        subset_kernel_distance(x, x, subsets=0)
-    with pytest.raises(ValueError, match="2 samples"):
-        subset_kernel_distance(x, x, size=1)

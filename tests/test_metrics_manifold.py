@@ -12,10 +12,12 @@ from torch import Tensor
 from helpers import float64, normal
 from peers import import_prdc, import_torch_fidelity
 from underone.metrics.manifold import (
+    DENSITY_COVERAGE,
+    PRECISION_RECALL,
+    Manifold,
     ManifoldScores,
-    density_coverage,
     manifold_scores,
-    precision_recall,
+    scores_between,
 )
 
 each_strictness = pytest.mark.parametrize("strict", [False, True], ids=["<=", "<"])
@@ -75,17 +77,19 @@ def test_where_all_points_are_one_balls_are_empty_without_their_surface() -> Non
     assert outside == ManifoldScores(0, 0, 0, 0)
 
 
-def test_the_defaults_are_those_of_the_papers() -> None:
+def test_both_kinds_of_balls_are_those_of_their_papers() -> None:
     real, fake = normal(60, 2), normal(50, 2, seed=1)
+    theirs = Manifold.of(real, 5)
+    ours = Manifold.of(fake, 5, theirs.centre)
+    improved, naeem = scores_between(theirs, ours, [PRECISION_RECALL, DENSITY_COVERAGE])
     three = manifold_scores(real=real, fake=fake, neighbours=3, strict=False)
     five = manifold_scores(real=real, fake=fake, neighbours=5, strict=True)
-    assert precision_recall(real=real, fake=fake) == (three.precision, three.recall)
-    assert density_coverage(real=real, fake=fake) == (five.density, five.coverage)
-    # With each other's convention both change: a figure needs its k and its strictness.
-    assert precision_recall(real=real, fake=fake, neighbours=5) != (three.precision, three.recall)
-    assert precision_recall(real=REAL, fake=SHIFTED, neighbours=1) == (0.25, 0.25)
-    assert density_coverage(real=REAL, fake=SHIFTED, neighbours=1) == (0, 0)
-    assert density_coverage(real=REAL, fake=SHIFTED, neighbours=1, strict=False) == (0.25, 0.25)
+    assert (improved, naeem) == (three, five)
+    # With each other's convention all change: a figure needs its k and its strictness.
+    assert improved.precision != naeem.precision
+    assert improved.recall != naeem.recall
+    assert improved.density != naeem.density
+    assert improved.coverage != naeem.coverage
 
 
 @pytest.mark.parametrize("offset", [0, 1e3])
@@ -158,10 +162,16 @@ def test_a_distant_outlier_does_not_blur_the_other_balls() -> None:
 
 def test_between_equal_laws_density_and_coverage_are_what_theory_says() -> None:
     m, n, k = 60, 40, 5
-    scores = [
-        density_coverage(real=normal(m, 4, seed=2 * i), fake=normal(n, 4, seed=2 * i + 1))
+    found = [
+        manifold_scores(
+            real=normal(m, 4, seed=2 * i),
+            fake=normal(n, 4, seed=2 * i + 1),
+            neighbours=k,
+            strict=True,
+        )
         for i in range(400)
     ]
+    scores = [(each.density, each.coverage) for each in found]
     density, coverage = np.mean(scores, axis=0)
     errors = np.std(scores, axis=0, ddof=1) / math.sqrt(len(scores))
     expected = 1 - math.prod((m - i) / (n + m - i) for i in range(1, k + 1))
@@ -186,7 +196,8 @@ def test_they_equal_torch_fidelity(m: int, n: int, size: int) -> None:
         fake, real, prc_neighborhood=3, verbose=False
     )
     expected = (theirs["precision"], theirs["recall"])
-    assert precision_recall(real=real, fake=fake) == pytest.approx(expected, abs=1e-7)
+    ours = manifold_scores(real=real, fake=fake, neighbours=3, strict=False)
+    assert (ours.precision, ours.recall) == pytest.approx(expected, abs=1e-7)
 
 
 def test_float32_features_far_from_the_origin_are_right_here_and_wrong_in_torch_fidelity() -> None:
@@ -225,8 +236,8 @@ def test_what_cannot_be_scored_is_refused() -> None:
     enough, few = normal(4, 2), normal(3, 2)
     for real, fake in ((enough, few), (few, enough)):
         with pytest.raises(ValueError, match="1 <= k < 3"):
-            precision_recall(real=real, fake=fake)
+            manifold_scores(real=real, fake=fake, neighbours=3, strict=False)
     with pytest.raises(ValueError, match="2 and of 3 dimensions"):
-        density_coverage(real=normal(9, 2), fake=normal(9, 3))
+        manifold_scores(real=normal(9, 2), fake=normal(9, 3), neighbours=5, strict=True)
     with pytest.raises(ValueError, match="NaN"):
-        density_coverage(real=normal(9, 2), fake=normal(9, 2) / 0)
+        manifold_scores(real=normal(9, 2), fake=normal(9, 2) / 0, neighbours=5, strict=True)

@@ -186,6 +186,9 @@ def test_the_moments_of_other_programs_are_read_and_ours_by_them(
     assert bare.floor is None
     assert bare.figures.keys() == {"fid", "fid-infinity"}
     assert ours.figures["fid-infinity"].value < ours.fid
+    # To the error of FID that of choosing subsets is added.
+    errors = [ours.figures[name].error or 0 for name in ("fid", "fid-infinity")]
+    assert 0 < errors[0] < errors[1] < 1.5 * errors[0]
     assert bare.protocol.reference_split == "unrecorded"
     assert bare.protocol.reference.sha256 != ours.protocol.reference.sha256
 
@@ -305,13 +308,28 @@ def test_consistency_stands_beside_that_of_real_images_of_the_same_classes(
     result = measure(samples, by, ("consistency",))
     assert result.floor is not None
     there = result.floor.figures
-    assert there["consistency"].value == pytest.approx(there["consistency-6"].value)
+    for mean in ("consistency", "consistency-macro"):
+        assert there[mean].value == pytest.approx(there["consistency-6"].value)
+        assert result.figures[mean].value == result.figures["consistency-6"].value
     low, high = result.figures["consistency"].interval or (0, 0)
     assert low < result.figures["consistency"].value < high
     assert result.figures["consistency"].value == pytest.approx(
         there["consistency"].value, abs=0.15
     )
     assert result.protocol.judge is not None
+
+
+def test_classes_weigh_the_same_in_the_plain_mean_of_consistency(
+    real: Dataset, by: Yardstick
+) -> None:
+    chosen = torch.cat([(real.labels == 6).nonzero()[:, 0], (real.labels == 8).nonzero()[:5, 0]])
+    samples = SampleSet(real.images[chosen], real.labels[chosen])
+    result = measure(samples, by, ("consistency",))
+    assert result.floor is not None
+    for found in (result.figures, result.floor.figures):
+        classes = [found[f"consistency-{label}"].value for label in (6, 8)]
+        assert found["consistency-macro"].value == pytest.approx(sum(classes) / 2)
+        assert found["consistency"].value < found["consistency-macro"].value
 
 
 def test_no_judge_of_its_own_features_or_of_other_data(by: Yardstick) -> None:

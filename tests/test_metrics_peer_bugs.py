@@ -38,7 +38,7 @@ from underone.metrics import (
 )
 from underone.metrics.inception import inception_score
 from underone.metrics.kernel import kernel_distance
-from underone.metrics.manifold import manifold_scores, precision_recall
+from underone.metrics.manifold import manifold_scores
 from underone.metrics.memorisation import data_copying, mann_whitney_z, memorisation
 
 pytestmark = [
@@ -134,14 +134,16 @@ def test_distances_in_half_precision_make_neighbours_of_strangers() -> None:
     exact = (fake[:, None] - real).square().sum(2)
     radii = (real[:, None] - real).square().sum(2).kthvalue(4).values
     expected = float((exact <= radii).any(1).double().mean())
-    assert precision_recall(real=real, fake=fake).precision == expected
+    scores = manifold_scores(real=real, fake=fake, neighbours=3, strict=False)
+    assert scores.precision == expected
     assert in_half(fake, real) - expected > 0.1
 
 
 def test_fakes_and_reals_are_told_apart_as_in_torch_fidelity_since_they_were_exchanged() -> None:
     # Releases before 0.4.0 had precision for recall; one value each way is of no doubt.
     real, fake = float64([[0], [1], [2], [3]]), float64([[0.5], [10], [11], [12]])
-    assert precision_recall(real=real, fake=fake, neighbours=1) == (0.25, 1)
+    ours = manifold_scores(real=real, fake=fake, neighbours=1, strict=False)
+    assert (ours.precision, ours.recall) == (0.25, 1)
     theirs = peers.import_torch_fidelity().metric_prc.prc_features_to_metric(
         fake, real, prc_neighborhood=1, verbose=False
     )
@@ -421,9 +423,7 @@ def test_no_partition_or_order_of_batches_changes_a_figure(
     distance = frechet_distance(Gaussian.of(merged), reference)
     assert distance == pytest.approx(ours(x, y), rel=1e-12)
     assert kernel_distance(rows, y, tile=tile) == pytest.approx(kernel_distance(x, y), rel=1e-12)
-    assert inception_score(rows, splits=1).mean == pytest.approx(
-        inception_score(x, splits=1).mean, rel=1e-12
-    )
+    assert inception_score(rows).value == pytest.approx(inception_score(x).value, rel=1e-12)
     assert manifold_scores(
         real=y, fake=rows, neighbours=3, strict=False, block=tile
     ) == manifold_scores(real=y, fake=x, neighbours=3, strict=False)

@@ -95,6 +95,7 @@ _FID_FAMILY = {
 _PLAIN = {
     "kid": "KID",
     "inception-score": "Inception Score",
+    "consistency-macro": "consistency, mean of classes",
     "memorised-share": "memorised share",
     "authentic-percent": "AuthPct",
     "data-copying": "C_T",

@@ -33,12 +33,12 @@ class FrechetInfinity:
         return float(self.intercepts.mean())
 
     @property
-    def spread(self) -> float:
-        """The standard deviation of the intercepts: what the choice of the subsets does to one.
+    def subset_error(self) -> float:
+        """What the choice of the subsets does to `value`: the intercepts' deviation / sqrt(R).
 
         All replicates share the same samples, so the error of `value` due to those is not in it.
         """
-        return float(self.intercepts.std())
+        return float(self.intercepts.std()) / len(self.intercepts) ** 0.5
 
 
 def frechet_infinity(

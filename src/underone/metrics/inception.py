@@ -9,54 +9,40 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class InceptionScore:
-    """The mean over `splits` equal parts of the samples, and the deviation between them (ddof 0).
+    """The score of all samples at once.
 
-    `standard_error` is IS sd_x(KL(p(y|x) || q)) / sqrt(N), of one split of all: the delta method,
-    in which q's own error cancels to first order.
+    `standard_error` is IS sd_x(KL(p(y|x) || q)) / sqrt(N): the delta method, in which q's own error
+    cancels to first order.
 
-    A part of n samples scores less than the law they come from, by about
-    IS sum_c Var(p_c) / (2 n q_c): compare only at equal sizes and splits.
+    N samples score less than the law they come from, by about IS sum_c Var(p_c) / (2 N q_c):
+    compare only at equal N, and not with the mean over parts of N / 10 that others report.
     """
 
-    mean: float
-    std: float
-    splits: int
+    value: float
     standard_error: float
 
 
-def inception_score(logits: Tensor, *, splits: int = 10) -> InceptionScore:
-    """exp(mean_x KL(p(y|x) || q)), q the mean of p(y|x) over a split; logits (N, C), N >= splits.
+def inception_score(logits: Tensor) -> InceptionScore:
+    """exp(mean_x KL(p(y|x) || q)), q the mean of p(y|x) over all samples x; logits (N, C).
 
     Between 1, when every sample has the same p(y|x), and C, when all classes are equally frequent
-    and each sample's is certain. Split i is the rows from i N // splits to (i + 1) N // splits, so
-    shuffle samples that are sorted by class.
+    and each sample's is certain.
     """
-    if logits.ndim != 2 or logits.shape[1] < 1:
-        raise ValueError(f"logits must be (N, C) with C >= 1, got {tuple(logits.shape)}")
+    if logits.ndim != 2 or 0 in logits.shape:
+        raise ValueError(f"logits must be (N, C) with N, C >= 1, got {tuple(logits.shape)}")
     if not logits.isfinite().all():
         raise ValueError("logits hold NaN or infinite values")
-    count = len(logits)
-    if not 1 <= splits <= count:
-        raise ValueError(f"{splits} splits of {count} samples: take 1 to {count}")
-    bounds = [i * count // splits for i in range(splits + 1)]
-    log_p = logits.to(torch.float64).log_softmax(dim=1)
-    scores = torch.stack([_score(log_p[bounds[i] : bounds[i + 1]]) for i in range(splits)])
+    divergences = _divergences(logits.to(torch.float64).log_softmax(dim=1))
+    score = divergences.mean().exp()
+    # The bounds are exact; only rounding goes past them.
     return InceptionScore(
-        float(scores.mean()), float(scores.std(correction=0)), splits, _standard_error(log_p)
+        float(score.clamp(1, logits.shape[1])), _standard_error(divergences, float(score))
     )
 
 
-def _score(log_p: Tensor) -> Tensor:
-    """The score of one split, from log p(y|x) (n, C), as a float64 scalar."""
-    # The bounds are exact; only rounding goes past them.
-    return _divergences(log_p).mean().exp().clamp(1, log_p.shape[1])
-
-
-def _standard_error(log_p: Tensor) -> float:
-    divergences = _divergences(log_p)
-    if len(divergences) < 2:
-        return math.nan
-    return float(divergences.mean().exp() * divergences.std() / math.sqrt(len(divergences)))
+def _standard_error(divergences: Tensor, score: float) -> float:
+    count = len(divergences)
+    return math.nan if count < 2 else score * float(divergences.std()) / math.sqrt(count)
 
 
 def _divergences(log_p: Tensor) -> Tensor:

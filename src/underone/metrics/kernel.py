@@ -4,6 +4,7 @@ The squared maximum mean discrepancy under k(x, y) = (x.y / D + 1)^3. Both estim
 unbiased, so both may be negative where the two laws are close, and neither is ever clamped.
 """
 
+import statistics
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -25,19 +26,6 @@ class KernelDistance:
     blocks: int
 
 
-@dataclass(frozen=True)
-class SubsetKernelDistance:
-    """The mean over random subsets of `size` samples, and the standard deviation between them.
-
-    Subsets overlap and are smaller than the whole, so `std` is no error of `mean`.
-    """
-
-    mean: float
-    std: float
-    subsets: int
-    size: int
-
-
 def kernel_distance(
     x: Tensor, y: Tensor, *, within_y: float | None = None, tile: int = _TILE
 ) -> float:
@@ -48,6 +36,7 @@ def kernel_distance(
 
     In float64 whatever is given: near 0 it is a small difference of large sums. At most `tile`
     squared values of the kernel are in memory. The second term is `within_y`, where it is known.
+    KID is often reported as the mean over random subsets, which estimates the same less surely.
     """
     x, y = comparable(x, y)
     if min(len(x), len(y)) < 2:
@@ -75,27 +64,7 @@ def kernel_distance_with_error(
     generator = torch.Generator().manual_seed(seed)
     parts = [_shuffled(features, generator).tensor_split(blocks) for features in (x, y)]
     values = [kernel_distance(*pair) for pair in zip(*parts, strict=True)]
-    return KernelDistance(value, _std(values, correction=1) / blocks**0.5, blocks)
-
-
-def subset_kernel_distance(
-    x: Tensor, y: Tensor, *, subsets: int = 100, size: int = 1000, seed: int = 0
-) -> SubsetKernelDistance:
-    """KID as it is usually reported: over random `subsets` of `size` of each set.
-
-    Each subset is drawn without replacement, from `seed` alone. Where one of the sets has fewer
-    than `size` samples, as many as it has are drawn of both; the result says how many.
-    """
-    x, y = comparable(x, y)
-    if subsets < 1:
-        raise ValueError(f"there must be at least 1 subset, got {subsets}")
-    size = min(size, len(x), len(y))
-    generator = torch.Generator().manual_seed(seed)
-    values = [
-        kernel_distance(_shuffled(x, generator)[:size], _shuffled(y, generator)[:size])
-        for _ in range(subsets)
-    ]
-    return SubsetKernelDistance(sum(values) / subsets, _std(values, correction=0), subsets, size)
+    return KernelDistance(value, statistics.stdev(values) / blocks**0.5, blocks)
 
 
 def mean_of_pairs(x: Tensor, tile: int = _TILE) -> float:
@@ -123,8 +92,3 @@ def _shuffled(features: Tensor, generator: torch.Generator) -> Tensor:
     """The rows in random order."""
     order = torch.randperm(len(features), generator=generator)
     return features[order.to(features.device)]
-
-
-def _std(values: list[float], correction: int) -> float:
-    """The standard deviation, its denominator lessened by `correction`."""
-    return float(torch.tensor(values, dtype=torch.float64).std(correction=correction))

@@ -43,20 +43,6 @@ PRECISION_RECALL = Balls(3, strict=False)
 DENSITY_COVERAGE = Balls(5, strict=True)
 
 
-class PrecisionRecall(NamedTuple):
-    """Shares of fakes that look real, and of real points that fakes reach."""
-
-    precision: float
-    recall: float
-
-
-class DensityCoverage(NamedTuple):
-    """Real balls that a fake lies in, as a share of k, and the share of them that hold a fake."""
-
-    density: float
-    coverage: float
-
-
 @dataclass(frozen=True, eq=False)
 class Manifold:
     """A set's points (N, D) and the squared distances to the nearest others of each, (N, K).
@@ -99,26 +85,6 @@ class Manifold:
         return radii + margin
 
 
-def precision_recall(
-    *, real: Tensor, fake: Tensor, neighbours: int = 3, strict: bool = False
-) -> PrecisionRecall:
-    """Improved precision and recall (Kynkaanniemi et al. 2019): k = 3, a ball holds its surface."""
-    scores = manifold_scores(real=real, fake=fake, neighbours=neighbours, strict=strict)
-    return PrecisionRecall(scores.precision, scores.recall)
-
-
-def density_coverage(
-    *, real: Tensor, fake: Tensor, neighbours: int = 5, strict: bool = True
-) -> DensityCoverage:
-    """Density and coverage (Naeem et al. 2020): k = 5, a ball's surface is outside.
-
-    For sets of n fakes and m real points of the same law the expected density is 1, and the
-    expected coverage 1 - prod_{i=1..k} (m - i) / (n + m - i), which tends to 1 - 2^-k for n = m.
-    """
-    scores = manifold_scores(real=real, fake=fake, neighbours=neighbours, strict=strict)
-    return DensityCoverage(scores.density, scores.coverage)
-
-
 def manifold_scores(
     *, real: Tensor, fake: Tensor, neighbours: int, strict: bool, block: int = BLOCK
 ) -> ManifoldScores:
@@ -133,6 +99,10 @@ def manifold_scores(
 
     `strict` says whether a ball is without its surface. Both sets must have more than k points. At
     most `block` rows of distances are in memory; the result does not depend on how many.
+
+    For sets of n fakes and m real points of the same law the expected density is 1, and the
+    expected coverage of strict balls 1 - prod_{i=1..k} (m - i) / (n + m - i), which tends to
+    1 - 2^-k for n = m.
     """
     real, fake = comparable(real, fake)
     theirs = Manifold.of(real, neighbours, block=block)

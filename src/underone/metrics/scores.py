@@ -1,5 +1,6 @@
 """All metrics by name: of samples as they were scored, of real images, of copies."""
 
+import math
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -12,7 +13,12 @@ from torch import Tensor
 
 from underone.config import Config
 from underone.errors import unknown
-from underone.metrics.consistency import ClassAccuracy, Proportion, class_consistency
+from underone.metrics.consistency import (
+    ClassAccuracy,
+    ClassConsistency,
+    Proportion,
+    class_consistency,
+)
 from underone.metrics.draws import disjoint_draws
 from underone.metrics.extractor import Features
 from underone.metrics.frechet import Gaussian, frechet_distance
@@ -22,7 +28,7 @@ from underone.metrics.frechet_error import (
     paired_standard_error,
     within_classes,
 )
-from underone.metrics.frechet_infinity import frechet_infinity
+from underone.metrics.frechet_infinity import FrechetInfinity, frechet_infinity
 from underone.metrics.inception import inception_score
 from underone.metrics.intra import intra_class
 from underone.metrics.kernel import kernel_distance_with_error
@@ -197,17 +203,22 @@ def intra_fid(images: Scored, by: Yardstick) -> Scores:
 
 
 def fid_infinity(images: Scored, by: Yardstick) -> Scores:
-    """FID extrapolated to infinitely many samples; its error is that of the FID of all of them."""
+    """FID extrapolated to infinitely many samples, and its standard error.
+
+    That is the error of the FID of all of them and, independent of it, that of choosing subsets.
+    """
     gaussian, size = by.reference.gaussian, images.moments.mean.numel()
     held_out = by.reference.held_out
     if images.features is None or not enough_for_infinity(len(images.features), size):
         return NOTHING
+    found = _extrapolated(images.features, gaussian)
     error = _frechet(images, gaussian).error
-    value = _extrapolated(images.features, gaussian)
+    if error is not None:
+        error = math.hypot(error, found.subset_error)
     real = {}
     if held_out is not None and enough_for_infinity(len(held_out), size):
-        real["fid-infinity"] = Figure(value=_extrapolated(held_out, gaussian))
-    return Scores({"fid-infinity": Figure(value=value, error=error)}, real=real)
+        real["fid-infinity"] = Figure(value=_extrapolated(held_out, gaussian).value)
+    return Scores({"fid-infinity": Figure(value=found.value, error=error)}, real=real)
 
 
 def enough_for_infinity(count: int, size: int) -> bool:
@@ -215,13 +226,13 @@ def enough_for_infinity(count: int, size: int) -> bool:
     return count >= max(20, LEAST_FOR_INFINITY * size)
 
 
-def _extrapolated(features: Features, gaussian: Gaussian) -> float:
+def _extrapolated(features: Features, gaussian: Gaussian) -> FrechetInfinity:
     values, classes = features.values, features.labels
     # The bias is linear in 1 / N only well above D samples.
     smallest = min(max(len(values) // 10, 2 * values.shape[1]), len(values) - 15)
     if classes is not None and not _balanced(classes):
         classes = None  # they may have been drawn at random
-    return frechet_infinity(values, gaussian, smallest=max(2, smallest), classes=classes).value
+    return frechet_infinity(values, gaussian, smallest=max(2, smallest), classes=classes)
 
 
 def _balanced(labels: Tensor) -> bool:
@@ -247,11 +258,11 @@ def kid(images: Scored, by: Yardstick) -> Scores:
 
 
 def inception(images: Scored, by: Yardstick) -> Scores:
-    """The Inception Score in the extractor's own classes, over one split."""
+    """The Inception Score in the extractor's own classes, of all samples at once."""
     if images.features is None or images.features.logits is None:
         return NOTHING
-    result = inception_score(images.features.logits, splits=1)
-    return Scores({"inception-score": Figure(value=result.mean, error=result.standard_error)})
+    result = inception_score(images.features.logits)
+    return Scores({"inception-score": Figure(value=result.value, error=result.standard_error)})
 
 
 def manifold(images: Scored, by: Yardstick) -> Scores:
@@ -283,24 +294,36 @@ def consistency(images: Scored, by: Yardstick) -> Scores:
     if labels.max() >= images.judged.shape[1]:
         return NOTHING
     result = class_consistency(images.judged, labels, by.judge.real)
-    weights = result.generated.totals
-    real = _shares(result.real)
-    known = [real.get(f"consistency-{label}") for label in range(len(weights))]
-    if all(share is not None or not weight for share, weight in zip(known, weights, strict=True)):
-        weighted = sum(
-            share.value * weight for share, weight in zip(known, weights, strict=True) if share
-        )
-        real["consistency"] = Figure(value=weighted / sum(weights))
-    return Scores(_shares(result.generated), real=real)
+    return Scores(_shares(result.generated), real=_real_shares(result))
 
 
 def _shares(accuracy: ClassAccuracy) -> Figures:
-    every = {"consistency": accuracy.micro} | {
-        f"consistency-{label}": share
+    each = {
+        f"consistency-{label}": _share(share)
         for label, share in enumerate(accuracy.per_class)
         if share is not None
     }
-    return {name: _share(proportion) for name, proportion in every.items()}
+    return {
+        "consistency": _share(accuracy.micro),
+        "consistency-macro": Figure(value=accuracy.macro),
+        **each,
+    }
+
+
+def _real_shares(result: ClassConsistency) -> Figures:
+    """Those of real images; means are over the classes that were asked for, if all are known."""
+    accuracy, asked = result.real, result.generated.totals
+    shares = _shares(accuracy)
+    known = {
+        label: share.value
+        for label, share in enumerate(accuracy.per_class)
+        if share is not None and asked[label]
+    }
+    if len(known) == sum(map(bool, asked)):
+        weighted = sum(share * asked[label] for label, share in known.items()) / sum(asked)
+        shares["consistency"] = Figure(value=weighted)
+        shares["consistency-macro"] = Figure(value=sum(known.values()) / len(known))
+    return shares
 
 
 def _share(proportion: Proportion) -> Figure:
