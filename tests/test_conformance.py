@@ -10,17 +10,20 @@ import torch
 from click.testing import CliRunner
 from torch import Tensor
 
-from helpers import float64
+from helpers import draws, float64, normal, run
 from underone.cli import underone_command
 from underone.conformance import battery, conformance
 from underone.conformance.battery import (
     SCHEDULE,
     TOLERANCE,
     Finding,
+    _draw,
+    _moments,
     log_snr_path,
     observed_order,
     uneven_path,
 )
+from underone.conformance.oracles import plane_mixture
 from underone.diffusion import (
     DDIM,
     DDPM,
@@ -28,10 +31,13 @@ from underone.diffusion import (
     IPNDM,
     SAMPLERS,
     AnnealedLangevin,
+    Cosine,
     DPMSolver,
     Estimate,
     Euler,
+    Grid,
     Heun,
+    Karras,
     Node,
     PredictorCorrector,
     Sampler,
@@ -39,6 +45,7 @@ from underone.diffusion import (
     Step,
     UniPC,
     node_at,
+    nodes,
 )
 from underone.errors import UserError
 from underone.named import sampler_named
@@ -327,3 +334,20 @@ def test_a_predictor_is_given_by_its_name() -> None:
 
 def test_heun_needs_no_more_than_its_own_evaluations() -> None:
     assert [Heun().evaluations(steps) for steps in (1, 2, 10)] == [1, 3, 19]
+
+
+@pytest.mark.parametrize("name", ["unipc", "sa-solver", "dpm-solver-3m", "edm"])
+def test_karras_grids_of_the_cosine_schedule_must_begin_below_its_end(name: str) -> None:
+    """What the page of samplers says of 20 steps."""
+    oracle = plane_mixture(Cosine())
+    data = _draw(oracle, 4000)
+
+    def error(grid: Grid) -> float:
+        path = nodes(grid, oracle.schedule, 20)
+        x = path[0].alpha * data + path[0].sigma * normal(4000, 2)
+        end = run(oracle, SAMPLERS[name], path, x, draws(4000, 2, seed=1))[-1]
+        _, covariance = _moments(oracle, end.node)
+        return ((end.x.T.cov() - covariance).norm() / covariance.norm()).item()
+
+    assert 1.15 < error(Karras()) < 1.85
+    assert 0.015 < error(Karras(first=990)) < 0.35

@@ -10,10 +10,12 @@ from typing import Any
 
 import pytest
 from torch import Tensor
+from torch.nn.functional import avg_pool2d
 
 from shown_commands import assert_understood
 from underone.checkpoint import DiffusionModel
 from underone.conformance import conformance
+from underone.data import SampleSet, load_dataset
 from underone.diffusion import GRIDS, SAMPLERS, Explicit, LinearBeta
 from underone.generation import ANALYTIC, DECODER, DISTILLED, TUNED
 from underone.metrics import METRICS
@@ -261,6 +263,23 @@ def test_any_callable_is_sampled_as_its_page_shows() -> None:
     assert found["batch"].x.shape == (8, 1, 8, 8)
     # 512 numbers of deviation 1/2, within three standard errors and DDIM's error at 20 steps.
     assert found["batch"].x.std().item() == pytest.approx(0.5, abs=0.07)
+
+
+def test_a_function_of_ones_own_measures_as_its_page_shows(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (example,) = blocks(ROOT / "docs" / "metrics.md", "python")
+    real = load_dataset("fashion-mnist", "test", ROOT / "tests" / "data" / "fashion-mnist")
+
+    def my_features(images: Tensor) -> Tensor:
+        return avg_pool2d(images.float() / 255, 7).flatten(1)
+
+    found = {"my_features": my_features, "train": real, "test": real}
+    samples = SampleSet(real.images[:100].flip(3), real.labels[:100])
+    exec(example, found | {"samples": samples})  # noqa: S102
+    printed = capsys.readouterr().out
+    assert "'fid': Figure(value=" in printed
+    assert "'kid': Figure(value=" in printed
 
 
 @pytest.mark.slow

@@ -1,5 +1,6 @@
 """Other people's models: feature extractors from elsewhere."""
 
 from underone.adapters.extractors import extractor_of, find_extractor
+from underone.adapters.function import FunctionExtractor
 
-__all__ = ["extractor_of", "find_extractor"]
+__all__ = ["FunctionExtractor", "extractor_of", "find_extractor"]
