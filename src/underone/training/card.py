@@ -20,29 +20,9 @@ def model_card(folder: Path, config: CheckpointConfig, scores: dict[str, str]) -
     name = folder.name
     # What is shipped is called by its name, all else by where it is.
     called = name if folder.parent == zoo_folder() else shlex.quote(str(folder))
-    training, data = config.training, config.data
+    training = config.training
     average = training.moving_average
-    if isinstance(config, DiffusionConfig):
-        kind = "An unconditional" if config.network.classes is None else "A class-conditional"
-        what = (
-            f"{kind} diffusion model of {data.name} "
-            f"({config.prediction.name} prediction, {config.schedule.name} schedule, "
-            f"T = {config.schedule.steps})."
-        )
-    elif isinstance(config, VAECheckpointConfig):
-        what = (
-            f"A class-conditional variational autoencoder of {data.name} "
-            f"({config.network.latent} latent dimensions)."
-        )
-    elif isinstance(config, EncoderCheckpointConfig):
-        what = f"A convolutional encoder of {data.name}, trained without its labels (VICReg)."
-    elif isinstance(config, NoisyClassifierCheckpointConfig):
-        what = (
-            f"A classifier of noisy images of {data.name}, to guide diffusion models of them "
-            f"({config.schedule.name} schedule, T = {config.schedule.steps})."
-        )
-    else:
-        what = f"A {_ARCHITECTURES[config.network.name]} classifier of {data.name}."
+    what, command = _what_and_command(config, name, called)
     rows = {
         "recipe": training.recipe,
         "steps x batch": f"{training.steps} x {training.batch_size}",
@@ -62,17 +42,42 @@ def model_card(folder: Path, config: CheckpointConfig, scores: dict[str, str]) -
     if training.weak_steps is not None:
         rows["weak.safetensors"] = f"the average after {training.weak_steps} steps"
     table = "\n".join(f"| {key} | {value} |" for key, value in rows.items())
-    if isinstance(config, VAECheckpointConfig) or taught is not None:
-        command = f"underone sample {called} --count 100 --out samples.png"
-    elif isinstance(config, DiffusionConfig):
-        command = (
-            f"underone sample {called} --sampler ddim --steps 20 --count 100 --out samples.png"
-        )
-    elif isinstance(config, NoisyClassifierCheckpointConfig):
-        command = f"underone sample MODEL --form classifier,by={called} --guidance 1"
-    else:
-        command = (
-            f"underone reference build {data.name} --extractor {called} --out {name}.npz\n"
-            f"underone evaluate SAMPLES --reference {name}.npz"
-        )
     return f"# {name}\n\n{what}\n\n| | |\n| --- | --- |\n{table}\n\n```\n{command}\n```\n"
+
+
+def _what_and_command(config: CheckpointConfig, name: str, called: str) -> tuple[str, str]:
+    """What each kind of checkpoint is in a sentence, and the command that uses one `called` so."""
+    data = config.data.name
+    match config:
+        case DiffusionConfig():
+            # A distilled model has a sampler of its own.
+            options = "--sampler ddim --steps 20 " if config.distillation is None else ""
+            return (
+                f"{_kind(config)} diffusion model of {data} ({config.prediction.name} prediction, "
+                f"{config.schedule.name} schedule, T = {config.schedule.steps}).",
+                f"underone sample {called} {options}--count 100 --out samples.png",
+            )
+        case VAECheckpointConfig():
+            return (
+                f"A class-conditional variational autoencoder of {data} "
+                f"({config.network.latent} latent dimensions).",
+                f"underone sample {called} --count 100 --out samples.png",
+            )
+        case NoisyClassifierCheckpointConfig():
+            return (
+                f"A classifier of noisy images of {data}, to guide diffusion models of them "
+                f"({config.schedule.name} schedule, T = {config.schedule.steps}).",
+                f"underone sample MODEL --form classifier,by={called} --guidance 1",
+            )
+        case EncoderCheckpointConfig():
+            what = f"A convolutional encoder of {data}, trained without its labels (VICReg)."
+        case _:
+            what = f"A {_ARCHITECTURES[config.network.name]} classifier of {data}."
+    return what, (
+        f"underone reference build {data} --extractor {called} --out {name}.npz\n"
+        f"underone evaluate SAMPLES --reference {name}.npz"
+    )
+
+
+def _kind(config: DiffusionConfig) -> str:
+    return "An unconditional" if config.network.classes is None else "A class-conditional"

@@ -73,15 +73,6 @@ def unresolved(run: Run) -> list[Unresolved]:
     ]
 
 
-def _without_error(results: Sequence[CellResult]) -> list[str]:
-    """The measures that no cell has an error of."""
-    return [
-        measure.title
-        for measure in MEASURES
-        if (known := measure.known(results)) and not any(each.standard_error for each in known)
-    ]
-
-
 def _place(run: Run, standing: Standing) -> str:
     return field_title(run, standing.first.model, standing.first.draw.count)
 
@@ -100,11 +91,30 @@ def _harder_data(run: Run, beside: Sequence[Run]) -> Iterator[str]:
 
 def _chance(run: Run) -> Iterator[str]:
     every = [one.first for field in fields(run) for one in field.standings]
-    yield (
-        "All settings share the seeds of the first block, and leaders are chosen there, which "
-        "flatters them: the lowest of many figures is lower than it should be."
-    )
     leaders = [each.leader for each in answers(run)]
+    yield _FLATTERED
+    yield from _leaders_drawn_again(run, leaders)
+    yield _INTERVALS
+    yield from _intervals_of_one_block(leaders, every)
+    yield from _unknown_errors(every)
+    yield from _many_comparisons(run)
+    yield from _few_samples(every)
+    yield from _not_ranked_together(run)
+    yield _of_one_training(run)
+
+
+_FLATTERED = (
+    "All settings share the seeds of the first block, and leaders are chosen there, which "
+    "flatters them: the lowest of many figures is lower than it should be."
+)
+_INTERVALS = (
+    f"Intervals are {100 * CONFIDENCE:.0f} % intervals: from the spread over fresh blocks "
+    "where there are three or more (of differences, paired), else from the errors within the "
+    "blocks, or, of two blocks without these, from their spread."
+)
+
+
+def _leaders_drawn_again(run: Run, leaders: Sequence[Standing]) -> Iterator[str]:
     fresh = sum(bool(leader.fresh) for leader in leaders)
     if fresh:
         yield (
@@ -121,23 +131,36 @@ def _chance(run: Run) -> Iterator[str]:
             "No leader was drawn again on a fresh block: with most_blocks = 4 a study draws its "
             "leaders again."
         )
-    yield (
-        f"Intervals are {100 * CONFIDENCE:.0f} % intervals: from the spread over fresh blocks "
-        "where there are three or more (of differences, paired), else from the errors within the "
-        "blocks, or, of two blocks without these, from their spread."
+
+
+def _intervals_of_one_block(
+    leaders: Sequence[Standing], every: Sequence[CellResult]
+) -> Iterator[str]:
+    if all(standing.fresh for standing in leaders):
+        return
+    unpaired = [one for one in every if one.measurement.figures["fid"].influences is None]
+    wider = (
+        f"; of {len(unpaired)} of the {len(every)} settings that is not known, and intervals "
+        "take these for drawn independently, of random classes, which is wider"
     )
-    if any(not standing.fresh for standing in leaders):
-        unpaired = [one for one in every if one.measurement.figures["fid"].influences is None]
-        wider = (
-            f"; of {len(unpaired)} of the {len(every)} settings that is not known, and intervals "
-            "take these for drawn independently, of random classes, which is wider"
-        )
-        yield (
-            "Of one block, intervals of FID are of what each sample adds to both, which share its "
-            f"seed{wider if unpaired else ''}."
-        )
-    if unknown := _without_error(every):
+    yield (
+        "Of one block, intervals of FID are of what each sample adds to both, which share its "
+        f"seed{wider if unpaired else ''}."
+    )
+
+
+def _unknown_errors(every: Sequence[CellResult]) -> Iterator[str]:
+    """Of the measures that no cell has an error of."""
+    unknown = [
+        measure.title
+        for measure in MEASURES
+        if (known := measure.known(every)) and not any(each.standard_error for each in known)
+    ]
+    if unknown:
         yield f"No standard error is known of {listed(unknown)}."
+
+
+def _many_comparisons(run: Run) -> Iterator[str]:
     contests = (*answers(run), *(each for _, _, each in step_answers(run)))
     compared = sum(len(each.standings) - 1 for each in contests)
     if compared:
@@ -149,15 +172,24 @@ def _chance(run: Run) -> Iterator[str]:
             "twenty would be separated by chance, or more where the lowest of many was chosen on "
             "the same block."
         )
+
+
+def _few_samples(every: Sequence[CellResult]) -> Iterator[str]:
     if any(one.measurement.rank_deficient for one in every):
         yield (
             "Some cells have no more samples than the features have dimensions. Their FIDs are a "
             "first look, and no standard error is known of them."
         )
+
+
+def _not_ranked_together(run: Run) -> Iterator[str]:
     if len(fields(run)) > 1:
         yield "Figures of different models or different numbers of samples are not ranked together."
+
+
+def _of_one_training(run: Run) -> str:
     of_each = " of each model" if len(run.bench.models) > 1 else ""
-    yield (
+    return (
         f"All this is of one training{of_each}. Another seed of it would move FID too, and that is "
         "in no interval here."
     )

@@ -15,13 +15,13 @@ from underone.generation import Setting
 from underone.study.contest import unguided
 from underone.study.measures import FID, fields
 from underone.study.report import protocol, tables, view
-from underone.study.report.agreement import AGREEMENT, extractor_findings
-from underone.study.report.answers_in_tables import front_tables, steps_tables, weight_tables
+from underone.study.report.agreement import AGREEMENT
+from underone.study.report.answers_in_tables import steps_tables, weight_tables
 from underone.study.report.charts import diversity_charts, extractor_charts, nfe_charts
+from underone.study.report.contents import contents
 from underone.study.report.drawing import Chart
-from underone.study.report.findings import HOW_MANY_STEPS, WHICH_SAMPLER, WHICH_WEIGHT, findings
+from underone.study.report.findings import HOW_MANY_STEPS, WHICH_SAMPLER, WHICH_WEIGHT
 from underone.study.report.other_data import not_measured
-from underone.study.report.published import published_findings, published_tables
 from underone.study.report.sentences import Part
 from underone.study.run import Run
 
@@ -81,29 +81,19 @@ def page(
     environment.filters["plain"] = plain
     template = environment.from_string((_PACKAGE / "guide.md.jinja").read_text(encoding="utf-8"))
     return template.render(
-        title=run.plan.study.title or ", ".join(run.bench.models),
-        summary=protocol.summary(run),
+        contents(run, beside),
         command=command,
-        due=len(run.due()),
         not_measured=not_measured([run, *beside]),
         extractor=run.bench.yardsticks[0].extractor.name,
         real=protocol.real_images(run),
-        front=front_tables(run),
-        findings=findings(run, beside),
         figures=figures,
         tables={HOW_MANY_STEPS: steps_tables(run), WHICH_WEIGHT: weight_tables(run)},
         folded={WHICH_SAMPLER},
         tabled={HOW_MANY_STEPS},  # which says the same
         AGREEMENT=AGREEMENT,
         figure_folder=quote(figure_folder),
-        published=published_tables(run),
-        published_findings=published_findings(run),
-        agreement=extractor_findings(run),
         pictures=pictures,
-        columns=view.columns_are_classes(run),
         nearest=nearest,
-        settings=tables.settings_table(run),
-        protocol=protocol.protocol(run),
         anchor=anchor,
         gist=gist,
         gists=gists,

@@ -21,7 +21,7 @@ from underone.files import write_bytes, write_json, write_text
 from underone.study.measures import FID, fields
 from underone.study.report import protocol, tables, view
 from underone.study.report.agreement import agreement, extractor_findings
-from underone.study.report.answers_in_tables import front_tables, steps_tables, weight_tables
+from underone.study.report.answers_in_tables import steps_tables, weight_tables
 from underone.study.report.charts import (
     agreement_charts,
     diversity_charts,
@@ -29,9 +29,10 @@ from underone.study.report.charts import (
     nfe_charts,
     weight_charts,
 )
+from underone.study.report.contents import contents
 from underone.study.report.drawing import Chart
 from underone.study.report.findings import findings
-from underone.study.report.published import published_findings, published_tables
+from underone.study.report.published import published_findings
 from underone.study.report.sentences import Part, field_title
 from underone.study.run import Run
 
@@ -73,35 +74,25 @@ def page(run: Run, charts: dict[str, list[Chart]], beside: Sequence[Run] = ()) -
     )
     shown = view.cards(run)
     return environment.get_template("page.html.jinja").render(
-        title=run.plan.study.title or ", ".join(run.bench.models),
+        contents(run, beside),
         models=list(run.bench.models),
-        summary=protocol.summary(run),
         revision_notice=protocol.revision_notice(run),
-        due=len(run.due()),
-        front=front_tables(run),
         steps=steps_tables(run),
         weights=weight_tables(run),
-        findings=findings(run, beside),
-        published=published_tables(run),
-        published_findings=published_findings(run),
         unresolved=tables.unresolved_table(run),
         charts={
             section: [(chart, _element(chart)) for chart in group]
             for section, group in charts.items()
         },
         correlations=correlations(run),
-        agreement=extractor_findings(run),
         classes=tables.class_tables(run),
         cards=shown,
         picture=lambda cell: data_uri(run.folder.picture_path(cell)),
         families=[_family(each) for each in view.families(run)],
         opening=view.opening_pair(run) if shown else ("", ""),
-        columns=view.columns_are_classes(run),
         unasked=view.some_are_told_no_class(run),
-        settings=tables.settings_table(run),
         screening=tables.screening_table(run),
         nearest=_nearest(run),
-        protocol=protocol.protocol(run),
     )
 
 
