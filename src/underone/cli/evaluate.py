@@ -1,6 +1,7 @@
 """`underone evaluate`."""
 
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import click
@@ -104,52 +105,109 @@ def evaluate(
     are for that alone. Memory grows with their number by the features only, four bytes a dimension,
     and of several blocks not at all for fid and fid-held-out.
     """
-    named = metrics.split(",")
-    wanted = metric_names(named)
-    if panel is not None:
-        check_output(panel, (".png",), "--panel")
-    if blocks is not None and blocks < 1:
-        raise UserError(f"--blocks must be at least 1, got {blocks}")
-    if judge is not None and "consistency" not in wanted:
-        raise UserError("--judge is for consistency alone: add it to --metrics, or leave it out")
-    if root is not None and panel is None and "memorisation" not in wanted:
-        raise UserError("--root is for memorisation and --panel alone: leave it out")
-    if flips and panel is None and "memorisation" not in wanted:
-        raise UserError("--flips is for memorisation and --panel alone: leave it out")
+    asked = _Asked(tuple(metrics.split(",")), judge, flips, root, blocks, panel)
+    asked.check()
     against = find_reference(reference)
     features = _extractor(extractor, against)
-    source: SampleSet | Live
-    if is_model(samples):
-        model = load_generative_model(samples, device)
-        setting = usual_for(model, setting)
-        blocks = blocks or _MODEL_BLOCKS
-        check(model, setting, draw)
-        announce_revision(model)
-        faster = sped_up(model, setting, blocks * draw.count, precision)
-        source = Live(faster, setting, draw, precision, blocks)
-    else:
-        if not samples:
-            raise UserError("SAMPLES is empty: name a file, a folder of PNGs or a model")
-        _refuse_sampling_options()
-        source = read_samples(Path(samples))
-        if len(source) < 2 * (blocks or 1):
-            raise UserError(
-                f"a measurement needs at least 2 samples a block, got {len(source)} samples in "
-                f"{blocks or 1}"
-            )
-        features(source.images[:1])  # images of another shape are told before any work is done
-    judging = "consistency" in wanted
-    by = Yardstick(features, against, _judge(judge, against) if judging else None)
-    if "memorisation" in wanted or panel is not None:
-        required = "memorisation" in named or panel is not None
-        images = _training_images(against, root, required)
-        if images is not None:
-            by = _among(by, images, flips or _trained_on_flips(source))
-    measurement = (
-        _of_model(source, by, wanted)
-        if isinstance(source, Live)
-        else _of_files(source, by, wanted, blocks or 1)
+    source = (
+        _model(samples, device, setting, draw, precision, blocks or _MODEL_BLOCKS)
+        if is_model(samples)
+        else _files(samples, features, blocks or 1)
     )
+    by = _yardstick(asked, features, against, source)
+    measurement = (
+        _of_model(source, by, asked.wanted)
+        if isinstance(source, Live)
+        else _of_files(source, by, asked.wanted, blocks or 1)
+    )
+    _print(measurement, against, asked.wanted, as_json)
+    if panel is not None:
+        _draw_panel(source, by, root, panel)
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """What is to be found out, by the options of the command; metrics as they were `named`."""
+
+    named: tuple[str, ...]
+    judge: str | None
+    flips: bool
+    root: Path | None
+    blocks: int | None
+    panel: Path | None
+
+    @property
+    def wanted(self) -> tuple[str, ...]:
+        return metric_names(self.named)
+
+    @property
+    def about_copies(self) -> bool:
+        return "memorisation" in self.wanted or self.panel is not None
+
+    def check(self) -> None:
+        """A `UserError` where options are impossible, or would change nothing."""
+        wanted = self.wanted
+        if self.panel is not None:
+            check_output(self.panel, (".png",), "--panel")
+        if self.blocks is not None and self.blocks < 1:
+            raise UserError(f"--blocks must be at least 1, got {self.blocks}")
+        if self.judge is not None and "consistency" not in wanted:
+            raise UserError(
+                "--judge is for consistency alone: add it to --metrics, or leave it out"
+            )
+        if self.root is not None and not self.about_copies:
+            raise UserError("--root is for memorisation and --panel alone: leave it out")
+        if self.flips and not self.about_copies:
+            raise UserError("--flips is for memorisation and --panel alone: leave it out")
+
+
+def _model(
+    name: str,
+    device: torch.device,
+    setting: Setting,
+    draw: Draw,
+    precision: Precision,
+    blocks: int,
+) -> Live:
+    """What the model will draw, by the setting that is usual for it where none was chosen."""
+    model = load_generative_model(name, device)
+    setting = usual_for(model, setting)
+    check(model, setting, draw)
+    announce_revision(model)
+    faster = sped_up(model, setting, blocks * draw.count, precision)
+    return Live(faster, setting, draw, precision, blocks)
+
+
+def _files(name: str, features: Extractor, blocks: int) -> SampleSet:
+    """Samples that are drawn already, enough of them and of a shape that has features."""
+    if not name:
+        raise UserError("SAMPLES is empty: name a file, a folder of PNGs or a model")
+    _refuse_sampling_options()
+    found = read_samples(Path(name))
+    if len(found) < 2 * blocks:
+        raise UserError(
+            f"a measurement needs at least 2 samples a block, got {len(found)} samples in {blocks}"
+        )
+    features(found.images[:1])  # images of another shape are told before any work is done
+    return found
+
+
+def _yardstick(
+    asked: _Asked, features: Extractor, against: Reference, source: SampleSet | Live
+) -> Yardstick:
+    """What to measure by, with the judge and the training images that metrics ask for."""
+    judging = "consistency" in asked.wanted
+    by = Yardstick(features, against, _judge(asked.judge, against) if judging else None)
+    if not asked.about_copies:
+        return by
+    required = "memorisation" in asked.named or asked.panel is not None
+    images = _training_images(against, asked.root, required)
+    return by if images is None else _among(by, images, asked.flips or _trained_on_flips(source))
+
+
+def _print(
+    measurement: Measurement, against: Reference, metrics: tuple[str, ...], as_json: bool
+) -> None:
     _tell_left_out(measurement)
     if not measurement.figures:
         raise UserError("nothing could be measured of these samples")
@@ -157,12 +215,10 @@ def evaluate(
         print_json(measurement.model_dump(mode="json"))
     else:
         show(measurement)
-    _tell_no_floor(measurement, against, wanted)
+    _tell_no_floor(measurement, against, metrics)
     for caution in cautions(measurement):
         note(caution)
     _tell_copies(measurement)
-    if panel is not None:
-        _draw_panel(source, by, root, panel)
 
 
 def _extractor(name: str | None, against: Reference) -> Extractor:
