@@ -9,7 +9,7 @@ import importlib
 import importlib.util
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from importlib.machinery import ModuleSpec
 from types import ModuleType
@@ -59,6 +59,7 @@ def without_torchvision() -> Iterator[None]:
     if importlib.util.find_spec("torchvision") is not None:
         yield
         return
+    _ask_transformers()
     modules = {name: StandIn(name) for name in _TORCHVISION}
     for name, module in modules.items():
         parent, _, child = name.rpartition(".")
@@ -68,6 +69,12 @@ def without_torchvision() -> Iterator[None]:
         for name, module in modules.items():
             patch.setitem(sys.modules, name, module)
         yield
+
+
+def _ask_transformers() -> None:
+    """Whether torchvision is there, which it remembers: of a stand-in it would want the rest."""
+    with suppress(ImportError):
+        importlib.import_module("transformers.utils").is_torchvision_available()
 
 
 def _imported(*names: str) -> ModuleType:
