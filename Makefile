@@ -40,6 +40,8 @@ docs: $(VENV)/.installed ## draw the pictures of the documentation anew
 	$(BIN)/underone invert fashion-mnist --images fashion-mnist --out docs/editing-inversion.png
 	$(BIN)/underone interpolate fashion-mnist --images fashion-mnist --guidance -1 \
 		--out docs/editing-interpolation.png
+	$(BIN)/underone likelihood fashion-mnist --data fashion-mnist --count 60 --steps 10 \
+		--picture docs/likelihood.png
 
 speedrun: $(VENV)/.tests ## train from scratch for 15 minutes, and measure every minute of it
 	$(BIN)/python benchmarks/speedrun.py

@@ -1,6 +1,7 @@
 """What the benchmarks share: spreads of repeated measurements, the machine, packages to compare."""
 
 import importlib
+import json
 import os
 import platform
 import statistics
@@ -13,8 +14,10 @@ from types import ModuleType
 from typing import Any
 
 import torch
+from click.testing import CliRunner
 
 from underone.checkpoint import DiffusionModel
+from underone.cli import underone_command
 
 
 @dataclass(frozen=True)
@@ -44,6 +47,14 @@ def from_tests(name: str) -> ModuleType:
     if folder not in sys.path:
         sys.path.append(folder)
     return importlib.import_module(name)
+
+
+def asked(*words: str) -> Any:
+    """What a command of underone answers with --json; pictures go nowhere that is kept."""
+    runner = CliRunner()
+    with runner.isolated_filesystem():
+        done = runner.invoke(underone_command, [*words, "--json"], catch_exceptions=False)
+    return json.loads(done.stdout)
 
 
 def environment(*installed: str) -> dict[str, Any]:

@@ -123,6 +123,24 @@ def test_the_table_of_guidance_is_the_measured_one(monkeypatch: pytest.MonkeyPat
     assert script.table(results) in (ROOT / "docs" / "guidance.md").read_text("utf-8")
 
 
+def test_the_tables_of_inversion_and_likelihood_are_the_measured_ones(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    inversion, likelihood = map(importlib.import_module, ("inversion", "likelihood"))
+    returned, bits = (
+        json.loads(each.RESULTS.read_text("utf-8")) for each in (inversion, likelihood)
+    )
+    assert inversion.table(returned) in (ROOT / "docs" / "editing.md").read_text("utf-8")
+    page = (ROOT / "docs" / "likelihood.md").read_text("utf-8")
+    for table in likelihood.tables(bits):
+        assert table in page
+    some, all_of_them = (
+        bits["bits"][" ".join(each)]["value"] for each in likelihood.SHARES.values()
+    )
+    assert f"100 steps give {some:.3f} and all give {all_of_them:.3f}" in page
+
+
 def test_the_table_of_planted_faults_is_the_measured_one_and_each_is_seen(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
