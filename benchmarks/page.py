@@ -15,6 +15,7 @@ HERE = Path(__file__).parent
 PAGE = HERE.parent / "docs" / "benchmarks.md"
 # In order: their titles, and where the table is, if not here.
 SCRIPTS: dict[str, tuple[str, str | None]] = {
+    "goals": ("How far from the goals", None),
     "machine_share": ("How near to the machine's limits", None),
     "diffusers_speed": ("Speed beside diffusers", None),
     "diffusers_quality": ("Time an image at equal quality, beside diffusers", None),
