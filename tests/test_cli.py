@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -333,6 +334,33 @@ def test_a_mistake_is_one_line_and_status_2(
     assert list(tmp_path.iterdir()) == []  # nothing half-written
 
 
+def test_other_weights_of_a_folder_are_models_too(
+    run: Run, model_folder: ModelFolder, tmp_path: Path
+) -> None:
+    folder = model_folder("with-raw")
+    tensors = load_file(folder / "model.safetensors")
+    save_file({name: -tensor for name, tensor in tensors.items()}, folder / "raw.safetensors")
+
+    def measured(name: Path) -> dict[str, Any]:
+        options = ("--steps", 1, "--count", 20, "--blocks", 1, "--json")
+        status, out, error = run("evaluate", name, "--reference", "fashion-mnist", *options)
+        assert status == 0, error
+        found: dict[str, Any] = json.loads(out)
+        return found
+
+    average, same, raw = map(
+        measured, (folder, folder / "model.safetensors", folder / "raw.safetensors")
+    )
+    assert [each["subject"]["model"]["weights"] for each in (average, same, raw)] == [
+        "model", "model", "raw",
+    ]  # fmt: skip
+    assert average["figures"] == same["figures"]
+    assert average["subject"]["model"]["sha256"] != raw["subject"]["model"]["sha256"]
+    status, _, error = run("sample", folder / "weak.safetensors", "--out", tmp_path / "no.png")
+    assert status == 2
+    assert "no checkpoint folder" in error
+
+
 def test_broken_checkpoints_are_told_apart(
     run: Run, model_folder: ModelFolder, tmp_path: Path
 ) -> None:
@@ -350,7 +378,9 @@ def test_broken_checkpoints_are_told_apart(
     def broken(name: str) -> Path:
         return Path(shutil.copytree(good, tmp_path / name))
 
-    refused(weights, "bare state dict", "revision 2")
+    bare = tmp_path / "bare.safetensors"
+    shutil.copy(weights, bare)
+    refused(bare, "bare state dict", "revision 2")
     folder = broken("no-config")
     (folder / "config.json").unlink()
     refused(folder, "bare state dict", "config.json")

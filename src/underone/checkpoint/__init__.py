@@ -44,6 +44,7 @@ from underone.checkpoint.weights import (
     built,
     check_finite,
     load_tensors,
+    named_weights,
     save_weights,
     weights_file,
 )
@@ -79,6 +80,7 @@ __all__ = [
     "load_checkpoint",
     "load_config",
     "load_tensors",
+    "named_weights",
     "save_config",
     "save_weights",
     "weights_file",

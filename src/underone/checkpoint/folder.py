@@ -28,6 +28,7 @@ from underone.checkpoint.weights import (
     Weights,
     built,
     load_tensors,
+    named_weights,
     revision_of,
     weights_file,
 )
@@ -54,7 +55,11 @@ def save_config(folder: Path, config: CheckpointConfig) -> None:
 def load_checkpoint(
     folder: Path, weights: Weights = "model", device: torch.device | str = "cpu"
 ) -> AnyCheckpoint:
-    """Load a checkpoint folder. Whatever does not fit together is refused in one line."""
+    """Load a checkpoint folder. Whatever does not fit together is refused in one line.
+
+    `folder` may be one of its weights files, `raw.safetensors` for example, and chooses these then.
+    """
+    folder, weights = named_weights(folder) or (folder, weights)
     config = load_config(folder)
     path = weights_file(folder, weights)
     if weights == "weak" and not path.exists():

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, get_args
 
 import torch
 from safetensors import SafetensorError
@@ -22,6 +22,15 @@ _RESAMPLING = ("downsample", "upsample")
 def weights_file(folder: Path, weights: Weights = "model") -> Path:
     """Where a checkpoint folder keeps its weights."""
     return folder / f"{weights}.safetensors"
+
+
+def named_weights(path: Path) -> tuple[Path, Weights] | None:
+    """The folder and which of its weights, where `path` is a weights file of a checkpoint."""
+    folder = path.parent
+    if not path.is_file() or not (folder / "config.json").exists():
+        return None
+    which: tuple[Weights, ...] = get_args(Weights)
+    return next(((folder, each) for each in which if path == weights_file(folder, each)), None)
 
 
 def save_weights(

@@ -21,7 +21,8 @@ def is_from_elsewhere(name: str) -> bool:
 def load_named(name: str) -> AnyCheckpoint:
     """The model that is called `name`; whatever cannot be loaded is a one-line `UserError`.
 
-    - a shipped name, or the path of a checkpoint folder
+    - a shipped name, or the path of a checkpoint folder, or of other weights in one:
+      "runs/mine/raw.safetensors"
     - "diffusers:PATH": a pipeline folder of diffusers, or a UNet2DModel's with its scheduler's
     - "hf://owner/name" or "hf://owner/name@revision": either of these from the Hub
 

@@ -4,7 +4,13 @@ from pathlib import Path
 
 import torch
 
-from underone.checkpoint import DiffusionModel, FeatureModel, GenerativeModel, VAEModel
+from underone.checkpoint import (
+    DiffusionModel,
+    FeatureModel,
+    GenerativeModel,
+    VAEModel,
+    named_weights,
+)
 from underone.errors import UserError, unknown
 from underone.interop import is_from_elsewhere, load_named
 from underone.metrics import Judge, NetworkFeatures, Reference, Yardstick, load_reference
@@ -18,10 +24,11 @@ def reference_names() -> list[str]:
 
 
 def is_model(name: str) -> bool:
-    """Whether `name` is a shipped checkpoint's, a checkpoint folder's, or of one elsewhere."""
+    """Whether `name` is a shipped checkpoint's, of a folder or weights in one, or elsewhere."""
     if name in model_names() or is_from_elsewhere(name):
         return True
-    return (Path(name).expanduser() / "config.json").exists()
+    path = Path(name).expanduser()
+    return (path / "config.json").exists() or named_weights(path) is not None
 
 
 def load_generative_model(name: str, device: torch.device | str = "cpu") -> GenerativeModel:
