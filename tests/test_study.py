@@ -674,7 +674,7 @@ CELLS_A_KILL = 3
 
 @pytest.mark.parametrize(
     "kills",
-    [pytest.param(3, marks=pytest.mark.slow), pytest.param(20, marks=pytest.mark.endurance)],
+    [pytest.param(2, marks=pytest.mark.slow), pytest.param(20, marks=pytest.mark.endurance)],
 )
 def test_killed_at_random_moments_it_ends_as_if_undisturbed(
     kills: int, tmp_path: Path, folder_of_model: Path
