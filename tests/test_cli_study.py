@@ -37,7 +37,7 @@ def test_a_dry_run_says_what_each_cell_costs_and_writes_nothing(run: Run, file: 
     assert not out.exists()
 
 
-def test_what_a_budget_leaves_out_is_named_in_a_dry_run_and_in_a_real_one(
+def test_what_a_budget_leaves_out_is_named_in_a_dry_run_and_in_the_report(
     run: Run, file: Path
 ) -> None:
     budget = ("study", file, "--out", file.parent / "out", "--evaluations", 130)
@@ -47,7 +47,9 @@ def test_what_a_budget_leaves_out_is_named_in_a_dry_run_and_in_a_real_one(
     assert "ddpm-small, 4 steps" in told.partition("left out by the budget: ")[2]
     status, _, error = run(*budget)
     assert status == 0, error
-    assert "ddpm-small, 4 steps" in error.partition("left out by the budget: ")[2]
+    assert "settings left out by the budget, which the report names: 1" in error
+    report = (file.parent / "out" / "report.html").read_text("utf-8")
+    assert "ddpm-small, 4 steps" in report.partition("left out by the budget")[2]
 
 
 def test_a_dry_run_looks_at_the_folder_it_would_use(run: Run, file: Path) -> None:

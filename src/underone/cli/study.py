@@ -1,7 +1,7 @@
 """`underone study` and `underone guide`: a study run, shown as it fills, and reported."""
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -199,8 +199,8 @@ def _introduce(run: Run, continued: bool) -> None:
         f"{begun}{len(cells)} cells of {samples} samples, {len(run.due())} to run now, about "
         f"{run.seconds_left / 60:.1f} minutes, before best settings are drawn again"
     )
-    for told in _left_out(plan):
-        note(told)
+    if plan.left_out:
+        note(f"settings left out by the budget, which the report names: {len(plan.left_out)}")
 
 
 def _show_cells(plan: Plan, bench: Bench, as_json: bool) -> None:
@@ -220,10 +220,5 @@ def _show_cells(plan: Plan, bench: Bench, as_json: bool) -> None:
     out.print(grid)
     total, minutes = sum(each for each, _ in costs), sum(each for _, each in costs) / 60
     out.print(f"{len(cells)} cells, {total:,} evaluations, about {minutes:.1f} minutes")
-    for told in _left_out(plan):
-        out.print(told)
-
-
-def _left_out(plan: Plan) -> Iterator[str]:
     for each in plan.left_out:
-        yield f"left out by the budget: {each.model}: {setting_title(each.setting)}"
+        out.print(f"left out by the budget: {each.model}: {setting_title(each.setting)}")
