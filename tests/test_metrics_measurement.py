@@ -146,6 +146,7 @@ def test_what_is_spoilt_is_seen(name: str, real: Dataset, by: Yardstick) -> None
         assert low <= found[metric] <= high, (metric, found[metric])
 
 
+@pytest.mark.slow
 def test_swapped_labels_are_seen_within_classes_alone(real: Dataset, by: Yardstick) -> None:
     whole = measure(SampleSet(real.images, real.labels), by, ALL)
     swapped = SampleSet(real.images, (real.labels + 1) % 10)

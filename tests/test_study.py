@@ -490,6 +490,7 @@ def test_screening_finds_the_finalists(folder_of_model: Path, bench: Bench, tmp_
     assert min(found.draw.first for found in screened) >= 2**32
 
 
+@pytest.mark.slow
 def test_a_setting_that_diverges_is_left_out_and_the_rest_goes_on(
     folder_of_model: Path, tmp_path: Path
 ) -> None:

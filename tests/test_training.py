@@ -113,6 +113,7 @@ def test_updates_resumed_half_way_are_those_of_one_run_bitwise(
     assert not torch.equal(average["stem.weight"], raw["stem.weight"])
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_as_if_nothing_had_happened(tmp_path: Path, images: Dataset) -> None:
     recipe = tiny("log_every=5")
     straight = begin(tmp_path / "straight", images, recipe, 40)

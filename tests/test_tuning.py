@@ -384,6 +384,7 @@ def test_tuning_comes_nearer_to_the_data(model: DiffusionModel, dataset: Dataset
     assert after < before
 
 
+@pytest.mark.slow
 def test_it_is_stopped_found_again_and_used(model: DiffusionModel, dataset: Dataset) -> None:
     first = set_up(model, SETTING, dataset, minutes=0.05, seed=3)
     first.run(lambda: True, lambda progress: None)
