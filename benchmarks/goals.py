@@ -10,15 +10,13 @@ images score, and the seconds that 1,000 images took. Everything is kept in `goa
 measured: stopped at any moment, the same command goes on. Measure on an idle machine.
 """
 
-import argparse
-import json
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from measuring import environment
+from measuring import environment, run_and_tell
 
 from underone.files import write_json
 from underone.generation import Draw, Setting, compiled, generate
@@ -79,9 +77,9 @@ GOALS = (
 def screen(goal: Goal, fids: dict[str, float], save: Callable[[], None]) -> Setting:
     """The setting with the lowest FID on the first seeds; `fids` fills, saved after each."""
     by_title = {setting_title(setting): setting for setting in goal.settings}
+    model, by = load_model(goal.model), load_yardstick(EXTRACTORS[0])
     for title in [title for title in by_title if title not in fids]:
-        samples = generate(load_model(goal.model), by_title[title], CHOSEN_ON)
-        fids[title] = measure(samples, load_yardstick(EXTRACTORS[0])).fid
+        fids[title] = measure(generate(model, by_title[title], CHOSEN_ON), by).fid
         print(f"{goal.title}: {title}: {fids[title]:.3f}", flush=True)
         save()
     return by_title[min(fids, key=lambda title: fids[title])]
@@ -149,14 +147,5 @@ def table(results: dict[str, Any]) -> str:
     return "\n".join([*rows, *done])
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("what", nargs="?", choices=["table"])
-    results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
-    if parser.parse_args().what != "table":
-        run(results)
-    print(table(results))
-
-
 if __name__ == "__main__":
-    main()
+    run_and_tell(str(__doc__), RESULTS, run, table)

@@ -8,12 +8,10 @@ by others: the share of pixels that come back within two grey levels. Each is ke
 `inversion.json` once it is measured.
 """
 
-import argparse
-import json
 from pathlib import Path
 from typing import Any
 
-from measuring import asked, environment
+from measuring import asked, environment, run_and_tell
 
 from underone.files import write_json
 
@@ -58,14 +56,5 @@ def table(results: dict[str, Any]) -> str:
     return "\n".join(rows)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("what", nargs="?", choices=["table"])
-    results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
-    if parser.parse_args().what != "table":
-        run(results)
-    print(table(results))
-
-
 if __name__ == "__main__":
-    main()
+    run_and_tell(str(__doc__), RESULTS, run, table)

@@ -7,12 +7,10 @@
 number of steps, of 100 by both methods. Each is kept in `likelihood.json` once it is measured.
 """
 
-import argparse
-import json
 from pathlib import Path
 from typing import Any
 
-from measuring import asked, environment
+from measuring import asked, environment, run_and_tell
 
 from underone.files import write_json
 
@@ -69,14 +67,5 @@ def tables(results: dict[str, Any]) -> list[str]:
     ]
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("what", nargs="?", choices=["table"])
-    results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
-    if parser.parse_args().what != "table":
-        run(results)
-    print("\n\n".join(tables(results)))
-
-
 if __name__ == "__main__":
-    main()
+    run_and_tell(str(__doc__), RESULTS, run, lambda results: "\n\n".join(tables(results)))

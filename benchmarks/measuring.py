@@ -1,12 +1,13 @@
 """What the benchmarks share: spreads of repeated measurements, the machine, packages to compare."""
 
+import argparse
 import importlib
 import json
 import os
 import platform
 import statistics
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -55,6 +56,21 @@ def asked(*words: str) -> Any:
     with runner.isolated_filesystem():
         done = runner.invoke(underone_command, [*words, "--json"], catch_exceptions=False)
     return json.loads(done.stdout)
+
+
+def run_and_tell(
+    about: str,
+    path: Path,
+    run: Callable[[dict[str, Any]], None],
+    told: Callable[[dict[str, Any]], str],
+) -> None:
+    """The command of a script that fills its JSON, or with `table` only prints what is there."""
+    parser = argparse.ArgumentParser(description=about.partition("\n")[0])
+    parser.add_argument("what", nargs="?", choices=["table"])
+    results = json.loads(path.read_text()) if path.exists() else {}
+    if parser.parse_args().what != "table":
+        run(results)
+    print(told(results))
 
 
 def environment(*installed: str) -> dict[str, Any]:

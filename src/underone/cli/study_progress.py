@@ -13,6 +13,7 @@ from underone.generation import Setting
 from underone.study.answers import standings
 from underone.study.cell import Cell, Divergence
 from underone.study.engine import Engine
+from underone.study.report.tables import blocks_text
 from underone.study.run import Run
 from underone.study.words import setting_title
 
@@ -95,11 +96,10 @@ def best_so_far(run: Run) -> Table:
     found = sorted(standings(run), key=lambda each: (-each.first.draw.count, each.fid))
     grid = table(f"FID@{run.bench.yardsticks[0].extractor.name}, lowest first", *_COLUMNS)
     for each in found[:_ROWS]:
-        blocks = len(each.fresh)
         grid.add_row(
             _title(run, each.first.model, each.first.setting),
             f"{each.nfe:g}",
-            f"{blocks} x {each.first.draw.count:,}" if blocks else f"{each.first.draw.count:,}",
+            blocks_text(each),
             f"{each.fid:.3f}",
             f"{each.first.floor.fid:.3f}",
         )
