@@ -13,7 +13,7 @@ from underone.diffusion.denoiser import (
     NetworkDenoiser,
 )
 from underone.diffusion.divergence import SamplingDivergedError
-from underone.diffusion.evaluations import count_evaluations
+from underone.diffusion.evaluations import count_evaluations, heard_evaluations
 from underone.diffusion.grid import (
     Explicit,
     Grid,
@@ -148,6 +148,7 @@ __all__ = [
     "Velocity",
     "branches",
     "count_evaluations",
+    "heard_evaluations",
     "integrate",
     "no_noise",
     "node_at",

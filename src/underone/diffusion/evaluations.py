@@ -5,25 +5,41 @@ solver's inner calls are thereby counted for what they are, under the name of ea
 """
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
-_counters: ContextVar[tuple[Counter[str], ...]] = ContextVar("counters", default=())
+# Told a network's name, and of how many images.
+Listener = Callable[[str, int], object]
+_listeners: ContextVar[tuple[Listener, ...]] = ContextVar("listeners", default=())
+
+
+@contextmanager
+def heard_evaluations(listener: Listener) -> Iterator[None]:
+    """Tell `listener` the network's name and the number of images at each evaluation inside.
+
+    What it raises ends the evaluation. Blocks may be nested.
+    """
+    token = _listeners.set((*_listeners.get(), listener))
+    try:
+        yield
+    finally:
+        _listeners.reset(token)
 
 
 @contextmanager
 def count_evaluations() -> Iterator[Counter[str]]:
-    """Count the evaluations made inside the block, by network name. Blocks may be nested."""
+    """Count the evaluations made inside the block, by network name."""
     counter: Counter[str] = Counter()
-    token = _counters.set((*_counters.get(), counter))
-    try:
+
+    def count(network: str, images: int) -> None:
+        counter[network] += images
+
+    with heard_evaluations(count):
         yield counter
-    finally:
-        _counters.reset(token)
 
 
 def record_evaluations(network: str, images: int) -> None:
-    """Tell every open count that `network` has just seen `images` images."""
-    for counter in _counters.get():
-        counter[network] += images
+    """Say that `network` is shown `images` images, to all who listen."""
+    for listener in _listeners.get():
+        listener(network, images)
