@@ -1,6 +1,6 @@
 """What a model does to images that are there already: invert, interpolate, vary, inpaint."""
 
-from underone.editing.frames import Frames, check_frames, trajectories
+from underone.editing.frames import Frames, check_frames, trajectories, way_of
 from underone.editing.inversion import (
     check_invertible,
     check_pairs,
@@ -32,4 +32,5 @@ __all__ = [
     "redraw",
     "share_returned",
     "trajectories",
+    "way_of",
 ]

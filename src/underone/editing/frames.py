@@ -1,6 +1,6 @@
-"""Stills of how samples come to be."""
+"""How samples come to be: every estimate along the way, or a few stills of it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -8,7 +8,7 @@ from torch import Tensor
 
 from underone.checkpoint import DiffusionModel
 from underone.data import to_uint8
-from underone.diffusion import trajectory
+from underone.diffusion import Estimate, trajectory
 from underone.editing.parts import path_of
 from underone.errors import UserError
 from underone.generation import (
@@ -22,6 +22,9 @@ from underone.generation import (
     sampler_for,
     to_images,
 )
+
+# What is estimated at each node as one batch is drawn, the samples themselves last.
+Way = Callable[[Sequence[tuple[int, int]], Tensor | None], Iterator[Estimate]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,6 +47,25 @@ def check_frames(setting: Setting, frames: int) -> None:
         )
 
 
+def way_of(model: DiffusionModel, setting: Setting, precision: Precision = "auto") -> Way:
+    """How batches are drawn: of (seed, index) pairs and labels (B,), or None, to the estimates."""
+    denoiser, sampler = denoiser_for(model, setting, precision), sampler_for(model, setting)
+    path = path_of(model, setting)
+
+    def way(keys: Sequence[tuple[int, int]], labels: Tensor | None) -> Iterator[Estimate]:
+        return trajectory(
+            denoiser,
+            sampler,
+            path,
+            shape=model.shape,
+            keys=keys,
+            labels=labels,
+            device=model.device,
+        )
+
+    return way
+
+
 @torch.no_grad()
 def trajectories(
     model: DiffusionModel,
@@ -62,22 +84,13 @@ def trajectories(
     check(model, setting, draw)
     check_frames(setting, frames)
     chosen = {round(i * setting.steps / (frames - 1)) for i in range(frames)}
-    path = path_of(model, setting)
     labels, keys = labels_of(model, setting, draw), draw.keys
-    denoiser, sampler = denoiser_for(model, setting, precision), sampler_for(model, setting)
+    way = way_of(model, setting, precision)
     states, estimates = [], []
     for start in range(0, len(keys), batch_size):
         rows = slice(start, start + batch_size)
-        way = trajectory(
-            denoiser,
-            sampler,
-            path,
-            shape=model.shape,
-            keys=keys[rows],
-            labels=None if labels is None else labels[rows],
-            device=model.device,
-        )
-        kept = [estimate for index, estimate in enumerate(way) if index in chosen]
+        batch = way(keys[rows], None if labels is None else labels[rows])
+        kept = [estimate for index, estimate in enumerate(batch) if index in chosen]
         to_images(kept[-1].x, setting)  # a diverged sample has no stills worth showing
         states.append(torch.stack([to_uint8(estimate.x.cpu()) for estimate in kept], dim=1))
         estimates.append(torch.stack([to_uint8(estimate.x0.cpu()) for estimate in kept], dim=1))
