@@ -10,11 +10,9 @@ import base64
 import csv
 import io
 from collections.abc import Iterable, Sequence
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-import jinja2
 from markupsafe import Markup
 
 from underone.files import write_bytes, write_json, write_text
@@ -32,11 +30,12 @@ from underone.study.report.charts import (
 from underone.study.report.contents import contents
 from underone.study.report.drawing import Chart
 from underone.study.report.findings import findings
+from underone.study.report.html import templates
 from underone.study.report.published import published_findings
 from underone.study.report.sentences import Part, field_title
 from underone.study.run import Run
 
-_PACKAGE = files("underone.study.report")
+_PACKAGE = "underone.study.report"
 # What a chart's file of data leaves out: words for the page.
 _NOT_DATA = ("link", "says", "text", "series")
 
@@ -65,34 +64,31 @@ def write_report(run: Run, beside: Sequence[Run] = ()) -> Path:
 
 def page(run: Run, charts: dict[str, list[Chart]], beside: Sequence[Run] = ()) -> str:
     """The page as HTML; all names in it are escaped but the charts, which are made here."""
-    environment = jinja2.Environment(
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-        loader=jinja2.FunctionLoader(lambda name: (_PACKAGE / name).read_text(encoding="utf-8")),
-    )
     shown = view.cards(run)
-    return environment.get_template("page.html.jinja").render(
-        contents(run, beside),
-        models=list(run.bench.models),
-        revision_notice=protocol.revision_notice(run),
-        steps=steps_tables(run),
-        weights=weight_tables(run),
-        unresolved=tables.unresolved_table(run),
-        charts={
-            section: [(chart, _element(chart)) for chart in group]
-            for section, group in charts.items()
-        },
-        correlations=correlations(run),
-        classes=tables.class_tables(run),
-        cards=shown,
-        picture=lambda cell: data_uri(run.folder.picture_path(cell)),
-        families=[_family(each) for each in view.families(run)],
-        opening=view.opening_pair(run) if shown else ("", ""),
-        unasked=view.some_are_told_no_class(run),
-        screening=tables.screening_table(run),
-        nearest=_nearest(run),
+    return (
+        templates(_PACKAGE)
+        .get_template("page.html.jinja")
+        .render(
+            contents(run, beside),
+            models=list(run.bench.models),
+            revision_notice=protocol.revision_notice(run),
+            steps=steps_tables(run),
+            weights=weight_tables(run),
+            unresolved=tables.unresolved_table(run),
+            charts={
+                section: [(chart, _element(chart)) for chart in group]
+                for section, group in charts.items()
+            },
+            correlations=correlations(run),
+            classes=tables.class_tables(run),
+            cards=shown,
+            picture=lambda cell: data_uri(run.folder.picture_path(cell)),
+            families=[_family(each) for each in view.families(run)],
+            opening=view.opening_pair(run) if shown else ("", ""),
+            unasked=view.some_are_told_no_class(run),
+            screening=tables.screening_table(run),
+            nearest=_nearest(run),
+        )
     )
 
 

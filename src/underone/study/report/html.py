@@ -1,0 +1,24 @@
+"""HTML from templates that lie in packages."""
+
+from importlib.resources import files
+
+import jinja2
+
+
+def templates(*packages: str) -> jinja2.Environment:
+    """The templates of packages, the first that has one; in them, names are escaped.
+
+    What a template names and is not given is an error.
+    """
+
+    def source(name: str) -> str | None:
+        found = [path for package in packages if (path := files(package) / name).is_file()]
+        return found[0].read_text(encoding="utf-8") if found else None
+
+    return jinja2.Environment(
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+        loader=jinja2.FunctionLoader(source),
+    )
