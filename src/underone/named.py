@@ -35,6 +35,15 @@ def grid_named(text: str) -> Grid:
     return grid
 
 
+def interval_named(text: str) -> tuple[float, float]:
+    """LOW:HIGH, noise levels sigma / alpha."""
+    try:
+        low, high = map(float, text.split(":"))
+    except ValueError:
+        raise UserError(f"an interval is LOW:HIGH, like 0.2:5, got {text!r}") from None
+    return low, high
+
+
 def named(kind: str, text: str, known: Mapping[str, Any]) -> Any:
     """What `text` names: an instance as it is, or made or changed by its options."""
     name, *options = text.split(",")

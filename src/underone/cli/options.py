@@ -14,7 +14,7 @@ from underone.diffusion import GRIDS, SAMPLERS, THRESHOLDS
 from underone.errors import UserError
 from underone.generation import Draw, Precision, Setting, usual_setting
 from underone.guides import FORMS
-from underone.named import MADE_FOR_A_MODEL
+from underone.named import MADE_FOR_A_MODEL, interval_named
 
 _SETTING, _DRAW = Setting(), Draw(1)
 AnyCommand = Callable[..., Any]
@@ -30,16 +30,6 @@ SAMPLING_HELP = (
     "own is module:Name. At w = -1 labels are not used: the model draws of all classes. "
     f"{GUIDANCE_HELP}"
 )
-
-
-def _interval(text: str | None) -> tuple[float, float] | None:
-    if text is None:
-        return None
-    try:
-        low, high = map(float, text.split(":"))
-    except ValueError:
-        raise UserError(f"--interval takes LOW:HIGH, like 0.2:5, got {text!r}") from None
-    return low, high
 
 
 def _device(name: str) -> torch.device:
@@ -62,6 +52,13 @@ device_option = click.option(
     help="The torch device that networks run on, like cuda.",
 )
 
+precision_option = click.option(
+    "--precision",
+    type=click.Choice(["auto", "float32"]),
+    default="auto",
+    help="auto: bfloat16 where the machine is fast in it.",
+)
+
 # How a model is guided, and its estimates bounded.
 _GUIDANCE_OPTIONS = (
     click.option(
@@ -73,7 +70,7 @@ _GUIDANCE_OPTIONS = (
     click.option(
         "--interval",
         metavar="LOW:HIGH",
-        callback=lambda context, option, text: _interval(text),
+        callback=lambda context, option, text: None if text is None else interval_named(text),
         help="Guide only where LOW < sigma / alpha <= HIGH.",
     ),
     click.option(
@@ -94,12 +91,7 @@ _OPTIONS = (
     click.option("--labels", default=_DRAW.labels, help="balanced, random, or classes like 0,3,3."),
     click.option("--seed", default=_DRAW.seed, help="With a sample's index, the key of its noise."),
     click.option("--first", default=_DRAW.first, help="The index of the first sample."),
-    click.option(
-        "--precision",
-        type=click.Choice(["auto", "float32"]),
-        default="auto",
-        help="auto: bfloat16 where the machine is fast in it.",
-    ),
+    precision_option,
     device_option,
 )
 
