@@ -29,7 +29,7 @@ check: $(VENV)/.check ## format, lint and types
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-docs: $(VENV)/.installed ## draw the pictures of the documentation anew
+docs: $(VENV)/.tests ## draw the pictures of the documentation anew
 	$(BIN)/underone sample fashion-mnist --sampler ddim --steps 20 --count 50 --precision float32 \
 		--out docs/samples.png
 	$(BIN)/underone trajectory fashion-mnist --precision float32 --out docs/editing-trajectory.png
@@ -42,6 +42,7 @@ docs: $(VENV)/.installed ## draw the pictures of the documentation anew
 		--out docs/editing-interpolation.png
 	$(BIN)/underone likelihood fashion-mnist --data fashion-mnist --count 60 --steps 10 \
 		--picture docs/likelihood.png
+	$(BIN)/python docs/explore_picture.py
 
 speedrun: $(VENV)/.tests ## train from scratch for 15 minutes, and measure every minute of it
 	$(BIN)/python benchmarks/speedrun.py

@@ -36,6 +36,7 @@ ORDER = (
     "adapters",
     "evaluation",
     "study",
+    "explore",
     "cli",
 )
 # Diffusion is mathematics: it knows no files, no networks and no configuration.

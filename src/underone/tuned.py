@@ -129,7 +129,12 @@ def _told(purpose: Purpose) -> str:
     return ", ".join([f"{purpose.steps} steps", *(f"{k} {v}" for k, v in options.items())])
 
 
-def _known(model: DiffusionModel) -> str:
+def tuned_names(model: DiffusionModel) -> list[str]:
+    """What is tuned for a model, each as its file is called."""
     files = whole_files(model.folder / FOLDER, "*-steps*.json")
-    names = [path.stem for path in files if not path.stem.endswith(DRAFT)]
+    return [path.stem for path in files if not path.stem.endswith(DRAFT)]
+
+
+def _known(model: DiffusionModel) -> str:
+    names = tuned_names(model)
     return f"tuned are {', '.join(names)}" if names else "none is tuned for it yet"

@@ -12,6 +12,7 @@ from underone.cli.conformance import conformance
 from underone.cli.data import data
 from underone.cli.distill import distill
 from underone.cli.evaluate import evaluate
+from underone.cli.explore import explore
 from underone.cli.export import export
 from underone.cli.interpolate import interpolate
 from underone.cli.invert import decode, invert
@@ -55,6 +56,7 @@ for command in (
     study,
     report,
     recommend_setting,
+    explore,
     train,
     tune,
     distill,

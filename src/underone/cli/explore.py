@@ -1,0 +1,86 @@
+"""`underone explore`."""
+
+import socket
+import webbrowser
+from ipaddress import ip_address
+
+import click
+import torch
+
+from underone.cli.console import announce_revision, note
+from underone.cli.options import device_option, precision_option
+from underone.errors import UserError
+from underone.generation import Precision
+
+_LOCAL = "localhost"
+
+
+@click.command()
+@click.argument("models", nargs=-1, metavar="[MODEL]...")
+@click.option("--sampler", "samplers", multiple=True, help="A sampler of your own to offer too.")
+@click.option("--grid", "grids", multiple=True, help="A grid of your own to offer too.")
+@click.option("--reference", help="What to measure against. [default: the model's data set]")
+@precision_option
+@device_option
+@click.option("--host", default="127.0.0.1", help="The address to listen at; 0.0.0.0 is every one.")
+@click.option("--port", default=7860, type=click.IntRange(0, 65535), help="0: one that is free.")
+@click.option("--open", "opens", is_flag=True, help="Open the page in a browser.")
+def explore(
+    models: tuple[str, ...],
+    samplers: tuple[str, ...],
+    grids: tuple[str, ...],
+    reference: str | None,
+    precision: Precision,
+    device: torch.device,
+    host: str,
+    port: int,
+    opens: bool,
+) -> None:
+    """Try settings of MODELs live on a web page, two side by side, of the same noise.
+
+    Without MODEL: of all shipped models. Ctrl-C ends it.
+    """
+    # The other commands need not wait for a web server.
+    from underone.explore.offer import Offer
+    from underone.explore.server import server
+
+    offer = Offer.of(models, samplers, grids, reference, precision, device)
+    for model in offer.models.values():
+        announce_revision(model)
+    serving = server(offer, _names(host))
+    listening = _listening(host, port)
+    address = f"http://{_shown(host)}:{listening.getsockname()[1]}"
+    note(f"{address}: open it in a browser. Ctrl-C ends it.")
+    if opens:
+        webbrowser.open(address)
+    serving.run(sockets=[listening])
+
+
+def _names(host: str) -> tuple[str, ...]:
+    """What the page may be called by: of this machine alone, its own names; else any."""
+    try:
+        alone = ip_address(host).is_loopback
+    except ValueError:
+        alone = host.lower() == _LOCAL
+    return (_LOCAL, "127.0.0.1", "[::1]", _shown(host).lower()) if alone else ("*",)
+
+
+def _listening(host: str, port: int) -> socket.socket:
+    """A socket at that address, before anything is promised; a `UserError` where it is taken."""
+    try:
+        if not host:
+            raise OSError(0, "no address")
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        return socket.create_server((host, port), family=family)
+    except (OSError, TypeError, UnicodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "no name of a machine"
+        raise UserError(
+            f"nothing can listen at {host!r}, port {port}: {reason}: choose another --port, or "
+            "--host"
+        ) from None
+
+
+def _shown(host: str) -> str:
+    if host == "0.0.0.0":  # noqa: S104
+        return _LOCAL
+    return f"[{host}]" if ":" in host else host

@@ -1,0 +1,95 @@
+"""The page and what it asks for, as an application that a web server runs."""
+
+import json
+from collections.abc import AsyncIterator, Generator, Sequence
+from functools import partial
+from typing import Any
+
+from starlette.applications import Starlette
+from starlette.concurrency import iterate_in_threadpool
+from starlette.middleware import Middleware
+from starlette.middleware.trustedhost import TrustedHostMiddleware
+from starlette.requests import ClientDisconnect
+from starlette.requests import Request as HttpRequest
+from starlette.responses import HTMLResponse, JSONResponse, Response, StreamingResponse
+from starlette.routing import Route
+
+from underone.config import parse
+from underone.errors import UserError
+from underone.explore.jobs import MEASURED_SAMPLES, Job, draw_live, measure_live
+from underone.explore.lines import Desk, lines
+from underone.explore.offer import Offer
+from underone.explore.request import Request
+from underone.study.report.html import templates
+
+# Its look is that of reports.
+_PACKAGES = ("underone.explore", "underone.study.report")
+# All that a request holds; more is no request of the page's.
+_MOST_BYTES = 10_000
+
+
+def application(offer: Offer, desk: Desk, hosts: Sequence[str] = ("*",)) -> Starlette:
+    """The application. Requests that call it by none of `hosts` are refused: another site's
+    script could otherwise reach it by a name that leads here.
+    """
+    html = page(offer)
+
+    async def show(request: HttpRequest) -> Response:
+        return HTMLResponse(html)
+
+    def does(job: Job) -> Any:
+        async def stream(request: HttpRequest) -> Response:
+            try:
+                asked = parse(Request, await _document(request), "the request")
+            except UserError as error:
+                return JSONResponse({"error": str(error)}, status_code=400)
+            except ClientDisconnect:
+                return Response(status_code=400)
+            told = lines(partial(job, offer, asked), desk)
+            return StreamingResponse(_heard(request, told), media_type="application/x-ndjson")
+
+        return stream
+
+    return Starlette(
+        routes=[
+            Route("/", show),
+            Route("/draw", does(draw_live), methods=["POST"]),
+            Route("/measure", does(measure_live), methods=["POST"]),
+        ],
+        middleware=[Middleware(TrustedHostMiddleware, allowed_hosts=list(hosts))],
+    )
+
+
+async def _heard(request: HttpRequest, told: Generator[str]) -> AsyncIterator[str]:
+    """The lines of a job for as long as somebody reads them."""
+    try:
+        async for line in iterate_in_threadpool(told):
+            if await request.is_disconnected():
+                return
+            yield line
+    finally:
+        told.close()
+
+
+async def _document(request: HttpRequest) -> Any:
+    """The JSON of a request. Its type is asked for, which no other site's form can give."""
+    if request.headers.get("content-type") != "application/json":
+        raise UserError("a request must be JSON, and say so")
+    body = b""
+    async for part in request.stream():
+        body += part
+        if len(body) > _MOST_BYTES:
+            raise UserError("the request is too long")
+    try:
+        return json.loads(body)
+    except (ValueError, RecursionError):
+        raise UserError("the request is not valid JSON") from None
+
+
+def page(offer: Offer) -> str:
+    """The page as HTML: it loads nothing."""
+    return (
+        templates(*_PACKAGES)
+        .get_template("explore.html.jinja")
+        .render(offer=offer.document(), measured_samples=MEASURED_SAMPLES, sides=("left", "right"))
+    )

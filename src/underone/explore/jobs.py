@@ -1,0 +1,184 @@
+"""What a panel has done for it: images drawn before its eyes, or measured.
+
+A job tells what it has got to, one message after another, each what JSON can hold.
+"""
+
+import base64
+import shlex
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from underone.checkpoint import GenerativeModel, VAEModel
+from underone.data import png_bytes, tile, to_uint8
+from underone.diffusion import count_evaluations
+from underone.editing import way_of
+from underone.errors import UserError
+from underone.explore.lines import Tell
+from underone.explore.offer import Offer
+from underone.explore.request import Request
+from underone.generation import (
+    DEFAULT_BATCH_SIZE,
+    Draw,
+    Precision,
+    Setting,
+    autocast_of,
+    check,
+    labels_of,
+    subject,
+    to_images,
+)
+from underone.metrics import measure_batches
+from underone.named import MADE_FOR_A_MODEL
+from underone.study.measures import FID
+from underone.study.words import option_words
+
+Job = Callable[[Offer, Request, Tell], None]
+
+MEASURED_SAMPLES = 1000
+# More columns than this are no longer looked at as classes.
+_MOST_COLUMNS, _USUAL_COLUMNS = 12, 10
+# Seconds between stills: as many as an eye follows, and few enough to cost nothing.
+_BETWEEN_STILLS = 0.1
+
+
+def draw_live(offer: Offer, request: Request, tell: Tell) -> None:
+    """Draw what is asked for: stills of the images expected on the way, then the samples."""
+    model, setting, draw = _read(offer, request)
+    labels = labels_of(model, setting, draw)
+    sheet = Sheet.of(model, draw)
+    tell({"labels": None if labels is None else labels.tolist(), "sheet": asdict(sheet)})
+    started, shown = time.perf_counter(), 0.0
+    with count_evaluations() as counter:
+        for still in stills_of(model, setting, offer.precision)(draw):
+            if still.last or time.perf_counter() - shown > _BETWEEN_STILLS:
+                shown = time.perf_counter()
+                picture = sheet.picture(still.images(setting))
+                tell({"step": still.step, "steps": setting.steps, "picture": picture})
+    tell(
+        {
+            "seconds": time.perf_counter() - started,
+            "evaluations": {name: total / draw.count for name, total in counter.items()},
+            "command": _command(request, model, setting, offer.precision),
+        }
+    )
+
+
+def measure_live(offer: Offer, request: Request, tell: Tell) -> None:
+    """Find the FID of `MEASURED_SAMPLES` samples of what is asked for, keyed by its seed."""
+    model, setting, draw = _read(offer, request)
+    draw = replace(draw, count=MEASURED_SAMPLES)
+    by = offer.yardstick(model)
+    stills = stills_of(model, setting, offer.precision)
+    started = time.perf_counter()
+
+    def batches() -> Iterator[Tensor]:
+        for start in range(0, draw.count, DEFAULT_BATCH_SIZE):
+            part = replace(draw, first=start, count=min(DEFAULT_BATCH_SIZE, draw.count - start))
+            for still in stills(part):
+                done = start + part.count * still.step / setting.steps
+                left = (time.perf_counter() - started) / done * (draw.count - done)
+                tell({"done": int(done), "of": draw.count, "seconds_left": left})
+            yield still.images(setting)
+
+    described = subject(model, setting, draw, offer.precision)
+    labels = labels_of(model, setting, draw)
+    found = measure_batches(batches(), labels, described, by, ("fid",))
+    error = found.figures["fid"].error
+    tell(
+        {
+            "fid": FID.text(found.fid),
+            "error": None if error is None else FID.text(error),
+            "floor": None if found.floor is None else FID.text(found.floor.fid),
+            "of": draw.count,
+            "extractor": by.extractor.name,
+            "rank_deficient": found.rank_deficient,
+        }
+    )
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """A picture of images in rows, each `width` x `height` pixels with a gap around it."""
+
+    columns: int
+    width: int
+    height: int
+    gap: int = 2
+
+    @classmethod
+    def of(cls, model: GenerativeModel, draw: Draw) -> "Sheet":
+        """One class a column, where classes take turns and are few."""
+        _, height, width = model.shape
+        classes = model.num_classes or 0
+        turns = draw.labels == "balanced" and 1 < classes <= _MOST_COLUMNS
+        return cls(min(draw.count, classes if turns else _USUAL_COLUMNS), width, height)
+
+    def picture(self, images: Tensor) -> str:
+        """The images as what the source of a picture may be."""
+        png = png_bytes(tile(images, self.columns, gap=self.gap))
+        return "data:image/png;base64," + base64.b64encode(png).decode()
+
+
+@dataclass(frozen=True, eq=False)
+class Still:
+    """What is expected after so many steps, x (N, C, H, W) around [-1, 1], or has come of them."""
+
+    step: int
+    x: Tensor
+    last: bool = False
+
+    def images(self, setting: Setting) -> Tensor:
+        """As uint8 images. What has diverged on the way is grey, at the end an error."""
+        x = self.x.cpu()
+        return to_images(x, setting) if self.last else to_uint8(x.nan_to_num(0))
+
+
+def stills_of(
+    model: GenerativeModel, setting: Setting, precision: Precision
+) -> Callable[[Draw], Iterator[Still]]:
+    """How the samples of a draw, one batch, come to be: x0 as each step expects it, then they."""
+    if isinstance(model, VAEModel):
+        return partial(_decoded, model, autocast_of(model, setting, precision))
+    way = way_of(model, setting, precision)
+
+    @torch.no_grad()
+    def stills(draw: Draw) -> Iterator[Still]:
+        for index, estimate in enumerate(way(draw.keys, labels_of(model, setting, draw))):
+            last = index == setting.steps
+            yield Still(index + (not last), estimate.x if last else estimate.x0, last)
+
+    return stills
+
+
+def _decoded(model: VAEModel, autocast: torch.dtype | None, draw: Draw) -> Iterator[Still]:
+    labels = draw.class_labels(model.num_classes)
+    yield Still(1, model.decode(model.latents(draw.keys), labels, autocast), last=True)
+
+
+def _read(offer: Offer, request: Request) -> tuple[GenerativeModel, Setting, Draw]:
+    model = offer.model(request.model)
+    setting, draw = request.setting(offer.own), request.draw()
+    if setting.sampler in MADE_FOR_A_MODEL and setting.sampler not in offer.samplers_for(model):
+        raise UserError(f"{setting.sampler} is not ready for {model.name}: see underone sample")
+    check(model, setting, draw)
+    return model, setting, draw
+
+
+def _command(
+    request: Request, model: GenerativeModel, setting: Setting, precision: Precision
+) -> str:
+    """The command line that draws the same images."""
+    words = ["underone", "sample", request.model, *option_words(setting)]
+    words += ["--count", str(request.count), "--seed", str(request.seed)]
+    if request.labels != Draw.labels:
+        words += ["--labels", request.labels]
+    if precision != "auto":
+        words += ["--precision", precision]
+    if model.device.type != "cpu":
+        words += ["--device", str(model.device)]
+    return shlex.join([*words, "--out", "samples.png"])

@@ -1,0 +1,151 @@
+"""What the page offers to choose from."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, Self
+
+import torch
+
+from underone.adapters import extractor_of
+from underone.analytic import is_known
+from underone.checkpoint import (
+    DiffusionModel,
+    GenerativeModel,
+    VAEModel,
+    load_config,
+)
+from underone.diffusion import GRIDS, SAMPLERS, THRESHOLDS
+from underone.errors import UserError, unknown
+from underone.generation import (
+    ANALYTIC,
+    DECODER,
+    DISTILLED,
+    TUNED,
+    Precision,
+    Setting,
+    usual_setting,
+)
+from underone.guides import FORMS
+from underone.metrics import Yardstick
+from underone.modules import own_parts
+from underone.named import grid_named, sampler_named
+from underone.shipped import find_checkpoint, model_names
+from underone.tuned import tuned_names
+from underone.zoo import find_reference, load_generative_model, reference_names
+
+
+@dataclass(frozen=True, eq=False)
+class Offer:
+    """Models by the names they were given, and the user's own samplers and grids.
+
+    `reference` is what to measure against; None: what is shipped for each model's data.
+    """
+
+    models: Mapping[str, GenerativeModel]
+    samplers: tuple[str, ...] = ()
+    grids: tuple[str, ...] = ()
+    reference: str | None = None
+    precision: Precision = "auto"
+    _yardsticks: dict[str, Yardstick] = field(default_factory=dict)
+
+    @classmethod
+    def of(
+        cls,
+        names: Sequence[str] = (),
+        samplers: Sequence[str] = (),
+        grids: Sequence[str] = (),
+        reference: str | None = None,
+        precision: Precision = "auto",
+        device: torch.device | str = "cpu",
+    ) -> Self:
+        """All of it loaded and checked. Without names: every shipped model that is sampled."""
+        models = {name: load_generative_model(name, device) for name in names or _shipped()}
+        for name in samplers:
+            sampler_named(name)
+        for name in grids:
+            grid_named(name)
+        if reference is not None:
+            find_reference(reference)
+        return cls(models, tuple(samplers), tuple(grids), reference, precision)
+
+    @property
+    def own(self) -> frozenset[str]:
+        """The user's own, each as module:Name."""
+        return frozenset(part for text in (*self.samplers, *self.grids) for part in own_parts(text))
+
+    def model(self, name: str) -> GenerativeModel:
+        """One of the models, or a `UserError`."""
+        if name not in self.models:
+            raise unknown("model", name, self.models)
+        return self.models[name]
+
+    def yardstick(self, model: GenerativeModel) -> Yardstick:
+        """What samples of a model are measured with and against; a `UserError` without any."""
+        name = self._reference_of(model)
+        if name is None:
+            raise UserError(
+                f"nothing is shipped to measure {model.name} against: name a reference at the "
+                "start, by --reference"
+            )
+        if name not in self._yardsticks:
+            reference = find_reference(name)
+            self._yardsticks[name] = Yardstick(extractor_of(reference), reference)
+        return self._yardsticks[name]
+
+    def document(self) -> dict[str, Any]:
+        """What there is to choose from, as the page is told it."""
+        return {
+            "models": {name: self._described(model) for name, model in self.models.items()},
+            "grids": [*GRIDS, *self.grids],
+            "forms": list(FORMS),
+            "thresholds": list(THRESHOLDS),
+            "usual": asdict(Setting()),
+        }
+
+    def _described(self, model: GenerativeModel) -> dict[str, Any]:
+        return {
+            "classes": _class_names(model),
+            "samplers": self.samplers_for(model),
+            "most_steps": 1 if isinstance(model, VAEModel) else model.config.schedule.steps,
+            "guided": _can_be_guided(model),
+            "reference": self._reference_of(model),
+            "usual": asdict(usual_setting(model)) | {"grid": Setting.grid},
+        }
+
+    def _reference_of(self, model: GenerativeModel) -> str | None:
+        data = model.config.data.name
+        return self.reference or (data if data in reference_names() else None)
+
+    def samplers_for(self, model: GenerativeModel) -> list[str]:
+        """The samplers a model can be drawn by, those that are made for it first."""
+        if isinstance(model, VAEModel):
+            return [DECODER]
+        made = {
+            DISTILLED: model.distillation is not None,
+            TUNED: bool(tuned_names(model)),
+            ANALYTIC: is_known(model),
+        }
+        return [*(name for name, known in made.items() if known), *SAMPLERS, *self.samplers]
+
+
+# The kinds of checkpoints that images are drawn from.
+_SAMPLED_KINDS = ("diffusion", "vae")
+
+
+def _shipped() -> list[str]:
+    """The shipped models that are sampled."""
+    return [
+        name for name in model_names() if load_config(find_checkpoint(name)).kind in _SAMPLED_KINDS
+    ]
+
+
+def _class_names(model: GenerativeModel) -> list[str]:
+    """What its classes are called, by number where nothing is known; empty without classes."""
+    if model.num_classes is None:
+        return []
+    names = model.config.data.class_names
+    return list(names) or [str(label) for label in range(model.num_classes)]
+
+
+def _can_be_guided(model: GenerativeModel) -> bool:
+    return isinstance(model, DiffusionModel) and model.has_null_label and model.distillation is None
