@@ -29,6 +29,9 @@ from underone.diffusion import (
 )
 from underone.diffusion.schedule import DiscreteSchedule
 from underone.errors import UserError
+from underone.explore.jobs import draw_live, measure_live
+from underone.explore.offer import Offer
+from underone.explore.request import Request
 from underone.generation import Draw, Setting, generate
 from underone.interop import unet2d
 from underone.interop.scheduler import read_scheduler
@@ -257,6 +260,33 @@ def test_commands_take_it(
     assert told["revision"] is None
     command(["trajectory", name, "--steps", "12", "--out", str(tmp_path / "t.png")])
     assert (tmp_path / "t.png").exists()
+
+
+def test_the_page_draws_it_live(folders: dict[str, Path]) -> None:
+    name = f"diffusers:{folders['linear']},null={CLASSES}"
+    offer = Offer.of([name])
+    offered = offer.document()["models"][name]
+    assert offered["guided"]
+    assert offered["classes"] == [str(label) for label in range(CLASSES)]
+    assert offered["reference"] is None
+    request = Request(
+        model=name,
+        sampler="ddim",
+        steps=2,
+        grid="trailing",
+        guidance=1,
+        form="classifier-free",
+        interval="",
+        threshold="static",
+        seed=0,
+        labels="balanced",
+        count=3,
+    )
+    said: list[dict[str, Any]] = []
+    draw_live(offer, request, said.append)
+    assert said[-1]["evaluations"] == {"model": 4}
+    with pytest.raises(UserError, match="name a reference at the start"):
+        measure_live(offer, request, said.append)
 
 
 @pytest.mark.parametrize(
