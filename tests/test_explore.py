@@ -24,16 +24,21 @@ import uvicorn
 from PIL import Image
 
 from conftest import ModelFolder, Run
+from studies import small_study
 from underone.checkpoint import DiffusionModel
 from underone.cli.explore import _listening as listening
 from underone.data import tile
 from underone.diffusion.evaluations import record_evaluations
 from underone.errors import UserError
 from underone.explore.application import application, page
+from underone.explore.known import Known
 from underone.explore.lines import Desk, Tell, lines
 from underone.explore.offer import Offer
 from underone.explore.request import Request
 from underone.generation import Draw, Setting, generate
+from underone.study.bench import open_bench
+from underone.study.engine import LocalEngine
+from underone.study.run import open_run
 from underone.zoo import load_model
 
 ASKED: dict[str, Any] = {
@@ -292,6 +297,7 @@ def test_the_fid_is_that_of_the_same_samples(small: Path, address: str) -> None:
         (["fashion-mnist-classifier"], "is no diffusion model"),
         (["--sampler", "dimm"], "unknown sampler"),
         (["--reference", "nowhere"], "unknown reference"),
+        (["--study", "nowhere"], "nowhere holds no study"),
         (["--host", "192.0.2.1"], "nothing can listen at '192.0.2.1'"),
         (["--host", ""], "nothing can listen at ''"),
         (["--host", "é..b"], "nothing can listen at 'é..b'"),
@@ -324,6 +330,20 @@ def test_a_sampler_of_the_users_own_may_be_asked_for_once_it_is_named(small: Pat
     offer = Offer.of([str(small)], samplers=[named])
     assert request.setting(offer.own).sampler == named
     assert named in offer.document()["models"][str(small)]["samplers"]
+
+
+def test_what_a_study_has_measured_stands_beside_it(small: Path, tmp_path: Path) -> None:
+    study = small_study(small, slices=[{"name": "steps", "steps": [2, 3]}])
+    run, _ = open_run(tmp_path / "study", study, open_bench(study))
+    assert Known.of(tmp_path / "study").figures == {}
+    for _ in run.advance(LocalEngine(run.bench, 1), lambda cell, images: None):
+        pass
+    offer = Offer.of([str(small)], studies=[tmp_path / "study"])
+    (model,) = offer.models.values()
+    (known,) = offer.known(model, Setting(steps=2, interval=(0.1, 1)))  # at w = 0 there is none
+    first = next(each for each in run.known.values() if each.setting.steps == 2)
+    assert f"FID {first.fid:.3f} of 20 samples, by fashion-mnist-classifier; real images " in known
+    assert offer.known(model, Setting(steps=4)) == []
 
 
 @pytest.mark.slow

@@ -3,6 +3,7 @@
 import socket
 import webbrowser
 from ipaddress import ip_address
+from pathlib import Path
 
 import click
 import torch
@@ -20,6 +21,13 @@ _LOCAL = "localhost"
 @click.option("--sampler", "samplers", multiple=True, help="A sampler of your own to offer too.")
 @click.option("--grid", "grids", multiple=True, help="A grid of your own to offer too.")
 @click.option("--reference", help="What to measure against. [default: the model's data set]")
+@click.option(
+    "--study",
+    "studies",
+    multiple=True,
+    type=click.Path(path_type=Path, file_okay=False),
+    help="The folder of a study, whose figures are shown beside what they are of.",
+)
 @precision_option
 @device_option
 @click.option("--host", default="127.0.0.1", help="The address to listen at; 0.0.0.0 is every one.")
@@ -30,6 +38,7 @@ def explore(
     samplers: tuple[str, ...],
     grids: tuple[str, ...],
     reference: str | None,
+    studies: tuple[Path, ...],
     precision: Precision,
     device: torch.device,
     host: str,
@@ -44,7 +53,7 @@ def explore(
     from underone.explore.offer import Offer
     from underone.explore.server import server
 
-    offer = Offer.of(models, samplers, grids, reference, precision, device)
+    offer = Offer.of(models, samplers, grids, reference, precision, studies, device)
     for model in offer.models.values():
         announce_revision(model)
     serving = server(offer, _names(host))

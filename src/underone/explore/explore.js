@@ -55,7 +55,7 @@ class Panel {
     const part = (name) => element.querySelector(`.${name}`);
     this.picture = element.querySelector(".sheet img");
     this.progress = element.querySelector("progress");
-    [this.mark, this.way, this.drawn, this.measured, this.command] = ["mark", "way", "drawn", "measured", "command"].map(part);
+    [this.mark, this.way, this.drawn, this.known, this.measured, this.command] = ["mark", "way", "drawn", "known", "measured", "command"].map(part);
     [this.stopButton, this.measureButton, this.copyButton] = ["stop", "measure", "copy"].map(part);
     this.jobs = new Map();
     fill(this.at("model"), Object.keys(offer.models));
@@ -200,6 +200,7 @@ class Panel {
     let begun = 0;
     this.jobs.get("measure")?.abort();
     this.jobs.delete("measure");
+    this.say(this.known, "");
     this.say(this.measured, "");
     this.tellCommand("");
     this.progress.value = 0;
@@ -221,9 +222,10 @@ class Panel {
     if (!this.jobs.has("draw")) this.say(this.way, "");
   }
 
-  // How samples lie on the sheet, and of which classes they are; its columns are of one class each
-  // where all classes take turns in it.
-  lay({ sheet, labels }, request) {
+  // How samples lie on the sheet, of which classes they are, and what is known of their setting; a
+  // column is of one class where all classes take turns.
+  lay({ sheet, labels, known }, request) {
+    this.say(this.known, known.join("\n"));
     Object.assign(this, { sheet, labels, count: request.count });
     const { classes } = this.model;
     const turns = labels !== null && request.labels === "balanced" && classes.length === sheet.columns;

@@ -51,7 +51,8 @@ def draw_live(offer: Offer, request: Request, tell: Tell) -> None:
     model, setting, draw = _read(offer, request)
     labels = labels_of(model, setting, draw)
     sheet = Sheet.of(model, draw)
-    tell({"labels": None if labels is None else labels.tolist(), "sheet": asdict(sheet)})
+    known = {"sheet": asdict(sheet), "known": offer.known(model, setting)}
+    tell({"labels": None if labels is None else labels.tolist(), **known})
     started, shown = time.perf_counter(), 0.0
     with count_evaluations() as counter:
         for still in stills_of(model, setting, offer.precision)(draw):

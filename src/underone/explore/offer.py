@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any, Self
 
 import torch
@@ -16,6 +17,7 @@ from underone.checkpoint import (
 )
 from underone.diffusion import GRIDS, SAMPLERS, THRESHOLDS
 from underone.errors import UserError, unknown
+from underone.explore.known import Known
 from underone.generation import (
     ANALYTIC,
     DECODER,
@@ -38,7 +40,8 @@ from underone.zoo import find_reference, load_generative_model, reference_names
 class Offer:
     """Models by the names they were given, and the user's own samplers and grids.
 
-    `reference` is what to measure against; None: what is shipped for each model's data.
+    `reference` is what to measure against; None: what is shipped for each model's data. `studies`
+    may know figures of what is drawn.
     """
 
     models: Mapping[str, GenerativeModel]
@@ -46,6 +49,7 @@ class Offer:
     grids: tuple[str, ...] = ()
     reference: str | None = None
     precision: Precision = "auto"
+    studies: tuple[Known, ...] = ()
     _yardsticks: dict[str, Yardstick] = field(default_factory=dict)
 
     @classmethod
@@ -56,6 +60,7 @@ class Offer:
         grids: Sequence[str] = (),
         reference: str | None = None,
         precision: Precision = "auto",
+        studies: Sequence[Path] = (),
         device: torch.device | str = "cpu",
     ) -> Self:
         """All of it loaded and checked. Without names: every shipped model that is sampled."""
@@ -66,7 +71,8 @@ class Offer:
             grid_named(name)
         if reference is not None:
             find_reference(reference)
-        return cls(models, tuple(samplers), tuple(grids), reference, precision)
+        known = tuple(Known.of(path) for path in studies)
+        return cls(models, tuple(samplers), tuple(grids), reference, precision, known)
 
     @property
     def own(self) -> frozenset[str]:
@@ -78,6 +84,11 @@ class Offer:
         if name not in self.models:
             raise unknown("model", name, self.models)
         return self.models[name]
+
+    def known(self, model: GenerativeModel, setting: Setting) -> list[str]:
+        """What the studies have measured of a setting, in words."""
+        found = (study.figure(model, setting) for study in self.studies)
+        return [each for each in found if each is not None]
 
     def yardstick(self, model: GenerativeModel) -> Yardstick:
         """What samples of a model are measured with and against; a `UserError` without any."""

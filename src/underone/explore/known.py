@@ -1,0 +1,47 @@
+"""What a study has measured of the settings that the page draws."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+from underone.checkpoint import GenerativeModel
+from underone.generation import Setting
+from underone.study.answers import Standing, standings
+from underone.study.measures import FID, spread
+from underone.study.run import open_folder
+
+# The weights of a model, and a setting without what changes nothing.
+_Key = tuple[str, Setting]
+
+
+@dataclass(frozen=True)
+class Known:
+    """The figures of a study's settings, in words."""
+
+    figures: dict[_Key, str]
+
+    @classmethod
+    def of(cls, path: Path) -> Self:
+        """Those of a study's folder; a `UserError` where it holds none."""
+        run = open_folder(path)
+        found: dict[_Key, Standing] = {}
+        for each in standings(run):
+            key = run.bench.models[each.first.model].sha256, each.first.setting.effective
+            if key not in found or each.first.draw.count > found[key].first.draw.count:
+                found[key] = each
+        return cls({key: _told(each, path) for key, each in found.items()})
+
+    def figure(self, model: GenerativeModel, setting: Setting) -> str | None:
+        """What is known of a setting, None where it was not measured."""
+        return self.figures.get((model.sha256, setting.effective))
+
+
+def _told(standing: Standing, path: Path) -> str:
+    blocks = len(standing.reported)
+    times = f"{blocks} × " if blocks > 1 else ""
+    floor = FID.floor(standing.first)
+    real = "" if floor is None else f"; real images {FID.text(floor)}"
+    return (
+        f"{path}: FID {spread(FID, standing)} of {times}{standing.first.draw.count:,} samples, by "
+        f"{standing.first.measurement.protocol.extractor.name}{real}"
+    )
