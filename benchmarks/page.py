@@ -51,7 +51,7 @@ def section(name: str, title: str, elsewhere: str | None) -> str:
     measured = elsewhere is not None or (HERE / f"{name}.json").exists()
     what = str(script.__doc__).partition("\n")[0]
     if not measured:
-        what = f"Not measured yet: {what.replace('The claim: ', '')}"
+        what = f"Not measured yet. {what.replace('The claim:', 'The goal:')}"
     what = what.replace("The claim:", "Claimed:").replace("The question:", "Asked:")
     head = f"## {title}\n\n`python benchmarks/{name}.py`. {what}"
     if elsewhere is not None:

@@ -294,7 +294,7 @@ def test_consistency_is_no_merit_beyond_that_of_real_images(finished: Run) -> No
     assert "All metrics agree on the first block: the best is w = 0 by FID, consistency" in words
     less = said(with_real(1.5), WHICH_WEIGHT)
     assert "w = 1 by consistency" in less
-    assert "From FID's weight separated: consistency." in less
+    assert "Their weight is told apart from FID's by consistency." in less
     assert "best-looking" not in less
     (chart,) = (each for each in weight_charts(with_real(0.9)) if "consistency" in each.name)
     assert chart.note.startswith("The nearest to real images is best.")

@@ -22,7 +22,10 @@ from underone.zoo import load_model
 @click.command(epilog=GUIDANCE_HELP)
 @click.argument("model")
 @click.option(
-    "--nfe", type=click.IntRange(min=1), required=True, help="Evaluations, each of them a step."
+    "--nfe",
+    type=click.IntRange(min=1),
+    required=True,
+    help="Steps: evaluations without guidance, which doubles them.",
 )
 @guidance_options
 @click.option("--minutes", default=6.0, help="How long to learn, beside setting up and judging.")
@@ -44,7 +47,7 @@ def tune(
     """Learn the best steps, weights and noise for MODEL at so few evaluations.
 
     What is learned is kept beside the model and used by `--sampler tuned --steps N`. Ctrl-C saves
-    and stops; the same command goes on. With guidance a step is --nfe guided evaluations.
+    and stops; the same command goes on.
     """
     loaded = load_model(model)
     announce_revision(loaded)

@@ -24,7 +24,7 @@ from underone.study.words import form_titles, setting_title, weight_title
 
 
 def front_tables(run: Run) -> list[tuple[str, Table]]:
-    """Of each field what nothing as cheap or cheaper beats by FID on the first block."""
+    """Of each field the lowest FIDs on the first block: of no cheaper setting is one as low."""
     return [
         (field_place(run, field), _front_table(run, field)) for field in fields(run) if field.asked
     ]

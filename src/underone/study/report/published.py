@@ -162,4 +162,4 @@ def _lower(a: Counterpart, b: Counterpart) -> bool | None:
 def _verdict(same: bool | None) -> str:
     if same is None:
         return "here the two are not separated"
-    return f"the better one there is {'better here too' if same else 'worse here'}"
+    return f"{'the same' if same else 'the opposite'} order"

@@ -1,7 +1,7 @@
 """Which guidance weight, and whether FID can be trusted about it."""
 
 import statistics
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from underone.study.answers import Answer, Standing, answers
@@ -118,6 +118,17 @@ def _guided_steps(each: Answer) -> Iterator[str]:
             )
 
 
+def _standing(groups: Mapping[bool | None, Sequence[Preference]]) -> str:
+    """By which measures the weight that they prefer is told apart from FID's: yes, no, unknown."""
+    names = {firm: listed([each.measure.title for each in group]) for firm, group in groups.items()}
+    parts = [f"Their weight is told apart from FID's by {names[True] or 'none'}"]
+    if names[False] and names[True]:
+        parts.append(f"not by {names[False]}")
+    if names[None]:
+        parts.append(f"no error is known of {names[None]}")
+    return "; ".join(parts)
+
+
 def _trust(found: Sequence[Preference]) -> Iterator[str]:
     """Whether the measures prefer the same weight, and what it costs where they do not."""
     if len(found) < 2 or found[0].measure != FID:
@@ -141,14 +152,7 @@ def _trust(found: Sequence[Preference]) -> Iterator[str]:
         if firm
         else "The metrics differ, but no difference is shown to be more than chance"
     )
-    standing = "; ".join(
-        f"{how}: {listed([each.measure.title for each in group])}"
-        for how, group in zip(
-            ("separated", "not separated", "of no known error"), groups.values(), strict=True
-        )
-        if group
-    )
-    yield f"{verdict}. On the first block the best is {said}. From FID's weight {standing}."
+    yield f"{verdict}. On the first block the best is {said}. {_standing(groups)}."
     # Looks are what guidance is asked for, and do not show in FID alone.
     chosen = min(rivals, key=lambda each: (each not in firm, each.measure != PRECISION))
     yield _trade(fid, chosen.best, chosen.measure)
