@@ -11,7 +11,14 @@ from pathlib import Path
 import pytest
 
 from underone.errors import UserError
-from underone.files import read_json, sha256_of_file, write_atomically, write_json, write_text
+from underone.files import (
+    read_json,
+    sha256_of_file,
+    whole_files,
+    write_atomically,
+    write_json,
+    write_text,
+)
 
 # Writes versions 1, 2, ... of one file for ever, slowly: each is a number repeated in many parts.
 WRITER = """
@@ -120,3 +127,11 @@ def test_the_hash_is_the_one_of_the_bytes(tmp_path: Path) -> None:
     content = bytes(range(256)) * 5000
     (tmp_path / "file").write_bytes(content)
     assert sha256_of_file(tmp_path / "file") == hashlib.sha256(content).hexdigest()
+
+
+def test_whole_files_are_those_of_a_pattern_but_for_what_a_kill_left(tmp_path: Path) -> None:
+    for name in ("nearest-a.png", "nearest-b.png", "other.png", ".nearest-c.png.x1y2.png"):
+        (tmp_path / name).touch()
+    found = [path.name for path in whole_files(tmp_path, "nearest-*.png")]
+    assert found == ["nearest-a.png", "nearest-b.png"]
+    assert [path.name for path in whole_files(tmp_path)] == [*found, "other.png"]

@@ -12,7 +12,8 @@ from underone.errors import UserError
 
 def whole_files(folder: Path, pattern: str = "*") -> list[Path]:
     """What is in a folder by that pattern, sorted, but for what a kill left half-written."""
-    return sorted(folder.glob(f"[!.]{pattern}"))  # see `write_atomically`
+    # See `write_atomically`.
+    return sorted(path for path in folder.glob(pattern) if not path.name.startswith("."))
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
