@@ -259,6 +259,27 @@ def test_nothing_is_screened_for_no_reason(
     assert plan.slices[0].screened == kept
 
 
+def test_screening_stays_where_blocks_make_it_pay(folder_of_model: Path, bench: Bench) -> None:
+    """3 candidates of 4 blocks: 3 * 50 + 4 * 50 samples with screening, 3 * 4 * 50 without."""
+    each = {"name": "screened", "sampler": ["ddim", "ddpm-small", "unipc"], "steps": 2}
+    screened = each | {"samples": 50, "blocks": 4, "screened": 50, "finalists": 1}
+    plan = plan_of(small_study(folder_of_model, slices=[screened]), bench)
+    assert plan.slices[0].screened == 50
+
+
+def test_what_joins_with_few_samples_still_has_to_fit_with_the_fewest(
+    thousand_steps: Bench,
+) -> None:
+    slices = [
+        {"name": "base", "steps": 5, "samples": 2000},
+        {"name": "joins", "sampler": "ddpm-small", "steps": 1000, "joins_at": 100},
+    ]
+    study = small_study(Path(next(iter(thousand_steps.models))), samples=2000, slices=slices)
+    plan = plan_of(study, thousand_steps, minutes=10.0)
+    assert plan.affords(planned_cells(plan, thousand_steps), thousand_steps)
+    assert [each.setting.steps for each in plan.left_out] == [1000]
+
+
 @pytest.mark.parametrize("speed", [3e-2, 3e-3, 1e-3, 3e-4, 1e-4, 1e-5])
 def test_a_plan_keeps_its_budget_and_says_what_it_left_out(
     thousand_steps: Bench, speed: float
@@ -323,7 +344,7 @@ def test_screening_comes_first_and_contests_after_the_rest(
             "name": "screened",
             "sampler": ["ddim", "ddpm-small", "euler"],
             "steps": 4,
-            "screened": 10,
+            "screened": 5,
             "finalists": 2,
         },
         {"name": "cheap", "sampler": "ddim", "steps": 1},
@@ -467,6 +488,7 @@ def test_a_study_runs_its_cells_and_then_its_contenders(done: Run, bench: Bench)
         assert found.evaluations == {"model": branches * cell.setting.steps}
         assert found.measurement.protocol.count == 20
         assert {"fid", "precision", "recall"} <= set(found.measurement.figures)
+        assert found.floor is not None
         assert 0 < found.floor.fid < found.fid
         assert done.folder.picture_path(found.id).exists()
     assert len(standings(done)) == 6
@@ -474,13 +496,13 @@ def test_a_study_runs_its_cells_and_then_its_contenders(done: Run, bench: Bench)
 
 
 def test_screening_finds_the_finalists(folder_of_model: Path, bench: Bench, tmp_path: Path) -> None:
-    slices = [{**SLICES[0], "screened": 10, "finalists": 2}]
+    slices = [{**SLICES[0], "screened": 5, "finalists": 2}]
     run, _ = open_run(tmp_path / "s", small_study(folder_of_model, slices=slices), bench)
-    assert {cell.draw.count for cell in run.due()} == {10}
+    assert {cell.draw.count for cell in run.due()} == {5}
     for _ in run.advance(LocalEngine(bench, 1), lambda cell, images: None):
         pass
     screened = sorted(
-        (found for found in run.known.values() if found.draw.count == 10), key=lambda r: r.fid
+        (found for found in run.known.values() if found.draw.count == 5), key=lambda r: r.fid
     )
     drawn = [found for found in run.known.values() if found.draw.count == 20]
     assert len(screened) == 4

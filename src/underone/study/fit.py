@@ -43,9 +43,9 @@ def make_plan(
         evaluations=math.ceil(study.evaluations * (1 - _contest_share(study))),
     )
     plan = _trimmed(plan, bench) if minutes is None else _within(minutes, plan, bench)
-    slices = tuple(map(_screened_for_a_reason, plan.slices))
-    plan = plan.model_copy(update={"evaluations": study.evaluations, "slices": slices})
-    needed = sum(cell.evaluations(bench) for cell in planned_cells(plan, bench))
+    plan = _without_idle_screening(plan, bench)
+    plan = plan.model_copy(update={"evaluations": study.evaluations})
+    needed = _evaluations(plan, bench)
     if 0 < study.evaluations < needed:
         raise UserError(
             f"not one cell fits in {study.evaluations:,} evaluations: allow more, or ask for fewer "
@@ -54,10 +54,20 @@ def make_plan(
     return plan
 
 
-def _screened_for_a_reason(each: PlannedSlice) -> PlannedSlice:
-    """Without screening where all candidates would be finalists, or where it costs as much."""
-    idle = len(each.candidates) <= each.finalists or (each.screened or 0) >= each.samples
-    return each.model_copy(update={"screened": None}) if idle else each
+def _without_idle_screening(plan: Plan, bench: Bench) -> Plan:
+    """Without the screening of a slice that costs no less than all its candidates measured."""
+    for each in plan.slices:
+        open_to_all = each.model_copy(update={"screened": None})
+        slices = tuple(open_to_all if one is each else one for one in plan.slices)
+        without = plan.model_copy(update={"slices": slices})
+        if each.screened and _evaluations(without, bench) <= _evaluations(plan, bench):
+            plan = without
+    return plan
+
+
+def _evaluations(plan: Plan, bench: Bench) -> int:
+    """What is planned costs so many, before any contest."""
+    return sum(cell.evaluations(bench) for cell in planned_cells(plan, bench))
 
 
 def _contest_share(study: Study) -> float:
@@ -181,7 +191,7 @@ def _within(minutes: float, plan: Plan, bench: Bench) -> Plan:
     plan = plan.model_copy(update={"slices": begun, "seconds": first})
     plan = _trimmed(_with_samples(plan, LEAST_SAMPLES, bench), bench)
     for each in waiting:
-        plan = _joined(plan, each, joins_at[each.name], bench)
+        plan = _joined(plan, each, max(joins_at[each.name], LEAST_SAMPLES), bench)
     if not plan.slices:
         raise UserError(
             f"not one slice of this study joins within {minutes:g} minutes: allow more, or give a "
