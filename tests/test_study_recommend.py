@@ -165,6 +165,9 @@ def test_the_command_and_the_snippet_use_the_setting(study: Run) -> None:
     assert "--guidance 1 --precision float32 --count" in exact.command
     assert "Draw(count=100), precision='float32')" in exact.snippet
     fine = Setting("ddim", 4, guidance=0.1234567, form="rescaled", interval=(0.25, 3.1234567))
+    assert option_words(Setting(guidance=2.0, form="auto,by=runs/v1.0"))[2:] == [
+        "--guidance", "2", "--form", "auto,by=runs/v1.0"
+    ]  # fmt: skip
     assert option_words(fine)[4:] == [
         "--guidance", "0.1234567", "--form", "rescaled", "--interval", "0.25:3.1234567",
     ]  # fmt: skip

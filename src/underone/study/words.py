@@ -29,7 +29,7 @@ def option_words(setting: Setting) -> list[str]:
 def _option(value: object) -> str:
     if isinstance(value, tuple):
         return ":".join(map(_option, value))
-    return str(value).removesuffix(".0")
+    return str(value).removesuffix(".0") if isinstance(value, float) else str(value)
 
 
 def steps_title(steps: int) -> str:
