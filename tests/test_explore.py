@@ -141,6 +141,7 @@ def test_unconditional_samples_are_of_no_class(small: Path, address: str) -> Non
         ({"interval": "0.2"}, "an interval is LOW:HIGH, like 0.2:5, got '0.2'"),
         ({"sampler": "ddpm-analytic"}, "ddpm-analytic is not ready for explored"),
         ({"sampler": "predictor-corrector,predictor=os:system"}, "must be named at the start"),
+        ({"sampler": "ddim,inner=os:system"}, "must be named at the start"),
         ({"guidance": 1e39, "steps": 2}, "has diverged to NaN or infinity"),
         ({"guidance": -2}, "the guidance weight w must be a finite number >= -1"),
         ({"count": 129}, "the page draws at most 128 samples at once, got 129"),

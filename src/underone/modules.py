@@ -49,11 +49,9 @@ def is_own(path: str) -> bool:
 
 
 def own_parts(text: str) -> list[str]:
-    """The `module:Name`s in a name with options: it itself, and the predictor it may have."""
+    """The `module:Name`s in a name with options: it itself, and what its options name."""
     name, *options = text.split(",")
-    pairs = (option.partition("=") for option in options)
-    predictors = [value for key, _, value in pairs if key == "predictor"]
-    return [part for part in (name, *predictors) if is_own(part)]
+    return [part for part in (name, *(o.partition("=")[2] for o in options)) if is_own(part)]
 
 
 def source_sha256(path: str) -> str:
