@@ -4,14 +4,11 @@ Neither proves it: what they call for is to look at the samples beside training 
 """
 
 import math
-import statistics
 
 from underone.metrics.measurement import Measurement
 from underone.metrics.scores import Figure
-from underone.metrics.uncertainty import Blocks, student_t_factor
+from underone.metrics.uncertainty import CONFIDENCE, Blocks, normal_factor, student_t_factor
 
-_CONFIDENCE = 0.95
-_NORMAL_FACTOR = statistics.NormalDist().inv_cdf((1 + _CONFIDENCE) / 2)
 # A share of the floor that is nothing but rounding; no error is known of such an FID.
 _NOTHING = 1e-3
 # How far from held-out images chance may take a figure, at the fewest samples it is taken of.
@@ -59,8 +56,8 @@ def _margin(figure: Figure, draws: int) -> float | None:
     if figure.blocks:
         several = Blocks(figure.blocks)
         count = len(figure.blocks)
-        factor = student_t_factor(_CONFIDENCE, count - 1)
+        factor = student_t_factor(CONFIDENCE, count - 1)
         return factor * several.standard_deviation * math.sqrt(1 / count + 1 / draws)
     if figure.error is None:
         return None
-    return _NORMAL_FACTOR * figure.error * math.sqrt(1 + 1 / draws)
+    return normal_factor() * figure.error * math.sqrt(1 + 1 / draws)

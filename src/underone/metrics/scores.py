@@ -1,7 +1,6 @@
 """All metrics by name: of samples as they were scored, of real images, of copies."""
 
 import math
-import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -40,11 +39,10 @@ from underone.metrics.manifold import (
 )
 from underone.metrics.memorisation import memorisation
 from underone.metrics.moments import Moments
+from underone.metrics.uncertainty import normal_factor
 from underone.metrics.yardstick import Yardstick
 
 KERNEL_BLOCKS = 10
-# Half a 95 % interval of a normal distribution, in standard deviations.
-_NORMAL_FACTOR = statistics.NormalDist().inv_cdf(0.975)
 # FID-infinity needs at least so many images a dimension.
 LEAST_FOR_INFINITY = 4
 
@@ -68,7 +66,7 @@ class Figure(Config):
         """That of the value; of a proportion what normal errors with its interval would have."""
         if self.error is None and self.interval is not None:
             low, high = self.interval
-            return (high - low) / 2 / _NORMAL_FACTOR
+            return (high - low) / 2 / normal_factor()
         return self.error
 
     def paired_error(self, other: "Figure") -> float | None:
@@ -236,7 +234,7 @@ def _extrapolated(features: Features, gaussian: Gaussian) -> FrechetInfinity:
 
 
 def _balanced(labels: Tensor) -> bool:
-    counts = labels.bincount()
+    _, counts = labels.unique(return_counts=True)
     return int(counts.max() - counts.min()) <= 1
 
 

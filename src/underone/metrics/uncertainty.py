@@ -9,6 +9,9 @@ import statistics
 from dataclasses import dataclass
 from enum import StrEnum
 
+# The share of repetitions whose interval is to hold the truth, unless another is asked for.
+CONFIDENCE = 0.95
+
 
 @dataclass(frozen=True)
 class Interval:
@@ -53,7 +56,7 @@ class Blocks:
         """
         return min(self.values)
 
-    def interval(self, confidence: float = 0.95) -> Interval:
+    def interval(self, confidence: float = CONFIDENCE) -> Interval:
         """mean +- t s / sqrt(B), t of Student's distribution with B - 1 degrees of freedom."""
         count = len(self.values)
         factor = student_t_factor(confidence, count - 1)
@@ -99,7 +102,7 @@ class Comparison:
         return self.verdict is not Verdict.NOT_SEPARATED
 
 
-def compare(a: Blocks, b: Blocks, confidence: float = 0.95) -> Comparison:
+def compare(a: Blocks, b: Blocks, confidence: float = CONFIDENCE) -> Comparison:
     """Compare two settings whose i-th blocks were drawn with the same seeds.
 
     The interval is that of Student's t (1908) for the differences d_i = a_i - b_i,
@@ -114,6 +117,11 @@ def compare(a: Blocks, b: Blocks, confidence: float = 0.95) -> Comparison:
         raise ValueError(f"paired blocks must be as many: got {len(a.values)} and {len(b.values)}")
     differences = Blocks(tuple(x - y for x, y in zip(a.values, b.values, strict=True)))
     return Comparison(differences.mean, differences.interval(confidence), confidence, len(a.values))
+
+
+def normal_factor(confidence: float = CONFIDENCE) -> float:
+    """Half the central interval of a standard normal variable that holds `confidence` of it."""
+    return statistics.NormalDist().inv_cdf((1 + confidence) / 2)
 
 
 def student_t_factor(confidence: float, degrees: int) -> float:
@@ -150,7 +158,7 @@ def _central_probability(angle: float, degrees: int) -> float:
     return 2 / math.pi * (angle + series) if odd else series
 
 
-def wilson(successes: int, count: int, confidence: float = 0.95) -> Interval:
+def wilson(successes: int, count: int, confidence: float = CONFIDENCE) -> Interval:
     """The score interval of a proportion p = successes / count (Wilson 1927).
 
         (p + z^2/2n +- z sqrt(p (1 - p) / n + z^2/4n^2)) / (1 + z^2/n)
@@ -161,7 +169,7 @@ def wilson(successes: int, count: int, confidence: float = 0.95) -> Interval:
     if count < 1 or not 0 <= successes <= count:
         raise ValueError(f"a proportion needs 0 <= successes <= count, got {successes} of {count}")
     _check_confidence(confidence)
-    p, z = successes / count, statistics.NormalDist().inv_cdf((1 + confidence) / 2)
+    p, z = successes / count, normal_factor(confidence)
     shrunk = p + z**2 / (2 * count)
     half = z * math.sqrt(p * (1 - p) / count + (z / (2 * count)) ** 2)
     scale = 1 + z**2 / count

@@ -9,11 +9,17 @@ from enum import Enum
 from underone.config import Config
 from underone.generation import Draw, Setting
 from underone.metrics import Figure
-from underone.metrics.uncertainty import Blocks, Comparison, Interval, compare
+from underone.metrics.uncertainty import (
+    CONFIDENCE,
+    Blocks,
+    Comparison,
+    Interval,
+    compare,
+    normal_factor,
+)
 from underone.study.cell import Cell, CellResult
 from underone.study.words import cost_title, setting_title
 
-CONFIDENCE = 0.95
 # The spread of two differences has one degree of freedom, and an interval 13 times as wide.
 SPREAD_BLOCKS = 3
 Known = Mapping[Cell, CellResult]
@@ -160,6 +166,5 @@ def paired(mine: Sequence[Figure], theirs: Sequence[Figure]) -> Comparison | Non
 def _normal(mine: Sequence[Figure], theirs: Sequence[Figure], errors: list[float]) -> Comparison:
     """The mean difference over blocks, normal with the errors within them."""
     apart = statistics.fmean(a.value - b.value for a, b in zip(mine, theirs, strict=True))
-    factor = statistics.NormalDist().inv_cdf((1 + CONFIDENCE) / 2)
-    half = factor * math.hypot(*errors) / len(mine)
+    half = normal_factor() * math.hypot(*errors) / len(mine)
     return Comparison(apart, Interval(apart - half, apart + half), CONFIDENCE, len(mine))

@@ -3,9 +3,9 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from underone.metrics.uncertainty import CONFIDENCE
 from underone.study.answers import Standing, answers
 from underone.study.cell import CellResult
-from underone.study.contest import CONFIDENCE
 from underone.study.measures import MEASURES, fields
 from underone.study.report.grids import where_steps_lie
 from underone.study.report.other_data import data_of, on_other_data

@@ -6,9 +6,9 @@ from dataclasses import replace
 from itertools import combinations, permutations
 
 from underone.generation import TUNED, Setting
-from underone.metrics.uncertainty import Comparison, Interval
+from underone.metrics.uncertainty import CONFIDENCE, Comparison, Interval
 from underone.study.answers import Answer, Standing, answer, answers
-from underone.study.contest import CONFIDENCE, Contest, Subject
+from underone.study.contest import Contest, Subject
 from underone.study.measures import FID, Field, fields
 from underone.study.report.sentences import NOT_KNOWN_YET, Part, field_place, standing_text, within
 from underone.study.run import Run

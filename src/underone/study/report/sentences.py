@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from underone.generation import Setting
-from underone.metrics.uncertainty import Blocks, Comparison
+from underone.metrics.uncertainty import Blocks, Comparison, normal_factor
 from underone.study.answers import Answer, Standing
-from underone.study.contest import CONFIDENCE, SPREAD_BLOCKS
+from underone.study.contest import SPREAD_BLOCKS
 from underone.study.measures import FID, Field, Measure
 from underone.study.run import Run
 from underone.study.words import listed
@@ -143,7 +143,6 @@ def _half_width(standing: Standing, values: Sequence[float]) -> float:
     errors = [each.measurement.figures["fid"].error for each in standing.reported]
     known = [error for error in errors if error is not None]
     if len(values) < SPREAD_BLOCKS and len(known) == len(values):
-        factor = statistics.NormalDist().inv_cdf((1 + CONFIDENCE) / 2)
-        return factor * math.hypot(*known) / len(values)
-    interval = Blocks(tuple(values)).interval(CONFIDENCE)
+        return normal_factor() * math.hypot(*known) / len(values)
+    interval = Blocks(tuple(values)).interval()
     return (interval.high - interval.low) / 2
