@@ -104,6 +104,16 @@ def test_a_model_is_measured_as_its_samples_are_and_compared(
 
 
 @pytest.mark.slow
+def test_classes_are_shown_whichever_were_drawn(run: Run, model_folder: ModelFolder) -> None:
+    status, out, _ = run(
+        "evaluate", model_folder(), "--reference", "fashion-mnist", "--labels", "3,5",
+        "--count", 40, "--blocks", 1, "--steps", 1, "--metrics", "fid,consistency",
+    )  # fmt: skip
+    assert status == 0
+    rows = [line.split()[0] for line in out.splitlines() if line.strip()]
+    assert rows[-2:] == ["3", "5"]
+
+
 def test_seed_blocks_are_of_other_samples_and_paired(
     run: Run, model_folder: ModelFolder, tmp_path: Path
 ) -> None:

@@ -61,12 +61,12 @@ def _show_classes(measurement: Measurement, real: Mapping[str, Figure]) -> None:
     """What is known of each class, a row a class."""
     figures, extractor = measurement.figures, measurement.protocol.extractor.name
     kinds = {"fid": f"FID@{extractor}", "consistency": "consistency"}
-    found = {kind: title for kind, title in kinds.items() if f"{kind}-0" in figures}
+    names = [name.rpartition("-") for name in figures if _is_of_a_class(name)]
+    found = {kind: kinds[kind] for kind in kinds if kind in {name for name, _, _ in names}}
     if not found:
         return
     grid = table("", "class", *(part for title in found.values() for part in (title, "real")))
-    labels = sorted(int(name.rpartition("-")[2]) for name in figures if _is_of_a_class(name))
-    for label in dict.fromkeys(labels):
+    for label in sorted({int(label) for _, _, label in names}):
         cells = [
             _value(where.get(f"{kind}-{label}")) for kind in found for where in (figures, real)
         ]
