@@ -1,14 +1,18 @@
 """A study's report as Markdown, beside a published table, and beside studies of other data."""
 
+import io
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
+from PIL import Image
 
 import conftest
 from conftest import ModelFolder
 from studies import made_up, small_study
 from test_study_report import Figures, run_of
+from underone.data import save_picture, tile
 from underone.generation import Setting
 from underone.study.bench import Bench, open_bench
 from underone.study.cell import Outcome
@@ -16,7 +20,7 @@ from underone.study.engine import LocalEngine
 from underone.study.report import write_markdown
 from underone.study.report.findings import HARDER_DATA, findings
 from underone.study.report.grids import where_steps_lie
-from underone.study.report.markdown import anchor
+from underone.study.report.markdown import _enlarged, anchor
 from underone.study.report.other_data import on_other_data
 from underone.study.report.published import published_findings, published_tables
 from underone.study.report.view import cards
@@ -240,3 +244,11 @@ def test_the_command_writes_it_and_refuses_other_names(
         assert says in told
     assert not (tmp_path / "x").exists()
     assert page.read_bytes() == before
+
+
+@pytest.mark.parametrize("samples", [10, 20])
+def test_the_first_row_of_a_picture_is_shown_whole(samples: int, tmp_path: Path) -> None:
+    images = torch.full((samples, 1, 4, 4), 7, dtype=torch.uint8)
+    save_picture(tile(images, columns=10), tmp_path / "cell.png")
+    with Image.open(io.BytesIO(_enlarged(tmp_path / "cell.png", samples))) as shown:
+        assert shown.width / shown.height == (2 + 10 * 6) / (2 + 6)

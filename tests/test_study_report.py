@@ -16,6 +16,7 @@ from scipy.stats import spearmanr
 
 from conftest import ModelFolder
 from studies import made_up, small_study
+from underone.cli.study_progress import best_so_far
 from underone.generation import Setting
 from underone.metrics.measurement import FloorRecord
 from underone.metrics.scores import Figure
@@ -558,6 +559,7 @@ def test_every_figure_is_in_the_page(finished: Run, page: str) -> None:
     for result in finished.known.values():
         assert f"{result.fid:.3f}" in page
         assert f"{result.measurements[1].fid:.3f}" in page
+        assert result.floor is not None
         assert f"{result.floor.fid:.3f}" in page
         for name in ("kid", "precision", "recall"):
             value = result.measurement.figures[name].value
@@ -586,6 +588,27 @@ def test_an_unfinished_study_says_so(finished: Run, tmp_path: Path) -> None:
         checked(text)
         assert f"at least {len(known) - count} more cells" in text
         assert not json.loads((tmp_path / "results.json").read_text())["finished"]
+
+
+def test_where_real_images_are_too_few_for_a_floor_there_is_none(
+    finished: Run, tmp_path: Path
+) -> None:
+    shutil.copytree(finished.folder.path, tmp_path / "study")
+    none = FloorRecord(figures={"consistency": Figure(value=0.9)}, count=20, draws=0)
+    for floor in (None, none):
+        known = {
+            cell: result.model_copy(
+                update={
+                    "measurements": tuple(
+                        each.model_copy(update={"floor": floor}) for each in result.measurements
+                    )
+                }
+            )
+            for cell, result in finished.known.items()
+        }
+        run = replace(finished, folder=Folder(tmp_path / "study"), known=known)
+        assert best_so_far(run).row_count > 0
+        checked(write_report(run).read_text(encoding="utf-8"))
 
 
 def test_a_nearest_panel_is_shown_if_it_was_drawn(finished: Run, tmp_path: Path) -> None:

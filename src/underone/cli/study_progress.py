@@ -13,6 +13,7 @@ from underone.generation import Setting
 from underone.study.answers import standings
 from underone.study.cell import Cell, Divergence
 from underone.study.engine import Engine
+from underone.study.measures import FID
 from underone.study.report.tables import blocks_text
 from underone.study.run import Run
 from underone.study.words import setting_title
@@ -101,7 +102,7 @@ def best_so_far(run: Run) -> Table:
             f"{each.nfe:g}",
             blocks_text(each),
             f"{each.fid:.3f}",
-            f"{each.first.floor.fid:.3f}",
+            "–" if (floor := FID.floor(each.first)) is None else FID.text(floor),
         )
     return grid
 

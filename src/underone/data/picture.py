@@ -12,9 +12,11 @@ from underone.data.images import check_images
 from underone.files import write_atomically
 
 BACKGROUND = 240
+# Pixels around each image of a grid, unless others are asked for.
+GAP = 2
 
 
-def tile(images: Tensor, columns: int, scale: int = 1, gap: int = 2) -> Image.Image:
+def tile(images: Tensor, columns: int, scale: int = 1, gap: int = GAP) -> Image.Image:
     """A grid of uint8 images (N, C, H, W), row by row, on a light grey background.
 
     Every pixel becomes `scale` x `scale`; `gap` pixels surround each image. Sizes below their

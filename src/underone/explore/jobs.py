@@ -15,6 +15,7 @@ from torch import Tensor
 
 from underone.checkpoint import GenerativeModel, VAEModel
 from underone.data import png_bytes, tile, to_uint8
+from underone.data.picture import GAP
 from underone.diffusion import count_evaluations
 from underone.editing import way_of
 from underone.errors import UserError
@@ -109,7 +110,7 @@ class Sheet:
     columns: int
     width: int
     height: int
-    gap: int = 2
+    gap: int = GAP
 
     @classmethod
     def of(cls, model: GenerativeModel, draw: Draw) -> "Sheet":

@@ -9,9 +9,11 @@ from urllib.parse import quote
 import jinja2
 from PIL import Image
 
+from underone.data.picture import GAP
 from underone.errors import UserError
 from underone.files import write_bytes, write_text
 from underone.generation import Setting
+from underone.study.cell import PICTURE_COLUMNS
 from underone.study.contest import unguided
 from underone.study.measures import FID, fields
 from underone.study.report import protocol, tables, view
@@ -48,8 +50,10 @@ def write_markdown(run: Run, path: Path, command: str, beside: Sequence[Run] = (
     for chart in (chart for group in figures.values() for chart in group):
         write_bytes(folder / f"{chart.name}.png", chart.png())
     pictures = []
+    counts = {result.id: result.draw.count for result in run.known.values()}
     for card in _shown(run):
-        write_bytes(folder / f"{card.cell}.png", _enlarged(run.folder.picture_path(card.cell)))
+        enlarged = _enlarged(run.folder.picture_path(card.cell), counts[card.cell])
+        write_bytes(folder / f"{card.cell}.png", enlarged)
         pictures.append((card.title, f"{card.cell}.png"))
     nearest = None
     drawn = view.panel(run)
@@ -164,11 +168,12 @@ def _shown(run: Run) -> list[view.Card]:
     return [titles[cell] for cell in list(chosen)[:_PICTURES]]
 
 
-def _enlarged(path: Path) -> bytes:
-    """A picture with its pixels to be seen, and its first row of samples alone."""
+def _enlarged(path: Path, samples: int) -> bytes:
+    """The picture of so many samples with its pixels to be seen, and its first row alone."""
     with Image.open(path) as picture:
         width, height = picture.size
-        row = picture.crop((0, 0, width, (height + 2) // 2))
+        rows = 2 if samples > PICTURE_COLUMNS else 1
+        row = picture.crop((0, 0, width, (height - GAP) // rows + GAP))
         large = row.resize((_ENLARGED * width, _ENLARGED * row.height), Image.Resampling.NEAREST)
     file = io.BytesIO()
     large.save(file, format="PNG")

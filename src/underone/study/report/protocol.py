@@ -44,9 +44,9 @@ def real_images(run: Run) -> str:
     """The FID of real images under the protocol that comes first, and of how many; "" of none."""
     for field in fields(run):
         for each in field.asked:
-            value = FID.floor(each.first)
-            if value is not None:
-                return f"{FID.text(value)} ({each.first.floor.count:,} of them)"
+            value, floor = FID.floor(each.first), each.first.floor
+            if value is not None and floor is not None:
+                return f"{FID.text(value)} ({floor.count:,} of them)"
     return ""
 
 

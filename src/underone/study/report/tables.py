@@ -70,7 +70,8 @@ def settings_table(run: Run) -> Table:
                 "–" if value is None else measure.text(value)
                 for measure, value in zip(measures, values, strict=True)
             )
-            draws = f"{first.floor.draws} × {first.floor.count:,}"
+            floor = first.floor
+            draws = "" if floor is None else f"{floor.draws} × {floor.count:,}"
             floors.append((title, *model, "", "", draws, *shown))
     return Table(heads, tuple(rows), tuple(floors))
 
