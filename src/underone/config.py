@@ -3,6 +3,8 @@
 import tomllib
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
+from importlib.resources.abc import Traversable
+from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -24,6 +26,36 @@ def parse_toml(text: str, where: str) -> dict[str, Any]:
         return tomllib.loads(text)
     except (ValueError, RecursionError) as error:  # of numbers too long, brackets too deep, too
         raise UserError(f"{where} is not valid TOML: {error}") from None
+
+
+def shipped_documents(folder: Traversable) -> list[str]:
+    """The names of the TOML documents in a folder of the package."""
+    return sorted(Path(entry.name).stem for entry in folder.iterdir())
+
+
+def named_toml(what: str, name: str, folder: Traversable) -> dict[str, Any]:
+    """The document of a shipped name, or of a TOML file; a `UserError` where there is none.
+
+    `what` is what it describes, as "recipe".
+    """
+    if name.endswith(".toml"):
+        path = Path(name)
+        if not path.is_file():
+            raise UserError(f"no {what} at {path}")
+        text = path.read_text(encoding="utf-8", errors="replace")
+    elif name in shipped_documents(folder):
+        text = (folder / f"{name}.toml").read_text(encoding="utf-8")
+    else:
+        raise unknown(what, name, (*shipped_documents(folder), "a .toml file"))
+    return parse_toml(text, f"{what} {name}")
+
+
+def parse_kind(kinds: Mapping[str, type[AnyModel]], document: object, where: str) -> AnyModel:
+    """Read `document` as the one of `kinds` that its own "kind" names; see `parse`."""
+    kind = document.get("kind") if isinstance(document, dict) else None
+    if not isinstance(kind, str) or kind not in kinds:
+        raise UserError(f"{where}: kind must be one of {', '.join(kinds)}, got {kind!r}")
+    return parse(kinds[kind], document, where)
 
 
 def parse(model: type[AnyModel], document: object, where: str) -> AnyModel:

@@ -32,7 +32,7 @@ from underone.checkpoint.weights import (
     revision_of,
     weights_file,
 )
-from underone.config import parse
+from underone.config import parse_kind
 from underone.errors import UserError
 from underone.files import read_json, sha256_of_file, write_json
 from underone.networks import VAE, HalfUNet, UNet, build_feature_network
@@ -112,11 +112,7 @@ def load_config(folder: Path) -> CheckpointConfig:
             if found.exists()
             else UserError(f"{folder} is not a checkpoint folder: it has no config.json")
         )
-    document = read_json(path)
-    kind = document.get("kind") if isinstance(document, dict) else None
-    if not isinstance(kind, str) or kind not in _KINDS:
-        raise UserError(f"{path}: kind must be one of {', '.join(_KINDS)}, got {kind!r}")
-    return parse(_KINDS[kind], document, str(path))
+    return parse_kind(_KINDS, read_json(path), str(path))
 
 
 def _bare_weights(path: Path) -> UserError:

@@ -3,14 +3,13 @@
 import itertools
 from collections.abc import Iterator, Sequence
 from importlib.resources import files
-from pathlib import Path
 from typing import Annotated, Self, TypeVar
 
 from pydantic import BeforeValidator, Field, model_validator
 
 from underone.checkpoint import DiffusionModel
-from underone.config import Config, parse, parse_toml
-from underone.errors import UserError, unknown
+from underone.config import Config, named_toml, parse, shipped_documents
+from underone.errors import UserError
 from underone.generation import Precision, Setting
 from underone.metrics import metric_names
 
@@ -142,21 +141,12 @@ class Study(Config):
 
 def shipped_studies() -> list[str]:
     """The names of the studies that come with the package."""
-    return sorted(Path(entry.name).stem for entry in _SHIPPED.iterdir())
+    return shipped_documents(_SHIPPED)
 
 
 def load_study(name: str) -> Study:
     """The study of a shipped name or of a TOML file."""
-    if name.endswith(".toml"):
-        path = Path(name)
-        if not path.is_file():
-            raise UserError(f"no study at {path}")
-        text = path.read_text(encoding="utf-8", errors="replace")
-    elif name in shipped_studies():
-        text = (_SHIPPED / f"{name}.toml").read_text(encoding="utf-8")
-    else:
-        raise unknown("study", name, (*shipped_studies(), "a .toml file"))
-    return parse(Study, parse_toml(text, f"study {name}"), f"study {name}")
+    return parse(Study, named_toml("study", name, _SHIPPED), f"study {name}")
 
 
 def for_model(study: Study, name: str, model: DiffusionModel, references: Sequence[str]) -> Study:

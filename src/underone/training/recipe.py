@@ -4,14 +4,13 @@ import tomllib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib.resources import files
-from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
 from underone.checkpoint import AnyClassifier, AnyPrediction, AnySchedule, check_framework
-from underone.config import Config, parse, parse_toml
-from underone.errors import UserError, unknown
+from underone.config import Config, named_toml, parse_kind, shipped_documents
+from underone.errors import UserError
 from underone.networks import EncoderConfig, NoisyClassifierConfig, UNetConfig, VAEConfig
 from underone.training.levels import EVERY_STEP, EveryStep, LogNormal
 from underone.training.weighting import SIMPLE, MinSNR, Simple
@@ -239,21 +238,12 @@ _SHIPPED = files("underone.training") / "recipes"
 
 def shipped_recipes() -> list[str]:
     """The names of the recipes that come with the package."""
-    return sorted(Path(entry.name).stem for entry in _SHIPPED.iterdir())
+    return shipped_documents(_SHIPPED)
 
 
 def load_recipe(name: str, changes: Iterable[str] = ()) -> Recipe:
     """The recipe of a shipped name or of a TOML file, with `changes` like "network.width=32"."""
-    if name.endswith(".toml"):
-        path = Path(name)
-        if not path.is_file():
-            raise UserError(f"no recipe at {path}")
-        text = path.read_text(encoding="utf-8", errors="replace")
-    elif name in shipped_recipes():
-        text = (_SHIPPED / f"{name}.toml").read_text(encoding="utf-8")
-    else:
-        raise unknown("recipe", name, shipped_recipes())
-    document = parse_toml(text, f"recipe {name}")
+    document = named_toml("recipe", name, _SHIPPED)
     for change in changes:
         _apply(document, change)
     return parse_recipe(document, f"recipe {name}")
@@ -261,10 +251,7 @@ def load_recipe(name: str, changes: Iterable[str] = ()) -> Recipe:
 
 def parse_recipe(document: object, where: str) -> Recipe:
     """A recipe from its document."""
-    kind = document.get("kind") if isinstance(document, dict) else None
-    if not isinstance(kind, str) or kind not in _KINDS:
-        raise UserError(f"{where}: kind must be one of {', '.join(_KINDS)}, got {kind!r}")
-    return parse(_KINDS[kind], document, where)
+    return parse_kind(_KINDS, document, where)
 
 
 def _apply(document: dict[str, Any], change: str) -> None:
