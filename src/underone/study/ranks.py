@@ -121,12 +121,12 @@ def open_ranks(commission: Commission, bench: Bench) -> RankEngine:
 
 def _follow() -> None:
     """Do what the first rank says until it says no more."""
-    _take_gpu()
     bench: Bench | None = None
     while (task := _told()) is not None:
         answer: Share | UserError = []
         try:
             if isinstance(task, Commission):
+                _take_gpu()
                 bench = task.opened(_name())
             elif bench is not None:
                 answer = _attempted(task, bench)
@@ -204,8 +204,16 @@ def _name() -> str:
 
 
 def _take_gpu() -> None:
-    if torch.cuda.is_available():
-        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+    """The GPU of this rank, where there are any; a `UserError` where there are fewer than ranks."""
+    if not torch.cuda.is_available():
+        return
+    mine, there = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
+    if mine >= there:
+        raise UserError(
+            f"{_name()} finds {there} GPUs, and is number {mine + 1} of its machine: start no more "
+            "processes there than GPUs"
+        )
+    torch.cuda.set_device(mine)
 
 
 def _tell(task: Commission | Task | None) -> None:
