@@ -8,7 +8,7 @@ from torch import Tensor
 from underone.checkpoint import DiffusionModel
 from underone.data import to_model_range
 from underone.diffusion import Bound, Node, inversion, slerp
-from underone.editing.parts import begins_with_noise, path_of, rows_of
+from underone.editing.parts import check_begins_anywhere, path_of, rows_of
 from underone.editing.source import check_source
 from underone.errors import UserError
 from underone.generation import (
@@ -36,10 +36,7 @@ def check_invertible(model: DiffusionModel, setting: Setting) -> None:
         raise UserError(
             f"{setting.sampler} has learned one path, and one way: use --sampler dpm-solver-2m"
         )
-    if begins_with_noise(sampler_for(model, setting)):
-        raise UserError(
-            f"{setting.sampler} takes where it begins for noise alone: leave out free_start"
-        )
+    check_begins_anywhere(model, setting)
     if sampler_for(model, setting).stochastic:
         raise UserError(
             f"{setting.sampler} draws noise, so that it cannot be run backwards: use a "

@@ -4,8 +4,9 @@ import torch
 from torch import Tensor
 
 from underone.checkpoint import DiffusionModel
-from underone.diffusion import IPNDM, Node, Sampler, nodes
-from underone.generation import Setting, grid_for
+from underone.diffusion import IPNDM, Node, nodes
+from underone.errors import UserError
+from underone.generation import Setting, grid_for, sampler_for
 
 
 def path_of(model: DiffusionModel, setting: Setting) -> list[Node]:
@@ -13,9 +14,13 @@ def path_of(model: DiffusionModel, setting: Setting) -> list[Node]:
     return nodes(grid_for(model, setting), model.config.schedule, setting.steps)
 
 
-def begins_with_noise(sampler: Sampler) -> bool:
-    """Whether a sampler takes the state it begins with for noise alone, which no image is."""
-    return isinstance(sampler, IPNDM) and sampler.free_start
+def check_begins_anywhere(model: DiffusionModel, setting: Setting) -> None:
+    """A `UserError` where a sampler takes what it begins with for noise alone, as no image is."""
+    sampler = sampler_for(model, setting)
+    if isinstance(sampler, IPNDM) and sampler.free_start:
+        raise UserError(
+            f"{setting.sampler} takes where it begins for noise alone: leave out free_start"
+        )
 
 
 def rows_of(labels: Tensor | None, rows: Tensor, device: torch.device) -> Tensor | None:

@@ -20,7 +20,7 @@ from underone.diffusion import (
     noised,
     path_from,
 )
-from underone.editing.parts import begins_with_noise, path_of, rows_of
+from underone.editing.parts import check_begins_anywhere, path_of, rows_of
 from underone.editing.source import check_source
 from underone.errors import UserError
 from underone.generation import (
@@ -77,10 +77,7 @@ class Variation:
             raise UserError(
                 f"{setting.sampler} has learned a whole path, not a part: use another sampler"
             )
-        if begins_with_noise(sampler_for(model, setting)):
-            raise UserError(
-                f"{setting.sampler} takes where it begins for noise alone: leave out free_start"
-            )
+        check_begins_anywhere(model, setting)
 
     def start(
         self, model: Model, path: Sequence[Node], x0: Tensor, noise: Callable[[], Tensor]
