@@ -5,6 +5,7 @@ import json
 import os
 import tempfile
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 from underone.errors import UserError
@@ -88,7 +89,9 @@ def sha256_of_file(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+@cache
 def _umask() -> int:
+    # It can be read by setting it alone, for all threads at once: so once.
     mask = os.umask(0)
     os.umask(mask)
     return mask

@@ -74,7 +74,8 @@ def repays_compiling(
         if batches * plain < _WORTH_A_TRY:
             return False
         announce(f"compiling the network of {model.name} once, to see how much faster it is")
-        known = {**known, key: _measured(model, plain)}
+        measured = _measured(model, plain)
+        known = {**_known(), key: measured}  # as it is now: others measure too
         with suppress(OSError):  # where nothing can be kept it is found out again next time
             write_json(_file(), Speeds(speeds=known).model_dump())
     return known[key].repays(batches)
