@@ -53,7 +53,12 @@ class Learning(Config):
 
 
 class TunedSampler(Config):
-    """A tuned sampler as it is kept: `grid` are the steps k from noisy to clean."""
+    """A tuned sampler of N steps as it is kept; see `diffusion.samplers.Tuned` for the step.
+
+    `grid`: its N steps k, from noisy to clean. `etas`: the N - 1 of all steps but the last, which
+    draws no noise. `weights`: a row each step, of the newest estimates of x0, the newest first; a
+    row sums to 1. `shifts`: N, what is added to log(alpha / sigma) as the network is told it.
+    """
 
     model_sha256: str
     purpose: Purpose

@@ -12,8 +12,6 @@ from underone.metrics.moments import Moments
 
 POINTS = 15
 FEWEST_REPLICATES = 5
-# The smallest subset is a tenth of the samples, up to this many.
-_LARGEST_START = 5000
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,7 +50,7 @@ def frechet_infinity(
 ) -> FrechetInfinity:
     """FID-infinity of features (N, D): FID_N = a + b / N fitted, a returned (Chong, Forsyth 2020).
 
-    15 sizes, evenly spaced from `smallest` (default: N / 10, at most 5000) to N, each scored on
+    15 sizes, evenly spaced from `smallest` (a tenth of N, unless said) to N, each scored on
     `replicates` random subsets. The bias is linear in 1 / N only well above D samples, which
     `smallest` should be. The reference's own bias remains. Subsets of one replicate are nested, so
     that the moments of each add to those of the one before; replicates are independent shuffles.
@@ -94,7 +92,7 @@ def _shuffled(count: int, classes: Tensor | None, generator: torch.Generator) ->
 
 def subset_sizes(count: int, smallest: int | None = None) -> list[int]:
     """15 sizes evenly spaced from `smallest` to `count`, rounded down, all different."""
-    first = min(_LARGEST_START, max(count // 10, 2)) if smallest is None else smallest
+    first = max(count // 10, 2) if smallest is None else smallest
     if first < 2 or count - first < POINTS - 1:
         raise ValueError(
             f"{POINTS} different sizes need 2 <= smallest <= N - {POINTS - 1}, "

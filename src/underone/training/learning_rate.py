@@ -14,6 +14,11 @@ def learning_rate(
 ) -> float:
     """Linear warm-up to `peak` over `warmup` steps, level, then down to 0 at `horizon`.
 
+        peak (step + 1) / warmup             while step < warmup
+        peak                                 until start = max(warmup, flat * horizon)
+        peak (1 + cos(pi p)) / 2             "cosine", p = (step - start) / (horizon - start)
+        peak (1 - p)                         "linear"
+
     The warm-up takes half of the horizon at most: a short run would end in it. The rate is level
     until the share `flat` of the horizon has passed, and `decay`, a name of `DECAYS`, is the shape
     of the way down. `step` counts from 0; the rate is the one of the update that follows it.
