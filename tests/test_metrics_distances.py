@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from helpers import float64, normal
-from underone.metrics.distances import neighbour_distances, squared_distances
+from underone.metrics.distances import squared_distances, squared_neighbour_distances
 
 
 def by_differences(x: Tensor, y: Tensor) -> Tensor:
@@ -70,22 +70,22 @@ def test_radii_are_the_kth_smallest_distance_to_the_others(
     # The smallest of each row is the point itself.
     expected = by_differences(points, points).sort(dim=1).values[:, k]
     torch.testing.assert_close(
-        neighbour_distances(points, k, block)[:, -1], expected, rtol=1e-9, atol=1e-12
+        squared_neighbour_distances(points, k, block)[:, -1], expected, rtol=1e-9, atol=1e-12
     )
 
 
 def test_copies_are_neighbours_of_each_other() -> None:
     points = float64([[0], [0], [0], [2], [5]])
-    assert neighbour_distances(points, 1)[:, -1].tolist() == [0, 0, 0, 4, 9]
-    assert neighbour_distances(points, 2)[:, -1].tolist() == [0, 0, 0, 4, 25]
-    assert neighbour_distances(points, 4)[:, -1].tolist() == [25, 25, 25, 9, 25]
+    assert squared_neighbour_distances(points, 1)[:, -1].tolist() == [0, 0, 0, 4, 9]
+    assert squared_neighbour_distances(points, 2)[:, -1].tolist() == [0, 0, 0, 4, 25]
+    assert squared_neighbour_distances(points, 4)[:, -1].tolist() == [25, 25, 25, 9, 25]
 
 
 def test_what_cannot_be_measured_is_refused() -> None:
     points = normal(4, 2)
     for k in (0, 4):
         with pytest.raises(ValueError, match="1 <= k < 4"):
-            neighbour_distances(points, k)
+            squared_neighbour_distances(points, k)
     with pytest.raises(ValueError, match="2 and of 3 dimensions"):
         squared_distances(points, normal(4, 3))
     with pytest.raises(ValueError, match=r"\(N, D\)"):

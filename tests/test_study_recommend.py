@@ -68,7 +68,7 @@ def test_the_best_within_a_budget_is_chosen(study: Run) -> None:
     known = study.known.values()
     each = median(one.seconds / (one.draw.count * one.nfe) for one in known)
     assert title(recommend(study, Budget(seconds=4.5 * each))) == ("ddim", 4, 0)
-    assert recommend(study, Budget(nfe=2)).seconds == pytest.approx(2 * each)
+    assert recommend(study, Budget(nfe=2)).seconds_per_image == pytest.approx(2 * each)
     # Within 10 % of the best, the cheapest; within 1 %, the best itself.
     assert title(recommend(study, Budget(within=0.1))) == ("ddim", 4, 0)
     assert title(recommend(study, Budget(within=0.001))) == ("ddim", 8, 0)

@@ -113,7 +113,7 @@ def _share(text: str | None) -> float | None:
 def _show(found: Recommendation) -> None:
     out.print(f"{setting_title(found.setting)}", style="bold")
     first = found.chosen.first.measurement
-    shown = [measure for measure in PREFERENCES.values() if measure.known_of([found.chosen])]
+    shown = [measure for measure in PREFERENCES.values() if measure.is_known_of([found.chosen])]
     # FID means nothing without the features it is measured in.
     heads = [f"FID@{first.protocol.extractor.name}" if m == FID else m.title for m in shown]
     grid = table("", "", "evaluations", *heads)

@@ -1,5 +1,6 @@
 """Pictures of images: grids, PNG files, PNG bytes."""
 
+import base64
 import io
 from math import ceil
 from pathlib import Path
@@ -55,3 +56,8 @@ def png_bytes(image: Image.Image) -> bytes:
     buffer = io.BytesIO()
     image.save(buffer, format="PNG")
     return buffer.getvalue()
+
+
+def data_uri(png: bytes) -> str:
+    """A PNG file's bytes as what the source of a picture in a page may be."""
+    return "data:image/png;base64," + base64.b64encode(png).decode()

@@ -3,7 +3,6 @@
 A job tells what it has got to, one message after another, each what JSON can hold.
 """
 
-import base64
 import shlex
 import time
 from collections.abc import Callable, Iterator
@@ -15,7 +14,7 @@ from torch import Tensor
 
 from underone.checkpoint import GenerativeModel, VAEModel
 from underone.data import png_bytes, tile, to_uint8
-from underone.data.picture import GAP
+from underone.data.picture import GAP, data_uri
 from underone.diffusion import count_evaluations
 from underone.editing import way_of
 from underone.errors import UserError
@@ -122,8 +121,7 @@ class Sheet:
 
     def picture(self, images: Tensor) -> str:
         """The images as what the source of a picture may be."""
-        png = png_bytes(tile(images, self.columns, gap=self.gap))
-        return "data:image/png;base64," + base64.b64encode(png).decode()
+        return data_uri(png_bytes(tile(images, self.columns, gap=self.gap)))
 
 
 @dataclass(frozen=True, eq=False)

@@ -49,7 +49,7 @@ def squared_distances(x: Tensor, y: Tensor) -> Tensor:
     return distances.masked_fill_(distances <= norms.mul_(rounding(x.shape[1])), 0)
 
 
-def neighbour_distances(points: Tensor, k: int, block: int = BLOCK) -> Tensor:
+def squared_neighbour_distances(points: Tensor, k: int, block: int = BLOCK) -> Tensor:
     """The squared distances of each of `points` (N, D) to its k nearest others, ascending, (N, k).
 
     A point is no neighbour of itself, but its copies are. There must be k others: N > k >= 1.

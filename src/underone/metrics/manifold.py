@@ -15,9 +15,9 @@ from torch import Tensor
 from underone.metrics.distances import (
     BLOCK,
     comparable,
-    neighbour_distances,
     rounding,
     squared_distances,
+    squared_neighbour_distances,
 )
 
 
@@ -63,7 +63,7 @@ class Manifold:
         points, _ = comparable(points, points)
         centre = points.mean(dim=0) if centre is None else centre
         centred = points - centre
-        return cls(centred, centre, neighbour_distances(centred, neighbours, block))
+        return cls(centred, centre, squared_neighbour_distances(centred, neighbours, block))
 
     def reach(self, balls: Balls) -> Tensor:
         """The greatest squared distance from each point that is within its ball, (N,).

@@ -40,9 +40,9 @@ class Measure:
 
     def values(self, standing: Standing) -> list[float]:
         """Over the fresh blocks of a setting, or else its first; empty where it has none."""
-        return [each.value for each in self.known(standing.reported)]
+        return [each.value for each in self.figures_of(standing.reported)]
 
-    def known(self, results: Iterable[CellResult]) -> list[Figure]:
+    def figures_of(self, results: Iterable[CellResult]) -> list[Figure]:
         """The figures of those cells that have one."""
         return [figure for each in results if (figure := self.figure(each)) is not None]
 
@@ -78,7 +78,7 @@ class Measure:
         best = self.shortfall(self.best(among))
         return [each for each in among if self.shortfall(each) == best]
 
-    def known_of(self, among: Iterable[Standing]) -> bool:
+    def is_known_of(self, among: Iterable[Standing]) -> bool:
         """Whether all have the figure."""
         return all(self.figure(standing.first) is not None for standing in among)
 
@@ -162,7 +162,7 @@ def compared(measure: Measure, a: Standing, b: Standing) -> Comparison | None:
 def common(measure: Measure, a: Standing, b: Standing) -> tuple[list[Figure], list[Figure]]:
     """The figures of both that compare: of fresh blocks where both have one, or else the first."""
     of_a, of_b = common_fresh(measure, a, b)
-    return of_a or measure.known([a.first]), of_b or measure.known([b.first])
+    return of_a or measure.figures_of([a.first]), of_b or measure.figures_of([b.first])
 
 
 def ahead(measure: Measure, a: Standing, b: Standing) -> bool:

@@ -65,7 +65,7 @@ class Recommendation:
     afresh: bool
     front: tuple[Standing, ...]
     measure: Measure
-    seconds: float
+    seconds_per_image: float
     precision: Precision
 
     @property
@@ -125,7 +125,7 @@ class Recommendation:
             "overtaken": self.overtaken,
             "afresh": self.afresh,
             "prefer": self.measure.name,
-            "seconds_per_image": self.seconds,
+            "seconds_per_image": self.seconds_per_image,
             "front": [_described(each) for each in self.front],
             "command": self.command,
             "python": self.snippet,
@@ -169,7 +169,7 @@ def recommend(
         afresh=runner_up is not None and bool(common_fresh(measure, runner_up, best)[0]),
         front=pareto_front(found, measure),
         measure=measure,
-        seconds=_seconds(run, best),
+        seconds_per_image=_seconds(run, best),
         precision=run.bench.precision,
     )
 
@@ -190,7 +190,9 @@ def _comparable(run: Run, measure: Measure, model: str | None) -> list[Standing]
     found = [
         each
         for each in standings(run)
-        if each.first.model == name and each.first.setting.uses_labels and measure.known_of([each])
+        if each.first.model == name
+        and each.first.setting.uses_labels
+        and measure.is_known_of([each])
     ]
     if not found:
         raise UserError(

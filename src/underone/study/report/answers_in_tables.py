@@ -34,7 +34,7 @@ def _front_table(run: Run, field: Field) -> Table:
     asked = within(field, answers(run))
     # Of one that leads at its cost and of all settings too, the contest at its cost comes last.
     contests = {each.leader.entry: each for each in asked if each.subject is not Subject.WEIGHT}
-    measures = [m for m in (FID, INTRA_FID, *yardstick_fids(run)[1:]) if m.known_of(field.asked)]
+    measures = [m for m in (FID, INTRA_FID, *yardstick_fids(run)[1:]) if m.is_known_of(field.asked)]
     front = pareto_front(field.asked, FID)
     rows = tuple(
         (
@@ -106,7 +106,7 @@ def _by_weight(among: Sequence[Standing]) -> list[Standing]:
 
 
 def _weight_table(run: Run, among: Sequence[Standing]) -> Table:
-    measures = [m for m in (*MEASURES, *yardstick_fids(run)[1:]) if m.known_of(among)]
+    measures = [m for m in (*MEASURES, *yardstick_fids(run)[1:]) if m.is_known_of(among)]
     rows = tuple(
         (
             weight_title(each.first.setting),

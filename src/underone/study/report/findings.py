@@ -154,7 +154,7 @@ def _unknown_errors(every: Sequence[CellResult]) -> Iterator[str]:
     unknown = [
         measure.title
         for measure in MEASURES
-        if (known := measure.known(every)) and not any(each.standard_error for each in known)
+        if (known := measure.figures_of(every)) and not any(each.standard_error for each in known)
     ]
     if unknown:
         yield f"No standard error is known of {listed(unknown)}."

@@ -20,7 +20,7 @@ from underone.study.measures import (
     spread,
 )
 from underone.study.report.findings import Unresolved, unresolved
-from underone.study.report.sentences import behind_text, field_title
+from underone.study.report.sentences import behind_text, field_place
 from underone.study.run import Run
 from underone.study.words import setting_title
 
@@ -44,7 +44,7 @@ def settings_table(run: Run) -> Table:
     """All settings, by model and number of samples, the lowest FID first; real images below."""
     several = len(run.bench.models) > 1
     measures = [
-        m for m in COLUMNS if any(m.known_of([e]) for f in fields(run) for e in f.standings)
+        m for m in COLUMNS if any(m.is_known_of([e]) for f in fields(run) for e in f.standings)
     ]
     whose = ("setting", "model") if several else ("setting",)
     heads = (*whose, "w (1 + w)", "NFE", "samples", *(m.title for m in measures))
@@ -100,9 +100,9 @@ def class_tables(run: Run) -> list[tuple[str, Table]]:
     found = []
     for field in fields(run):
         shown = leading.get((field.model, field.samples), field.asked[:1])
-        shown = [each for each in shown if Measure("fid-0", "").known_of([each])]
+        shown = [each for each in shown if Measure("fid-0", "").is_known_of([each])]
         if shown:
-            title = field_title(run, field.model, field.samples)
+            title = field_place(run, field)
             found.append((title, _class_table(run, field.model, shown)))
     return found
 
@@ -121,7 +121,7 @@ def _class_table(run: Run, model: str, shown: Sequence[Standing]) -> Table:
     rows = []
     for label, name in enumerate(names):
         measure = Measure(f"fid-{label}", name)
-        if measure.known_of(shown):
+        if measure.is_known_of(shown):
             floor = measure.comparable_floor(shown[0].first)
             real = "–" if floor is None else measure.text(floor)
             rows.append((name, real, *(spread(measure, each) for each in shown)))

@@ -14,7 +14,7 @@ from underone.study.measures import (
     spread,
     yardstick_fids,
 )
-from underone.study.report.sentences import field_title
+from underone.study.report.sentences import field_place
 from underone.study.report.tables import Facts, blocks_text, weight_text
 from underone.study.run import Run
 from underone.study.words import form_titles, sampler_title, setting_title
@@ -33,7 +33,7 @@ class Card:
 def cards(run: Run) -> list[Card]:
     """Every setting whose first block is known."""
     return [
-        _card(run, each, field_title(run, field.model, field.samples))
+        _card(run, each, field_place(run, field))
         for field in fields(run)
         for each in field.standings
     ]
@@ -57,7 +57,7 @@ def _facts(run: Run, standing: Standing) -> Iterator[tuple[str, str]]:
     yield "weight w (scale)", weight_text(first.setting)
     yield "samples", blocks_text(standing)
     for measure in (*MEASURES, *yardstick_fids(run)[1:]):
-        if measure.known_of([standing]):
+        if measure.is_known_of([standing]):
             yield measure.title, spread(measure, standing)
     yield "seconds", f"{first.seconds:.1f}"
 

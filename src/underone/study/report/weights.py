@@ -51,7 +51,7 @@ def preferences(among: Sequence[Standing], measures: Sequence[Measure]) -> list[
     """
     by_fid = FID.best(among).first.setting.guidance
     found = []
-    for measure in (each for each in measures if each.known_of(among)):
+    for measure in (each for each in measures if each.is_known_of(among)):
         best = measure.equally_best(among)
         if len(best) < len(among):
             nearest = min(best, key=lambda each: abs(each.first.setting.guidance - by_fid))

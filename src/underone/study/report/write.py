@@ -6,7 +6,6 @@ data/NAME.csv             its points
 results.json              the findings, and the result of every cell
 """
 
-import base64
 import csv
 import io
 from collections.abc import Iterable, Sequence
@@ -15,6 +14,7 @@ from typing import Any
 
 from markupsafe import Markup
 
+from underone.data.picture import data_uri
 from underone.files import write_bytes, write_json, write_text
 from underone.study.measures import FID, fields
 from underone.study.report import protocol, tables, view
@@ -32,7 +32,7 @@ from underone.study.report.drawing import Chart
 from underone.study.report.findings import findings
 from underone.study.report.html import templates
 from underone.study.report.published import published_findings
-from underone.study.report.sentences import Part, field_title
+from underone.study.report.sentences import Part, field_place
 from underone.study.run import Run
 
 _PACKAGE = "underone.study.report"
@@ -82,7 +82,7 @@ def page(run: Run, charts: dict[str, list[Chart]], beside: Sequence[Run] = ()) -
             correlations=correlations(run),
             classes=tables.class_tables(run),
             cards=shown,
-            picture=lambda cell: data_uri(run.folder.picture_path(cell)),
+            picture=lambda cell: data_uri(run.folder.picture_path(cell).read_bytes()),
             families=[_family(each) for each in view.families(run)],
             opening=view.opening_pair(run) if shown else ("", ""),
             unasked=view.some_are_told_no_class(run),
@@ -128,7 +128,7 @@ def correlations(run: Run) -> list[tuple[str, tables.Table]]:
             for pair in agreement(field, run)
         }
         if values:
-            title = field_title(run, field.model, field.samples)
+            title = field_place(run, field)
             found.append((title, tables.correlation_table(names, values)))
     return found
 
@@ -141,11 +141,6 @@ def csv_text(chart: Chart) -> str:
     writer.writeheader()
     writer.writerows(chart.rows)
     return text.getvalue()
-
-
-def data_uri(path: Path) -> str:
-    """A PNG file as what an image's source may be."""
-    return "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode()
 
 
 def _write_chart(chart: Chart, folder: Path) -> None:
@@ -183,4 +178,4 @@ def _family(each: view.Family) -> dict[str, Any]:
 def _nearest(run: Run) -> tuple[str, str] | None:
     """Whose samples were drawn beside training images, and that picture."""
     found = view.panel(run)
-    return None if found is None else (found[0].title, data_uri(found[1]))
+    return None if found is None else (found[0].title, data_uri(found[1].read_bytes()))

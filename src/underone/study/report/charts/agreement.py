@@ -18,14 +18,14 @@ from underone.study.report.charts.rows import (
     titled,
 )
 from underone.study.report.drawing import Chart, Look, Series, linear_axis, log_axis, points
-from underone.study.report.sentences import field_title
+from underone.study.report.sentences import field_place
 from underone.study.run import Run
 
 
 def agreement_charts(run: Run) -> list[Chart]:
     """The FIDs of two extractors against each other, of each field."""
     return distinct(
-        _agreement(pair, field_title(run, field.model, field.samples))
+        _agreement(pair, field_place(run, field))
         for field in fields(run)
         for pair in agreement(field, run)
     )

@@ -56,7 +56,7 @@ def known_lines(field: Field, measures: Sequence[Measure]) -> list[Line]:
     for line in _weight_lines(field):
         # What asks for no class is compared with no other weight.
         asked = (each for each in line.standings if each.first.setting.uses_labels)
-        known = tuple(each for each in asked if all(m.known_of([each]) for m in measures))
+        known = tuple(each for each in asked if all(m.is_known_of([each]) for m in measures))
         if len(known) > 1:
             lines.append(Line(line.title, known))
     return lines

@@ -34,7 +34,7 @@ from underone.study.report.drawing import (
     points,
     spans,
 )
-from underone.study.report.sentences import field_title
+from underone.study.report.sentences import field_place
 from underone.study.run import Run
 from underone.study.words import weight_title
 
@@ -47,11 +47,11 @@ _ANCHORS, _OTHERS = ("ddim", "ddpm-small", "ddpm-large"), "others"
 def nfe_charts(run: Run, measures: Sequence[Measure] = (FID, KID)) -> list[Chart]:
     """Each measure against evaluations: of each field, of each weight with a line to draw."""
     return distinct(
-        _against_nfe(measure, weight, group, field_title(run, field.model, field.samples))
+        _against_nfe(measure, weight, group, field_place(run, field))
         for field in fields(run)
         for weight, group in _by_weight(field).items()
         for measure in measures
-        if measure.known_of(group)
+        if measure.is_known_of(group)
     )
 
 

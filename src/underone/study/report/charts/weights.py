@@ -42,7 +42,7 @@ from underone.study.report.drawing import (
     rings,
     texts,
 )
-from underone.study.report.sentences import field_title
+from underone.study.report.sentences import field_place
 from underone.study.run import Run
 from underone.study.words import weight_title
 
@@ -52,7 +52,7 @@ _SMALL_WIDTH, _SMALL_HEIGHT = 250, 165
 def diversity_charts(run: Run) -> list[Chart]:
     """Precision against recall along w, of each field with two weights."""
     return distinct(
-        _diversity(lines, field_title(run, field.model, field.samples))
+        _diversity(lines, field_place(run, field))
         for field in fields(run)
         if (lines := known_lines(field, (PRECISION, RECALL)))
     )
@@ -115,7 +115,7 @@ def _diversity(lines: Sequence[Line], where: str) -> Chart:
 def weight_charts(run: Run) -> list[Chart]:
     """Each measure against w, of each field with two weights."""
     return distinct(
-        _against_weight(measure, lines, field_title(run, field.model, field.samples))
+        _against_weight(measure, lines, field_place(run, field))
         for field in fields(run)
         for measure in MEASURES
         if (lines := known_lines(field, (measure,)))
@@ -173,7 +173,7 @@ def extractor_charts(run: Run) -> list[Chart]:
     """FID along w in the features of each extractor, of its own at w = 0; of each line along w."""
     by = yardstick_fids(run)
     return distinct(
-        _by_extractor(by, line, field_title(run, field.model, field.samples))
+        _by_extractor(by, line, field_place(run, field))
         for field in fields(run)
         for line in known_lines(field, by)
         if len(by) > 1 and line.standings[0].first.setting.guidance == 0
