@@ -1,6 +1,7 @@
 """Forms of guidance by name: exact where nothing guides, counted as declared, refused in a line."""
 
 import math
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -11,10 +12,13 @@ from torch import nn
 
 from conftest import ModelFolder
 from helpers import normal
+from underone import guides
 from underone.checkpoint import (
+    AnyCheckpoint,
     DiffusionConfig,
     DiffusionModel,
     NoisyClassifierCheckpointConfig,
+    Weights,
     load_checkpoint,
     load_config,
     save_config,
@@ -248,3 +252,26 @@ def test_a_form_that_does_not_exist_is_refused(model: DiffusionModel, text: str,
 @pytest.mark.parametrize("interval", [(2.0, 1.0), (-1.0, 1.0), (1.0, 1.0), (math.nan, 1.0)])
 def test_an_empty_interval_is_refused(interval: tuple[float, float]) -> None:
     assert "0 <= low < high" in refusal(lambda: setting("classifier-free", 1, interval))
+
+
+def test_what_guides_is_read_once_until_it_changes(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = tmp_path / "model"
+    shutil.copytree(folder, own)
+    model = load_checkpoint(own)
+    assert isinstance(model, DiffusionModel)
+    reads: list[Path] = []
+
+    def counted(path: Path, weights: Weights) -> AnyCheckpoint:
+        reads.append(path)
+        return load_checkpoint(path, weights)
+
+    monkeypatch.setattr(guides, "load_checkpoint", counted)
+    setting = Setting(steps=2, guidance=1.0, form="auto")
+    first = generate(model, setting, Draw(2)).protocol["guided_by"]
+    assert generate(model, setting, Draw(2)).protocol["guided_by"] == first
+    assert len(reads) == 1
+    shutil.copyfile(own / "model.safetensors", own / "weak.safetensors")
+    assert generate(model, setting, Draw(2)).protocol["guided_by"] != first
+    assert len(reads) == 2

@@ -7,17 +7,21 @@ labels, and w = -1 the model without labels or, of autoguidance, the weak model.
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import lru_cache, partial
+from pathlib import Path
 from typing import Protocol
 
 import torch
 
 from underone.checkpoint import (
+    AnyCheckpoint,
     Checkpoint,
     DiffusionModel,
     ForeignConfig,
     NoisyClassifier,
+    Weights,
     load_checkpoint,
+    weights_file,
 )
 from underone.diffusion import (
     AdaptiveProjected,
@@ -33,7 +37,7 @@ from underone.errors import UserError, unknown
 from underone.interop import load_named
 from underone.named import named
 from underone.networks.precision import place
-from underone.shipped import model_names
+from underone.shipped import find_checkpoint, model_names
 
 
 class Form(Protocol):
@@ -147,7 +151,7 @@ class AutoForm:
                 "data, like --form auto,by=diffusers:PATH"
             )
         else:
-            weak = replace(load_checkpoint(model.folder, "weak"), title=model.title)
+            weak = replace(_kept(model.folder, "weak"), title=model.title)
         if not isinstance(weak, DiffusionModel):
             raise UserError(f"{weak.name} is no diffusion model: it cannot guide one as the weaker")
         _check_kin(model, weak)
@@ -194,7 +198,7 @@ class ClassifierForm:
                 f"no noise-conditioned classifier of {model.config.data.name} is shipped: train "
                 "one and name its folder, like --form classifier,by=runs/my-noisy-classifier"
             )
-        classifier = load_named(name)
+        classifier = _kept(find_checkpoint(name)) if self.by is None else load_named(name)
         if not isinstance(classifier, NoisyClassifier):
             raise UserError(
                 f"{name} is no classifier of noisy images: name one that a recipe of kind "
@@ -251,6 +255,17 @@ def guided(
     if interval is None or weight in (0, -1):
         return denoiser
     return Interval(denoiser, model.denoiser(autocast), *interval)
+
+
+def _kept(folder: Path, weights: Weights = "model") -> AnyCheckpoint:
+    """A checkpoint that is asked for again and again: read once, and anew where it has changed."""
+    files = (folder / "config.json", weights_file(folder, weights))
+    return _read(folder, weights, tuple(path.stat().st_mtime_ns for path in files if path.exists()))
+
+
+@lru_cache(maxsize=4)
+def _read(folder: Path, weights: Weights, changed: tuple[int, ...]) -> AnyCheckpoint:
+    return load_checkpoint(folder, weights)
 
 
 def check_branches(model: DiffusionModel, weight: float) -> None:
