@@ -5,8 +5,8 @@ from typing import Any
 
 from underone.config import parse
 from underone.generation import labels_of, subject
+from underone.metrics.figures import Figure
 from underone.metrics.measurement import FloorRecord, Identity, Measurement, Protocol
-from underone.metrics.scores import Figure
 from underone.study.bench import Bench
 from underone.study.cell import Cell, CellResult
 from underone.study.definition import Study

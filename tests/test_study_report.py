@@ -18,8 +18,8 @@ from conftest import ModelFolder
 from studies import made_up, small_study
 from underone.cli.study_progress import best_so_far
 from underone.generation import Setting
+from underone.metrics.figures import Figure
 from underone.metrics.measurement import FloorRecord
-from underone.metrics.scores import Figure
 from underone.study.bench import Bench, open_bench
 from underone.study.cell import Cell, CellResult
 from underone.study.costs import Costs

@@ -7,12 +7,13 @@ from underone.metrics.comparison import (
     protocol_fields,
 )
 from underone.metrics.extractor import Extractor, Features, NetworkFeatures, features_of
+from underone.metrics.figures import Figure
 from underone.metrics.frechet import Gaussian, frechet_distance
 from underone.metrics.measurement import Measurement, Protocol, measure, measure_batches
 from underone.metrics.moments import Moments
 from underone.metrics.reference import Reference, build_reference
 from underone.metrics.reference_file import load_reference, save_reference
-from underone.metrics.scores import METRICS, Figure, metric_names
+from underone.metrics.scores import METRICS, metric_names
 from underone.metrics.yardstick import Judge, Yardstick
 
 __all__ = [

@@ -5,8 +5,8 @@ Neither proves it: what they call for is to look at the samples beside training 
 
 import math
 
+from underone.metrics.figures import Figure
 from underone.metrics.measurement import Measurement
-from underone.metrics.scores import Figure
 from underone.metrics.uncertainty import CONFIDENCE, Blocks, normal_factor, student_t_factor
 
 # A share of the floor that is nothing but rounding; no error is known of such an FID.

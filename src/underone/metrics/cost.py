@@ -8,8 +8,8 @@ import torch
 from underone.metrics.distances import BLOCK, squared_distances
 from underone.metrics.frechet import Gaussian, frechet_distance
 from underone.metrics.frechet_infinity import FEWEST_REPLICATES, POINTS
+from underone.metrics.frechet_scores import LEAST_FOR_INFINITY, enough_for_infinity
 from underone.metrics.moments import Moments
-from underone.metrics.scores import LEAST_FOR_INFINITY, enough_for_infinity
 from underone.metrics.yardstick import Yardstick
 
 _TIMED_ROWS = 2000

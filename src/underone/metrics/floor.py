@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from underone.metrics.draws import disjoint_draws
-from underone.metrics.scores import METRICS, Figures, Scored, mean_figures, score
+from underone.metrics.figures import Figures, mean_figures
+from underone.metrics.scored import Scored
+from underone.metrics.scores import METRICS, score
 from underone.metrics.yardstick import Yardstick
 
 

@@ -15,18 +15,12 @@ from underone.config import Config
 from underone.data import SampleSet, check_images
 from underone.errors import UserError
 from underone.metrics.extractor import BATCH, Features
+from underone.metrics.figures import Figure, Scores, in_blocks, mean_figures, merged
 from underone.metrics.floor import floor
 from underone.metrics.moments import Moments
 from underone.metrics.reference_file import UNRECORDED
-from underone.metrics.scores import (
-    METRICS,
-    Figure,
-    Scored,
-    Scores,
-    in_blocks,
-    mean_figures,
-    merged,
-)
+from underone.metrics.scored import Scored
+from underone.metrics.scores import METRICS
 from underone.metrics.yardstick import Judge, Yardstick
 
 PROTOCOL_VERSION = 2

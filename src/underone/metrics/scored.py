@@ -1,0 +1,34 @@
+"""A set of images as metrics see it."""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+from torch import Tensor
+
+from underone.metrics.extractor import Features
+from underone.metrics.frechet import Gaussian
+from underone.metrics.moments import Moments
+
+
+@dataclass(frozen=True, eq=False)
+class Scored:
+    """A set of images as metrics see it: its moments, and its features where they were kept.
+
+    `judged` (N, C) are the logits of the judge, where there is one. `errors`: whether standard
+    errors are wanted, which may cost more than the figures.
+    """
+
+    moments: Moments
+    features: Features | None = None
+    judged: Tensor | None = None
+    errors: bool = True
+
+    @classmethod
+    def of(cls, features: Features, errors: bool = True) -> "Scored":
+        """From features in memory."""
+        return cls(Moments.of(features.values), features, errors=errors)
+
+    @cached_property
+    def gaussian(self) -> Gaussian:
+        """The Gaussian with these moments."""
+        return Gaussian.of(self.moments)
