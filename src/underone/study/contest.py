@@ -2,7 +2,7 @@
 
 import math
 import statistics
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
 
@@ -101,9 +101,16 @@ def contests(entries: Sequence[Entry]) -> list[Contest]:
         and entry.candidate.setting.declared_evaluations is not None
     ]
     every = (
-        *_grouped(Subject.SETTING, asked, lambda s: "which setting"),
-        *_grouped(Subject.SAMPLER, plain, lambda s: f"which sampler at {cost_title(s)}"),
-        *_grouped(Subject.WEIGHT, asked, lambda s: f"which w for {setting_title(unguided(s))}"),
+        *_grouped(Subject.SETTING, asked, lambda s: None, lambda s: "which setting"),
+        *_grouped(
+            Subject.SAMPLER,
+            plain,
+            lambda s: s.declared_evaluations,
+            lambda s: f"which sampler at {cost_title(s)}",
+        ),
+        *_grouped(
+            Subject.WEIGHT, asked, unguided, lambda s: f"which w for {setting_title(unguided(s))}"
+        ),
     )
     return [contest for contest in every if len(contest.entries) > 1]
 
@@ -114,13 +121,21 @@ def unguided(setting: Setting) -> Setting:
 
 
 def _grouped(
-    subject: Subject, entries: Sequence[Entry], question: Callable[[Setting], str]
+    subject: Subject,
+    entries: Sequence[Entry],
+    alike: Callable[[Setting], Hashable],
+    question: Callable[[Setting], str],
 ) -> list[Contest]:
-    groups: dict[tuple[str, int, str], list[Entry]] = {}
+    """A contest of those whose settings are `alike` in one thing, which `question` says."""
+    groups: dict[Hashable, list[Entry]] = {}
     for entry in dict.fromkeys(entries):
-        asked = question(entry.candidate.setting)
-        groups.setdefault((entry.candidate.model, entry.draw.count, asked), []).append(entry)
-    return [Contest(subject, asked, tuple(members)) for (_, _, asked), members in groups.items()]
+        candidate = entry.candidate
+        key = (candidate.model, entry.draw.count, alike(candidate.setting))
+        groups.setdefault(key, []).append(entry)
+    return [
+        Contest(subject, question(members[0].candidate.setting), tuple(members))
+        for members in groups.values()
+    ]
 
 
 def separated(a: Entry, b: Entry, known: Known, blocks: Sequence[int]) -> bool:
