@@ -1,4 +1,4 @@
-"""The claim: a study costs less than 5 % more than drawing its samples and taking their features.
+"""The claim: a study costs less than 3 % more than drawing its samples and taking their features.
 
     python benchmarks/study_overhead.py
 
