@@ -276,6 +276,7 @@ def test_names_of_models_cannot_end_the_script_of_the_page(small_model: Diffusio
     assert html.count("</script>") == 2
 
 
+@pytest.mark.slow
 def test_the_fid_is_that_of_the_same_samples(small: Path, address: str) -> None:
     from underone.metrics import measure
     from underone.zoo import load_yardstick
@@ -333,6 +334,7 @@ def test_a_sampler_of_the_users_own_may_be_asked_for_once_it_is_named(small: Pat
     assert named in offer.document()["models"][str(small)]["samplers"]
 
 
+@pytest.mark.slow
 def test_what_a_study_has_measured_stands_beside_it(small: Path, tmp_path: Path) -> None:
     study = small_study(small, slices=[{"name": "steps", "steps": [2, 3]}])
     run, _ = open_run(tmp_path / "study", study, open_bench(study))

@@ -590,6 +590,7 @@ def test_an_unfinished_study_says_so(finished: Run, tmp_path: Path) -> None:
         assert not json.loads((tmp_path / "results.json").read_text())["finished"]
 
 
+@pytest.mark.slow
 def test_where_real_images_are_too_few_for_a_floor_there_is_none(
     finished: Run, tmp_path: Path
 ) -> None:
