@@ -115,8 +115,8 @@ def test_what_is_drawn_is_what_sample_draws(small: Path, address: str) -> None:
     assert [still["step"] for still in stills][-1] == 3
     assert last["evaluations"] == {"model": 6}
     assert last["command"] == (
-        f"underone sample {small} --sampler ddim --steps 3 --guidance 1 --count 12 --seed 7 "
-        "--precision float32 --out samples.png"
+        f"underone sample {small} --sampler ddim --steps 3 --guidance 1 --precision float32 "
+        "--seed 7 --count 12 --out samples.png"
     )
 
 
@@ -405,8 +405,8 @@ def test_in_a_browser_both_sides_are_drawn_and_a_sample_is_chosen_on_both(addres
             shown.wait_for_function("location.hash.includes('seed=3&labels')")
             shown.wait_for_function(drawn)
             commands = shown.locator(".command").all_inner_texts()
-            assert "--steps 4 --count 30 --seed 3" in commands[0]
-            assert "--steps 6 --guidance 1.5 --count 30 --seed 3" in commands[1]
+            assert "--steps 4 --precision float32 --seed 3 --count 30" in commands[0]
+            assert "--steps 6 --guidance 1.5 --precision float32 --seed 3 --count 30" in commands[1]
             assert wrong == []
         finally:
             browser.close()

@@ -3,7 +3,6 @@
 A job tells what it has got to, one message after another, each what JSON can hold.
 """
 
-import shlex
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
@@ -15,27 +14,25 @@ from torch import Tensor
 from underone.checkpoint import GenerativeModel, VAEModel
 from underone.data import png_bytes, tile, to_uint8
 from underone.data.picture import GAP, data_uri
-from underone.diffusion import count_evaluations
+from underone.diffusion import count_evaluations, heard_evaluations
 from underone.editing import way_of
 from underone.errors import UserError
+from underone.evaluation import Live, evaluate_model
 from underone.explore.lines import Tell
 from underone.explore.offer import Offer
 from underone.explore.request import Request
 from underone.generation import (
-    DEFAULT_BATCH_SIZE,
     Draw,
     Precision,
     Setting,
     autocast_of,
     check,
     labels_of,
-    subject,
     to_images,
 )
-from underone.metrics import measure_batches
 from underone.named import MADE_FOR_A_MODEL
 from underone.study.measures import FID
-from underone.study.words import option_words
+from underone.study.words import sample_command
 
 Job = Callable[[Offer, Request, Tell], None]
 
@@ -64,7 +61,7 @@ def draw_live(offer: Offer, request: Request, tell: Tell) -> None:
         {
             "seconds": time.perf_counter() - started,
             "evaluations": {name: total / draw.count for name, total in counter.items()},
-            "command": _command(request, model, setting, offer.precision),
+            "command": sample_command(request.model, setting, draw, offer.precision, model.device),
         }
     )
 
@@ -74,21 +71,18 @@ def measure_live(offer: Offer, request: Request, tell: Tell) -> None:
     model, setting, draw = _read(offer, request)
     draw = replace(draw, count=MEASURED_SAMPLES)
     by = offer.yardstick(model)
-    stills = stills_of(model, setting, offer.precision)
-    started = time.perf_counter()
+    all_evaluations = draw.count * setting.evaluations(model)
+    evaluations, started = 0, time.perf_counter()
 
-    def batches() -> Iterator[Tensor]:
-        for start in range(0, draw.count, DEFAULT_BATCH_SIZE):
-            part = replace(draw, first=start, count=min(DEFAULT_BATCH_SIZE, draw.count - start))
-            for still in stills(part):
-                done = start + part.count * still.step / setting.steps
-                left = (time.perf_counter() - started) / done * (draw.count - done)
-                tell({"done": int(done), "of": draw.count, "seconds_left": left})
-            yield still.images(setting)
+    def count(network: str, images: int) -> None:
+        nonlocal evaluations
+        evaluations += images
+        share = min(1.0, evaluations / all_evaluations)
+        left = (time.perf_counter() - started) * (1 / share - 1)
+        tell({"done": int(share * draw.count), "of": draw.count, "seconds_left": left})
 
-    described = subject(model, setting, draw, offer.precision)
-    labels = labels_of(model, setting, draw)
-    found = measure_batches(batches(), labels, described, by, ("fid",))
+    with heard_evaluations(count):
+        found = evaluate_model(Live(model, setting, draw, offer.precision), by, ("fid",))
     error = found.figures["fid"].error
     tell(
         {
@@ -167,18 +161,3 @@ def _read(offer: Offer, request: Request) -> tuple[GenerativeModel, Setting, Dra
         raise UserError(f"{setting.sampler} is not ready for {model.name}: see underone sample")
     check(model, setting, draw)
     return model, setting, draw
-
-
-def _command(
-    request: Request, model: GenerativeModel, setting: Setting, precision: Precision
-) -> str:
-    """The command line that draws the same images."""
-    words = ["underone", "sample", request.model, *option_words(setting)]
-    words += ["--count", str(request.count), "--seed", str(request.seed)]
-    if request.labels != Draw.labels:
-        words += ["--labels", request.labels]
-    if precision != "auto":
-        words += ["--precision", precision]
-    if model.device.type != "cpu":
-        words += ["--device", str(model.device)]
-    return shlex.join([*words, "--out", "samples.png"])

@@ -14,6 +14,7 @@ from underone.checkpoint import (
     GenerativeModel,
     VAEModel,
     load_config,
+    weights_file,
 )
 from underone.diffusion import GRIDS, SAMPLERS, THRESHOLDS
 from underone.errors import UserError, unknown
@@ -159,4 +160,7 @@ def _class_names(model: GenerativeModel) -> list[str]:
 
 
 def _can_be_guided(model: GenerativeModel) -> bool:
-    return isinstance(model, DiffusionModel) and model.has_null_label and model.distillation is None
+    """Whether a weight can mean anything to it: by its null label, or by a weak snapshot."""
+    if not isinstance(model, DiffusionModel) or model.distillation is not None:
+        return False
+    return model.has_null_label or weights_file(model.folder, "weak").exists()

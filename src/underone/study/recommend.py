@@ -1,13 +1,12 @@
 """Which setting to use: the best measured one that a budget allows, its evidence, its runner-up."""
 
-import shlex
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
 from underone.errors import UserError, unknown
-from underone.generation import Precision, Setting
+from underone.generation import Draw, Precision, Setting
 from underone.metrics.uncertainty import Comparison
 from underone.study.answers import Standing, standings
 from underone.study.measures import (
@@ -21,7 +20,7 @@ from underone.study.measures import (
     compared,
 )
 from underone.study.run import Run
-from underone.study.words import option_words, setting_title
+from underone.study.words import sample_command, setting_title
 
 # What can be preferred.
 PREFERENCES = {measure.name: measure for measure in (FID, PRECISION, RECALL, CONSISTENCY)}
@@ -81,11 +80,7 @@ class Recommendation:
     @property
     def command(self) -> str:
         """The command line that uses it."""
-        # Without --sampler a model may have one of its own.
-        words = ["underone", "sample", self.model, *option_words(self.setting)]
-        if self.precision != "auto":
-            words += ["--precision", self.precision]
-        return shlex.join([*words, "--count", str(_SAMPLES), "--out", "samples.png"])
+        return sample_command(self.model, self.setting, Draw(_SAMPLES), self.precision)
 
     @property
     def snippet(self) -> str:

@@ -1,8 +1,11 @@
 """Settings in words."""
 
+import shlex
 from collections.abc import Iterator, Sequence
 
-from underone.generation import OWN_GRIDS, Setting
+import torch
+
+from underone.generation import OWN_GRIDS, Draw, Precision, Setting
 
 _USUAL = Setting()
 
@@ -24,6 +27,22 @@ def option_words(setting: Setting) -> list[str]:
     """
     options = {"sampler": setting.sampler, **setting.options}
     return [word for name, value in options.items() for word in (f"--{name}", _option(value))]
+
+
+def sample_command(
+    model: str,
+    setting: Setting,
+    draw: Draw,
+    precision: Precision = "auto",
+    device: torch.device | str = "cpu",
+) -> str:
+    """The command line that draws these samples of the model of a name."""
+    others = {"precision": (precision, "auto"), "device": (str(device), "cpu")}
+    others |= {name: (getattr(draw, name), getattr(Draw, name)) for name in ("labels", "seed")}
+    words = ["underone", "sample", model, *option_words(setting)]
+    for name, (value, usual) in others.items():
+        words += [] if value == usual else [f"--{name}", str(value)]
+    return shlex.join([*words, "--count", str(draw.count), "--out", "samples.png"])
 
 
 def _option(value: object) -> str:
