@@ -11,6 +11,14 @@ from underone.study.bench import Bench
 from underone.study.cell import Cell, CellResult
 from underone.study.definition import Study
 
+PROTOCOL = Protocol(
+    count=1000,
+    labels="balanced",
+    extractor=Identity(name="classifier", sha256="a" * 64),
+    reference=Identity(name="data", sha256="b" * 64),
+    reference_count=60_000,
+    reference_split="train",
+)
 SLICES: list[dict[str, Any]] = [
     {"name": "samplers", "sampler": ["ddim", "ddpm-small"], "steps": [2, 3]},
     {"name": "guidance", "steps": 2, "guidance": [-1, 0, 1]},

@@ -14,10 +14,10 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from conftest import ModelFolder, Run
+from studies import PROTOCOL
 from underone.cli import underone_command
 from underone.data import SampleSet, load_dataset, write_arrays
-from underone.metrics import Figure, Measurement, Protocol
-from underone.metrics.measurement import Identity
+from underone.metrics import Figure, Measurement
 
 SLICE = Path(__file__).parent / "data" / "fashion-mnist"
 
@@ -528,14 +528,7 @@ def write_measurement(path: Path, subject: dict[str, object], **changes: object)
         figures={"fid": Figure(value=2.0, error=0.1)},
         rank_deficient=False,
         floor=None,
-        protocol=Protocol(
-            count=1000,
-            labels="balanced",
-            extractor=Identity(name="classifier", sha256="a" * 64),
-            reference=Identity(name="data", sha256="b" * 64),
-            reference_count=60_000,
-            reference_split="train",
-        ),
+        protocol=PROTOCOL,
         subject=subject,
         environment={},
     )

@@ -4,11 +4,11 @@ from typing import Any
 
 import pytest
 
+from studies import PROTOCOL
 from underone.errors import UserError
 from underone.metrics import (
     Figure,
     Measurement,
-    Protocol,
     not_allowed,
     paired_differences,
     protocol_differences,
@@ -18,22 +18,12 @@ from underone.metrics.measurement import Identity
 
 
 def measurement(fid: float = 1.0, subject: str = "ddim", **changes: Any) -> Measurement:
-    protocol = Protocol(
-        count=1000,
-        labels="balanced",
-        extractor=Identity(name="classifier", sha256="a" * 64),
-        reference=Identity(name="data", sha256="b" * 64),
-        reference_count=60_000,
-        reference_split="train",
-        extractor_revision=2,
-        judge="e" * 64,
-        flips=False,
-    )
+    asked = {"extractor_revision": 2, "judge": "e" * 64, "flips": False}
     return Measurement(
         figures={"fid": Figure(value=fid)},
         rank_deficient=False,
         floor=None,
-        protocol=protocol.model_copy(update=changes),
+        protocol=PROTOCOL.model_copy(update=asked | changes),
         subject={"sampler": subject},
         environment={"torch": subject},
     )
