@@ -71,3 +71,8 @@ def made_up(
         evaluations={"model": float(cell.setting.evaluations(model))},
         seconds=1.0,
     )
+
+
+def timeless(document: dict[str, object]) -> dict[str, object]:
+    """A result without the time that it took."""
+    return {key: value for key, value in document.items() if key != "seconds"}
