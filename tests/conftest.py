@@ -81,14 +81,18 @@ def model_folder(tmp_path_factory: pytest.TempPathFactory) -> ModelFolder:
     """Makes the checkpoint folder of a small random network on FashionMNIST's shape."""
 
     def make(
-        name: str = "small", revision: Revision = 2, label_dropout: float = 0.1, steps: int = 1000
+        name: str = "small",
+        revision: Revision = 2,
+        label_dropout: float = 0.1,
+        steps: int = 1000,
+        classes: int | None = 10,
     ) -> Path:
         folder = tmp_path_factory.mktemp("models") / name
         config = DiffusionConfig(
             network=UNetConfig(
                 image_size=28,
                 channels=1,
-                classes=10,
+                classes=classes,
                 width=8,
                 attention=(7,),
                 heads=2,

@@ -34,7 +34,12 @@ from underone.study.report.agreement import (
     extractor_findings,
     rank_correlation,
 )
-from underone.study.report.answers_in_tables import front_tables, steps_tables, weight_tables
+from underone.study.report.answers_in_tables import (
+    front_tables,
+    model_tables,
+    steps_tables,
+    weight_tables,
+)
 from underone.study.report.charts import (
     extractor_charts,
     nfe_charts,
@@ -48,11 +53,13 @@ from underone.study.report.findings import (
     CHANCE,
     HARDER_DATA,
     HOW_MANY_STEPS,
+    WHICH_MODEL,
     WHICH_SAMPLER,
     WHICH_WEIGHT,
     findings,
     unresolved,
 )
+from underone.study.report.models import which_model
 from underone.study.report.other_data import on_other_data
 from underone.study.report.tables import settings_table
 from underone.study.report.view import cards, families
@@ -656,6 +663,50 @@ def test_models_and_numbers_of_samples_stand_apart(
     assert [len(family.cells) for family in families(run)] == [2, 2]
     table = settings_table(run)
     assert (table.heads[:2], len(table.rows), len(table.floors)) == (("setting", "model"), 6, 3)
+
+
+def test_the_best_of_each_model_stand_side_by_side(
+    model_folder: ModelFolder, tmp_path: Path
+) -> None:
+    guided, classless = (
+        model_folder("guided", steps=10),
+        model_folder("classless", label_dropout=0.0, classes=None),
+    )
+    plain = model_folder("plain", steps=10)
+    slices = [
+        {"name": "plain", "model": [str(plain), str(classless)], "steps": [1, 2]},
+        {"name": "weights", "steps": [1, 2], "guidance": [-1, 0, 1]},
+    ]
+    study = small_study(guided, metrics=["fid"], slices=slices)
+    run = run_of(study, open_bench(study), tmp_path)
+    weights = {-1.0: 12, 0.0: 2, 1.0: 1}
+    lowest = {str(guided): 1.0, str(plain): 10.0, str(classless): 8.0}
+    results = {}
+    for cell in (entry.at(0) for entry in run.entries):
+        weight = weights[cell.setting.guidance] if cell.model == str(guided) else 1
+        fid = lowest[cell.model] * weight / cell.setting.steps
+        results[cell] = made_up(run.bench, cell, {"fid": fid})
+    run = replace(run, known=results)
+    words = said(run, WHICH_MODEL)
+    assert f"{guided} has the lowest FID, 0.500, separated from the other." in words
+    assert f"{plain} by ddim, 2 steps: 5.000, 10 times as much" in words
+    # Of no class: the guided model at w = -1 against the one that knows none.
+    assert f"{classless} has the lowest FID, 4.000, separated from the other." in words
+    assert f"{guided} by ddim, 2 steps, w = −1: 6.000, 1.5 times as much" in words
+    (table,) = model_tables(run)
+    assert [(row[0], row[2], row[3], row[5].split()[0]) for row in table.rows] == [
+        (str(guided), "ddim, 2 steps, w = 1", "balanced", "0.500"),
+        (str(guided), "ddim, 2 steps", "balanced", "1.000"),
+        (str(classless), "ddim, 2 steps", "none", "4.000"),
+        (str(plain), "ddim, 2 steps", "balanced", "5.000"),
+        (str(guided), "ddim, 2 steps, w = −1", "none", "6.000"),
+    ]
+    assert [row[6] for row in table.rows] == ["× 1", "× 2", "× 8", "× 10", "× 12"]
+
+
+def test_a_study_of_one_model_does_not_ask_which(finished: Run) -> None:
+    assert not list(which_model(finished))
+    assert not model_tables(finished)
 
 
 def test_beside_another_study_the_model_that_comes_first_speaks(

@@ -1,8 +1,9 @@
-"""The answers of a study as tables: the best of each cost, the steps samplers need, the weights."""
+"""The answers of a study as tables: the best of each cost, steps, weights, models."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
-from underone.study.answers import Answer, Standing, answers
+from underone.checkpoint import ForeignConfig
+from underone.study.answers import Answer, Standing, answers, standings
 from underone.study.contest import Subject
 from underone.study.measures import (
     FID,
@@ -117,3 +118,57 @@ def _weight_table(run: Run, among: Sequence[Standing]) -> Table:
     )
     heads = ("weight", "NFE", *(measure.title for measure in measures))
     return Table(heads, rows, (("real images", "", *_floors(measures, among[0])),))
+
+
+def model_tables(run: Run) -> list[Table]:
+    """Every model's best setting at each guidance weight, the lowest FID first."""
+    groups: dict[int, list[Standing]] = {}
+    for each in standings(run):
+        groups.setdefault(each.first.draw.count, []).append(each)
+    return [
+        _model_table(run, sorted(_best_of_weights(group), key=lambda each: each.fid))
+        for group in groups.values()
+        if len({each.first.model for each in group}) > 1
+    ]
+
+
+def _best_of_weights(group: Iterable[Standing]) -> list[Standing]:
+    found: dict[tuple[str, float], Standing] = {}
+    for each in sorted(group, key=lambda each: each.first.fid):
+        found.setdefault((each.first.model, each.first.setting.guidance), each)
+    return list(found.values())
+
+
+def _model_table(run: Run, rows: Sequence[Standing]) -> Table:
+    measures = [
+        measure
+        for measure in (*MEASURES[1:], *yardstick_fids(run)[1:])
+        if measure.is_known_of(rows)
+    ]
+    lowest = rows[0].fid
+    heads = (
+        "model", "trained for", "setting", "classes", "NFE", "FID", "of the lowest",
+        *(measure.title for measure in measures),
+    )  # fmt: skip
+    told = tuple(
+        (
+            each.first.model,
+            _trained_for(run, each.first.model),
+            setting_title(each.first.setting),
+            each.first.measurement.protocol.labels,
+            f"{each.nfe:g}",
+            spread(FID, each),
+            "" if lowest <= 0 else f"× {each.fid / lowest:.3g}",
+            *(mean_text(measure, each) for measure in measures),
+        )
+        for each in rows
+    )
+    return Table(heads, told)
+
+
+def _trained_for(run: Run, name: str) -> str:
+    config = run.bench.models[name].config
+    if isinstance(config, ForeignConfig):
+        return "not known"
+    training = config.training
+    return f"{training.seconds / 60:.0f} min, {training.images_seen:,} images"

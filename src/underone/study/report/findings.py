@@ -8,6 +8,7 @@ from underone.study.answers import Standing, answers
 from underone.study.cell import CellResult
 from underone.study.measures import MEASURES, fields
 from underone.study.report.grids import where_steps_lie
+from underone.study.report.models import which_model
 from underone.study.report.other_data import data_of, on_other_data
 from underone.study.report.samplers import how_many_steps, step_answers, which_sampler
 from underone.study.report.sentences import Part, field_title
@@ -19,6 +20,7 @@ WHICH_SAMPLER = "Which sampler?"
 HOW_MANY_STEPS = "How many steps, and does that depend on the sampler?"
 WHERE_STEPS_LIE = "Does it matter where the steps lie?"
 WHICH_WEIGHT = "Which guidance weight, and can FID be trusted about it?"
+WHICH_MODEL = "Which model?"
 HARDER_DATA = "Does that change on other data?"
 CHANCE = "How sure is this?"
 
@@ -48,12 +50,13 @@ def findings(run: Run, beside: Sequence[Run] = ()) -> tuple[Finding, ...]:
     """
     if not fields(run):
         return (_single(WHICH_SAMPLER, "No setting is measured yet."),)
-    grids = where_steps_lie(run)
+    grids, models = where_steps_lie(run), tuple(which_model(run))
     return (
         Finding(WHICH_SAMPLER, tuple(which_sampler(run))),
         Finding(HOW_MANY_STEPS, tuple(how_many_steps(run))),
         *([Finding(WHERE_STEPS_LIE, tuple(grids))] if grids else []),
         Finding(WHICH_WEIGHT, tuple(which_weight(run))),
+        *([Finding(WHICH_MODEL, models)] if models else []),
         _single(HARDER_DATA, *_harder_data(run, beside)),
         _single(CHANCE, *_chance(run)),
     )
@@ -183,8 +186,10 @@ def _few_samples(every: Sequence[CellResult]) -> Iterator[str]:
 
 
 def _not_ranked_together(run: Run) -> Iterator[str]:
-    if len(fields(run)) > 1:
-        yield "Figures of different models or different numbers of samples are not ranked together."
+    if len({field.samples for field in fields(run)}) > 1:
+        yield "Figures of different numbers of samples are not ranked together."
+    if len({field.model for field in fields(run)}) > 1:
+        yield "Settings are ranked within their model, and of models the lowest of each."
 
 
 def _of_one_training(run: Run) -> str:

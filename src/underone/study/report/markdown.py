@@ -15,14 +15,19 @@ from underone.files import write_bytes, write_text
 from underone.generation import Setting
 from underone.study.cell import PICTURE_COLUMNS
 from underone.study.contest import unguided
-from underone.study.measures import FID, fields
+from underone.study.measures import FID, Field, fields
 from underone.study.report import protocol, tables, view
 from underone.study.report.agreement import AGREEMENT
-from underone.study.report.answers_in_tables import steps_tables, weight_tables
+from underone.study.report.answers_in_tables import model_tables, steps_tables, weight_tables
 from underone.study.report.charts import diversity_charts, extractor_charts, nfe_charts
 from underone.study.report.contents import contents
 from underone.study.report.drawing import Chart
-from underone.study.report.findings import HOW_MANY_STEPS, WHICH_SAMPLER, WHICH_WEIGHT
+from underone.study.report.findings import (
+    HOW_MANY_STEPS,
+    WHICH_MODEL,
+    WHICH_SAMPLER,
+    WHICH_WEIGHT,
+)
 from underone.study.report.other_data import not_measured
 from underone.study.report.sentences import Part
 from underone.study.run import Run
@@ -91,7 +96,11 @@ def page(
         extractor=run.bench.yardsticks[0].extractor.name,
         real=protocol.real_images(run),
         figures=figures,
-        tables={HOW_MANY_STEPS: steps_tables(run), WHICH_WEIGHT: weight_tables(run)},
+        tables={
+            HOW_MANY_STEPS: steps_tables(run),
+            WHICH_WEIGHT: weight_tables(run),
+            WHICH_MODEL: [("", each) for each in model_tables(run)],
+        },
         folded={WHICH_SAMPLER},
         tabled={HOW_MANY_STEPS},  # which says the same
         AGREEMENT=AGREEMENT,
@@ -152,8 +161,27 @@ def _escaped(cell: str) -> str:
 
 
 def _shown(run: Run) -> list[view.Card]:
-    """The settings to look at: the usual sampler at fewest and most steps, the best's weights."""
-    mine = [each.first for field in fields(run)[:1] for each in field.asked]
+    """The settings to look at: of the first model several, and the best of each other."""
+    every = _fields_of_models(run)
+    if not every:
+        return []
+    first, *others = every
+    best = [min(field.standings, key=lambda each: each.first.fid).first.id for field in others]
+    titles = {card.cell: card for card in view.cards(run)}
+    return [titles[cell] for cell in (*_of_one_model(first)[:_PICTURES], *best)]
+
+
+def _fields_of_models(run: Run) -> list[Field]:
+    """Each model at its most samples."""
+    found: dict[str, Field] = {}
+    for field in fields(run):
+        found.setdefault(field.model, field)
+    return list(found.values())
+
+
+def _of_one_model(field: Field) -> list[str]:
+    """The usual sampler at the fewest and the most steps, and the weights of the best."""
+    mine = [each.first for each in field.asked]
     if not mine:
         return []
     best = min(mine, key=lambda first: first.fid).setting
@@ -163,9 +191,7 @@ def _shown(run: Run) -> list[view.Card]:
     )
     along = [first for first in mine if unguided(first.setting) == unguided(best)]
     weights = sorted(along, key=lambda first: first.setting.guidance)
-    chosen = dict.fromkeys(first.id for first in (*usual[:1], *usual[-1:], *weights))
-    titles = {card.cell: card for card in view.cards(run)}
-    return [titles[cell] for cell in list(chosen)[:_PICTURES]]
+    return list(dict.fromkeys(first.id for first in (*usual[:1], *usual[-1:], *weights)))
 
 
 def _enlarged(path: Path, samples: int) -> bytes:

@@ -10,7 +10,14 @@ from underone.metrics.uncertainty import CONFIDENCE, Comparison, Interval
 from underone.study.answers import Answer, Standing, answer, answers
 from underone.study.contest import Contest, Subject
 from underone.study.measures import FID, Field, fields
-from underone.study.report.sentences import NOT_KNOWN_YET, Part, field_place, standing_text, within
+from underone.study.report.sentences import (
+    NOT_KNOWN_YET,
+    Part,
+    field_place,
+    how_firmly,
+    standing_text,
+    within,
+)
 from underone.study.run import Run
 from underone.study.words import (
     cost_title,
@@ -65,7 +72,7 @@ def _leaders_by_cost(group: Sequence[Answer]) -> Iterator[str]:
     clauses: dict[tuple[str, str], list[Answer]] = {}
     for each in group:
         name = sampler_title(each.leader.first.setting)
-        clauses.setdefault((name, _how_firmly(each)), []).append(each)
+        clauses.setdefault((name, how_firmly(each)), []).append(each)
     for (name, how), found in clauses.items():
         # "5 evaluations", "10 evaluations": the noun once.
         *others, last = [cost_title(each.leader.first.setting) for each in found]
@@ -77,22 +84,11 @@ def _leaders(found: Sequence[Answer]) -> Iterator[str]:
     """Who leads among all settings."""
     for each in found:
         name = setting_title(each.leader.first.setting)
-        yield f"of all settings {name} leads (FID {_fid(each)}), {_how_firmly(each)}"
+        yield f"of all settings {name} leads (FID {_fid(each)}), {how_firmly(each)}"
 
 
 def _fid(each: Answer) -> str:
     return FID.text(statistics.fmean(FID.values(each.leader)))
-
-
-def _how_firmly(each: Answer) -> str:
-    if any(one.leads_now for one in each.standings[1:]):
-        return "but is overtaken on fresh blocks"
-    others = len(each.standings) - 1
-    if each.settled:
-        return "separated from the other" if others == 1 else f"separated from all {others} others"
-    if others == 1:
-        return "not separated from the other"
-    return f"not separated from {len(each.open)} of the {others} others"
 
 
 def _crossings(group: Sequence[Answer]) -> Iterator[str]:

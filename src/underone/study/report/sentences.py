@@ -76,6 +76,18 @@ def standing_text(each: Answer, title: Title) -> str:
     return " ".join(parts)
 
 
+def how_firmly(each: Answer) -> str:
+    """How many of the others are told apart from a contest's leader."""
+    if any(one.leads_now for one in each.standings[1:]):
+        return "but is overtaken on fresh blocks"
+    others = len(each.standings) - 1
+    if each.settled:
+        return "separated from the other" if others == 1 else f"separated from all {others} others"
+    if others == 1:
+        return "not separated from the other"
+    return f"not separated from {len(each.open)} of the {others} others"
+
+
 def _apart(others: Sequence[Standing], leader: Standing, title: Title) -> str:
     """Settings and how far their FIDs are from the leader's, the nearest first."""
     order = sorted(others, key=lambda one: _distance(one, leader))

@@ -19,7 +19,7 @@ from underone.files import write_bytes, write_json, write_text
 from underone.study.measures import FID, fields
 from underone.study.report import protocol, tables, view
 from underone.study.report.agreement import agreement, extractor_findings
-from underone.study.report.answers_in_tables import steps_tables, weight_tables
+from underone.study.report.answers_in_tables import model_tables, steps_tables, weight_tables
 from underone.study.report.charts import (
     agreement_charts,
     diversity_charts,
@@ -72,6 +72,7 @@ def page(run: Run, charts: dict[str, list[Chart]], beside: Sequence[Run] = ()) -
             contents(run, beside),
             models=list(run.bench.models),
             revision_notice=protocol.revision_notice(run),
+            models_beside=model_tables(run),
             steps=steps_tables(run),
             weights=weight_tables(run),
             unresolved=tables.unresolved_table(run),

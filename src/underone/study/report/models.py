@@ -1,0 +1,58 @@
+"""Which model: the best settings of each beside those of the others, if a study has several."""
+
+from collections.abc import Hashable, Iterable, Iterator
+
+from underone.study.answers import Answer, Standing, answer, standings
+from underone.study.contest import Contest, Subject
+from underone.study.measures import FID, mean_text
+from underone.study.report.sentences import Part, behind_text, how_firmly
+from underone.study.run import Run
+from underone.study.words import setting_title
+
+
+def which_model(run: Run) -> Iterator[Part]:
+    """Of the models that are asked for classes, and of those that are not, whose best is lowest.
+
+    Nothing where a study has one model, or no two that were asked alike.
+    """
+    several = len({each.samples for each in run.plan.slices}) > 1
+    for each in model_answers(run):
+        protocol = each.leader.first.measurement.protocol
+        where = "without classes" if protocol.labels == "none" else f"{protocol.labels} labels"
+        where += f", {protocol.count:,} samples" if several else ""
+        lowest = f"{each.leader.first.model} has the lowest FID, {mean_text(FID, each.leader)}"
+        told = (_behind(other, each.leader) for other in each.standings[1:])
+        yield Part(where, (f"{lowest}, {how_firmly(each)}.", *told))
+
+
+def model_answers(run: Run) -> list[Answer]:
+    """The best setting of each model on the first block, in contests of those asked alike."""
+    groups: dict[Hashable, list[Standing]] = {}
+    for each in standings(run):
+        protocol = each.first.measurement.protocol
+        groups.setdefault((protocol.count, protocol.labels), []).append(each)
+    contests = (
+        Contest(Subject.SETTING, "which model", tuple(each.entry for each in _best_of(group)))
+        for group in groups.values()
+    )
+    found = (answer(contest, run.known, run.plan.fresh) for contest in contests)
+    return [each for each in found if len(each.standings) > 1]
+
+
+def _best_of(group: Iterable[Standing]) -> list[Standing]:
+    found: dict[str, Standing] = {}
+    for each in sorted(group, key=lambda each: each.first.fid):
+        found.setdefault(each.first.model, each)
+    return list(found.values())
+
+
+def _behind(other: Standing, leader: Standing) -> str:
+    ratio = "" if leader.fid <= 0 else f", {other.fid / leader.fid:.3g} times as much"
+    return (
+        f"{_title(other)}: {mean_text(FID, other)}{ratio} ({behind_text(other, leader)} from "
+        f"{_title(leader)})."
+    )
+
+
+def _title(standing: Standing) -> str:
+    return f"{standing.first.model} by {setting_title(standing.first.setting)}"
