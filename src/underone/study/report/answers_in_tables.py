@@ -121,21 +121,22 @@ def _weight_table(run: Run, among: Sequence[Standing]) -> Table:
 
 
 def model_tables(run: Run) -> list[Table]:
-    """Every model's best setting at each guidance weight, the lowest FID first."""
+    """Every model's best setting guided, at w = 0 and without classes, the lowest FID first."""
     groups: dict[int, list[Standing]] = {}
     for each in standings(run):
         groups.setdefault(each.first.draw.count, []).append(each)
     return [
-        _model_table(run, sorted(_best_of_weights(group), key=lambda each: each.fid))
+        _model_table(run, sorted(_best_of_kinds(group), key=lambda each: each.fid))
         for group in groups.values()
         if len({each.first.model for each in group}) > 1
     ]
 
 
-def _best_of_weights(group: Iterable[Standing]) -> list[Standing]:
-    found: dict[tuple[str, float], Standing] = {}
+def _best_of_kinds(group: Iterable[Standing]) -> list[Standing]:
+    found: dict[tuple[str, int], Standing] = {}
     for each in sorted(group, key=lambda each: each.first.fid):
-        found.setdefault((each.first.model, each.first.setting.guidance), each)
+        weight = each.first.setting.guidance
+        found.setdefault((each.first.model, (weight > 0) - (weight < 0)), each)
     return list(found.values())
 
 
@@ -143,11 +144,11 @@ def _model_table(run: Run, rows: Sequence[Standing]) -> Table:
     measures = [
         measure
         for measure in (*MEASURES[1:], *yardstick_fids(run)[1:])
-        if measure.is_known_of(rows)
+        if any(measure.is_known_of([each]) for each in rows)
     ]
     lowest = rows[0].fid
     heads = (
-        "model", "trained for", "setting", "classes", "NFE", "FID", "of the lowest",
+        "model", "trained for", "setting", "labels", "NFE", "FID", "of the lowest",
         *(measure.title for measure in measures),
     )  # fmt: skip
     told = tuple(
