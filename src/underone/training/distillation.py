@@ -149,7 +149,7 @@ class AgreeingAlongTheFlow:
         schedule = self.student.schedule
         least = self._level_at(1 / schedule.steps)
         times = schedule.time(-torch.log(levels.clamp(min=least) * self._unit))
-        return node_at(schedule, times.clamp(max=1))
+        return node_at(schedule, times)
 
     def _level_at(self, t: float) -> float:
         node = node_at(self.student.schedule, torch.tensor(t, dtype=torch.float64))

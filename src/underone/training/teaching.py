@@ -34,6 +34,12 @@ def distillation_recipe(
     """The recipe of a student of the model called `teacher`; a `UserError` where none can be."""
     model, config = _teacher(teacher)
     if isinstance(method, Trajectories):
+        if _fine_steps(method) > config.schedule.steps:
+            most = config.schedule.steps // (method.inner + 1)
+            raise UserError(
+                f"{teacher} has {config.schedule.steps} steps, and takes {method.inner + 1} for "
+                f"each of its student's: choose at most --nfe {most}"
+            )
         _setting(method).check(model)
     elif isinstance(config.prediction, Preconditioned):
         method = replace(method, data_deviation=config.prediction.data_deviation)
@@ -81,7 +87,9 @@ def objective_with_teacher(recipe: DistillationRecipe, device: torch.device) -> 
     method = recipe.method
     if isinstance(method, ConsistencyTuning):
         return AgreeingAlongTheFlow(
-            student,
+            # The difference of two estimates that are nearly the same, over a little one: what
+            # bfloat16 rounds away would be more than half of it.
+            replace(student, autocast=None),
             method.data_deviation,
             method.mean,
             method.deviation,
