@@ -84,7 +84,23 @@ def test_other_data_than_the_model_was_trained_on_are_refused(
         analytic.data_variance(model)
 
 
-@pytest.mark.parametrize("content", ["{", "{}", '{"model_sha256": "1", "images": "many"}'])
+def curve(levels: list[float], errors: list[float]) -> str:
+    known = {"model_sha256": "1", "images": 1, "log_snr": levels, "squared_error": errors}
+    return json.dumps(known)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "{",
+        "{}",
+        '{"model_sha256": "1", "images": "many"}',
+        curve([], []),
+        curve([0.0, 1.0], [0.1]),
+        curve([1.0, 0.0], [0.1, 0.1]),
+        curve([0.0, 1.0], [0.1, 0.0]),
+    ],
+)
 def test_a_broken_file_is_named(model: DiffusionModel, content: str) -> None:
     path = model.folder / analytic.FILE
     path.write_text(content)

@@ -157,6 +157,22 @@ def test_sixteen_bit_images_are_refused(tmp_path: Path) -> None:
     (tmp_path / "ant" / "1.png").write_bytes(sixteen_bit_colour(4, 4))
     with pytest.raises(UserError, match="more than 8 bits"):
         read_folder(tmp_path, "train")
+    (tmp_path / "ant" / "1.png").unlink()
+    colours = (4 * 4 * 3 * 2) * b"\x7f"
+    (tmp_path / "ant" / "1.ppm").write_bytes(b"P6 # wide\n4 4\n65535\n" + colours)
+    with pytest.raises(UserError, match=r"1\.ppm has more than 8 bits"):
+        read_folder(tmp_path, "train")
+    (tmp_path / "ant" / "1.ppm").write_bytes(b"P6 # wide\n4 4\n255\n" + colours[: 4 * 4 * 3])
+    assert len(read_folder(tmp_path, "train")) == 1
+
+
+def test_a_program_is_no_image(tmp_path: Path) -> None:
+    """PostScript, which Pillow would have another program run."""
+    (tmp_path / "ant").mkdir()
+    postscript = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 4 4\n%%EndComments\nshowpage\n"
+    (tmp_path / "ant" / "1.jpg").write_bytes(postscript)
+    with pytest.raises(UserError, match=r"1\.jpg is not a readable image \(cannot identify"):
+        read_folder(tmp_path, "train")
 
 
 def sixteen_bit_colour(width: int, height: int) -> bytes:

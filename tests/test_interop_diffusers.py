@@ -21,8 +21,10 @@ from underone.diffusion import (
     ClassifierFree,
     Clipped,
     Cosine,
+    Data,
     Denoiser,
     LinearBeta,
+    Noise,
     NoiseStreams,
     ScaledLinearBeta,
     nodes,
@@ -458,6 +460,33 @@ def test_what_is_said_must_mean_something(
     folders: dict[str, Path], said: str, message: str
 ) -> None:
     assert message in refusal(f"{folders['linear']},{said}")
+
+
+def test_an_old_scheduler_that_predicts_the_image(folders: dict[str, Path], tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(folders["linear"], folder)
+    changed(folder / SCHEDULER, prediction_type="gone", predict_epsilon=False)
+    assert load_model(f"diffusers:{folder}").config.prediction == Data()
+    changed(folder / SCHEDULER, predict_epsilon=True)
+    assert load_model(f"diffusers:{folder}").config.prediction == Noise()
+
+
+def test_a_network_that_cannot_run_is_refused(folders: dict[str, Path], tmp_path: Path) -> None:
+    """Of 28 pixels four levels make 4, and twice 4 is not the 7 they came from."""
+    folder = tmp_path / "model"
+    shutil.copytree(folders["linear"], folder)
+    network: Any = UNet2DModel(
+        sample_size=28,
+        in_channels=1,
+        out_channels=1,
+        layers_per_block=1,
+        block_out_channels=(8, 8, 8, 8),
+        down_block_types=("DownBlock2D",) * 4,
+        up_block_types=("UpBlock2D",) * 4,
+        norm_num_groups=4,
+    )
+    network.save_pretrained(folder / "unet")
+    assert "this network cannot run on 28x28 images: RuntimeError" in refusal(folder)
 
 
 def test_where_it_is_called_by_another_name(folders: dict[str, Path]) -> None:

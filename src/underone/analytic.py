@@ -3,11 +3,15 @@
 Estimated once for a model and kept beside it as `analytic.json`.
 """
 
+import math
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import pairwise
+from typing import Self
 
 import torch
+from pydantic import model_validator
 from torch import Tensor
 
 from underone.checkpoint import DiffusionModel
@@ -31,6 +35,17 @@ class ErrorCurve(Config):
     images: int
     log_snr: tuple[float, ...]
     squared_error: tuple[float, ...]
+
+    @model_validator(mode="after")
+    def _is_a_curve(self) -> Self:
+        levels, errors = self.log_snr, self.squared_error
+        if len(levels) != len(errors) or len(levels) < 2:
+            raise ValueError("log_snr and squared_error must be equally many, and 2 at least")
+        if not all(low < high for low, high in pairwise(levels)):
+            raise ValueError("log_snr must ascend")
+        if not all(0 < error < math.inf for error in errors):
+            raise ValueError("squared_error must be finite and above 0")
+        return self
 
 
 @dataclass(frozen=True)

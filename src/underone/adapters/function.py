@@ -17,12 +17,20 @@ from underone.modules import imported_as, source_sha256, told
 
 @dataclass(frozen=True, eq=False)
 class FunctionExtractor:
-    """A function of uint8 images (B, C, H, W) that returns features (B, D), or them and logits."""
+    """A function of uint8 images (B, C, H, W) that returns features (B, D), or them and logits.
+
+    It is known by its name and its `version`: give it another wherever it computes something else.
+    """
 
     name: str
-    sha256: str
+    version: str
     function: Callable[[Tensor], Any]
     revision: int | None = None
+
+    @property
+    def sha256(self) -> str:
+        """A hash of the name and the version."""
+        return hashlib.sha256(f"{self.name}\n{self.version}".encode()).hexdigest()
 
     @torch.no_grad()
     def __call__(self, images: Tensor) -> Features:
@@ -70,10 +78,10 @@ def function_extractor(module: str, name: str) -> FunctionExtractor:
         raise UserError(f"{title} cannot be made without arguments: {told(error)}") from None
     if isinstance(function, nn.Module):
         function.eval()
-    return FunctionExtractor(title, _identity(title, function), function)
+    return FunctionExtractor(title, _version(title, function), function)
 
 
-def _identity(title: str, function: Callable[..., Any]) -> str:
+def _version(title: str, function: Callable[..., Any]) -> str:
     digest = hashlib.sha256(source_sha256(title).encode())
     if isinstance(function, nn.Module):
         digest.update(sha256_of(function, {}).encode())

@@ -1,6 +1,7 @@
 """The Inception network that FID was defined with, as torch-fidelity has it."""
 
 import pickle
+import struct
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,11 +18,12 @@ from underone.metrics import Features
 # What torch's loader and torch-fidelity raise on files of another kind.
 _NO_WEIGHTS = (
     pickle.UnpicklingError,
+    struct.error,
     RuntimeError,
     ValueError,
     EOFError,
     AttributeError,
-    KeyError,
+    LookupError,
     TypeError,
 )
 _LAYERS = ("2048", "logits_unbiased")

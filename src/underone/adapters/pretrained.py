@@ -94,9 +94,11 @@ def transformers_extractor(folder: str) -> PretrainedExtractor:
         raise UserError(f"transformers:{folder}: no folder with a config.json, as of a saved model")
     try:
         network, loading = transformers.AutoModel.from_pretrained(
-            path, local_files_only=True, output_loading_info=True
+            path, local_files_only=True, output_loading_info=True, trust_remote_code=False
         )
-        processor = transformers.AutoImageProcessor.from_pretrained(path, local_files_only=True)
+        processor = transformers.AutoImageProcessor.from_pretrained(
+            path, local_files_only=True, trust_remote_code=False
+        )
         network.float().eval()  # saved in bfloat16 it would compute in that
     except Exception as error:  # files that are damaged or of another kind
         raise UserError(f"transformers:{folder}: {str(error).partition(chr(10))[0]}") from None

@@ -16,6 +16,8 @@ AnyNetwork = TypeVar("AnyNetwork", bound=nn.Module)
 Weights = Literal["model", "raw", "weak"]
 # A zip archive, which torch.save writes, and pickle protocols 2 to 5.
 _PICKLES = (b"PK", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
+# What weights are kept in; quantised and complex ones would be cast in silence.
+_FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 _RESAMPLING = ("downsample", "upsample")
 
 
@@ -66,6 +68,11 @@ def load_tensors(path: Path) -> dict[str, Tensor]:
         raise UserError(
             f"{path} is not a whole safetensors file ({error}): fetch or save it again"
         ) from None
+    for name, tensor in tensors.items():
+        if (tensor.is_floating_point() or tensor.is_complex()) and tensor.dtype not in _FLOATS:
+            raise UserError(
+                f"{path}: tensor {name} is of {tensor.dtype}: save it as float32 or float16"
+            )
     check_finite(tensors, path)
     return tensors
 
@@ -117,6 +124,12 @@ def check_fit(expected: Mapping[str, Tensor], tensors: Mapping[str, Tensor], sou
             odd.append(name)
     if odd:
         raise _misfit(source, odd[0], expected, tensors)
+    for name, tensor in expected.items():
+        if tensor.is_floating_point() and not tensors[name].is_floating_point():
+            raise UserError(
+                f"{source}: tensor {name} is of {tensors[name].dtype}, where the network has "
+                "floating-point numbers: save it as float32 or float16"
+            )
 
 
 def revision_of(names: Mapping[str, Any]) -> int:

@@ -53,5 +53,10 @@ def open_archive(path: Path, limit: int, what: str) -> Iterator[Archive]:
     try:
         with tarfile.open(fileobj=data, mode="r:") as tar:
             yield Archive(path, what, tar)
-    except (tarfile.TarError, OverflowError, ValueError) as error:  # as hostile headers raise
+    except (
+        tarfile.TarError,
+        OverflowError,
+        RecursionError,
+        ValueError,
+    ) as error:  # as hostile headers raise
         raise UserError(f"{path} is not a whole tar archive ({error})") from None

@@ -1,7 +1,9 @@
 """Read image files of any common format as uint8 tensors."""
 
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +17,10 @@ EXTENSIONS = frozenset(
     {".avif", ".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tga", ".tif"}
     | {".tiff", ".webp"}
 )
+# What these names stand for. Files are known by their content, and of all that Pillow reads some is
+# a program, as PostScript.
+_FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "PNG", "PPM", "TGA", "TIFF", "WEBP")
+_BITS_PER_SAMPLE = 258  # a tag of TIFF
 GREYSCALE = frozenset({"1", "L", "LA"})
 
 
@@ -28,10 +34,10 @@ def is_image_file(path: Path) -> bool:
 def open_image(path: Path) -> Iterator[Image.Image]:
     """An image file to read from; one that is damaged or deeper than 8 bits is a `UserError`."""
     try:
-        with Image.open(path) as image:
+        with Image.open(path, formats=_formats()) as image:
             if path.suffix.lower() == ".png" and image.format != "PNG":
                 raise UserError(f"{path} is not a PNG but {image.format}: give it its own name")
-            if image.mode.startswith(("I", "F")) or _deep_png(path, image):
+            if image.mode.startswith(("I", "F")) or _is_deep(path, image):
                 raise UserError(f"{path} has more than 8 bits a channel: save it with 8")
             yield image
     except UserError:
@@ -40,13 +46,26 @@ def open_image(path: Path) -> Iterator[Image.Image]:
         raise UserError(f"{path} is not a readable image ({error}): replace or delete it") from None
 
 
-def _deep_png(path: Path, image: Image.Image) -> bool:
-    """Whether a PNG has 16 bits a channel, of which Pillow would keep the upper 8 in silence."""
-    if image.format != "PNG":
+@cache
+def _formats() -> list[str]:
+    """Those that the installed Pillow reads."""
+    Image.init()
+    return [each for each in _FORMATS if each in Image.OPEN]
+
+
+def _is_deep(path: Path, image: Image.Image) -> bool:
+    """Whether a file has more than 8 bits a channel, of which Pillow would keep 8 in silence."""
+    if image.format == "TIFF":
+        return max(image.tag_v2.get(_BITS_PER_SAMPLE, (8,))) > 8  # type: ignore[attr-defined]
+    if image.format not in ("PNG", "PPM"):
         return False
     with path.open("rb") as file:
-        file.seek(24)  # the bit depth, in the header that comes first
-        return file.read(1) > b"\x08"
+        header = file.read(1024)
+    if image.format == "PNG":
+        return header[24] > 8  # the bit depth
+    # The kind, the width, the height and the largest value, among comments.
+    numbers = re.sub(rb"#[^\n]*", b" ", header).split(maxsplit=4)
+    return numbers[0] in (b"P2", b"P3", b"P5", b"P6") and int(numbers[3]) > 255
 
 
 def read_image(path: Path) -> Tensor:

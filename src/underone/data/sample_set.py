@@ -21,6 +21,7 @@ from underone.files import read_json, write_folder, write_json
 
 LABELLED_NAME = re.compile(r"\d+_class(\d+)\.png", re.IGNORECASE)
 RECORD_NAME = "samples.json"
+_LABELS = 10**6
 # What torch and json raise on values out of range, ragged, of a wrong type or nested too deep.
 MALFORMED = (OverflowError, RuntimeError, TypeError, ValueError)
 
@@ -29,7 +30,7 @@ MALFORMED = (OverflowError, RuntimeError, TypeError, ValueError)
 class SampleSet:
     """Generated images and what is known of them; anything of another form raises `ValueError`.
 
-    `images` is uint8 (N, C, H, W); `labels` int64 (N,), not negative; `seeds` int64 (N, 2), each
+    `images` is uint8 (N, C, H, W); `labels` int64 (N,), below a million; `seeds` int64 (N, 2), each
     row the seed and index that key a sample's noise; `protocol` what JSON can hold.
     """
 
@@ -45,8 +46,11 @@ class SampleSet:
             raise ValueError("a sample set needs at least one image")
         _check_integers("labels", self.labels, (count,))
         _check_integers("seeds", self.seeds, (count, 2))
-        if self.labels is not None and (self.labels < 0).any():
-            raise ValueError("labels must not be negative")
+        if self.labels is not None and not 0 <= self.labels.min() <= self.labels.max() < _LABELS:
+            raise ValueError(
+                f"labels must lie in 0..{_LABELS - 1}, got {self.labels.min()} to "
+                f"{self.labels.max()}"
+            )
 
     def __len__(self) -> int:
         return len(self.images)

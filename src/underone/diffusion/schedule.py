@@ -22,8 +22,8 @@ class DiscreteSchedule:
     steps: int = 1000
 
     def __post_init__(self) -> None:
-        if self.steps < 1:
-            raise UserError(f"a schedule needs at least 1 step, got {self.steps}")
+        if not 1 <= self.steps <= 1_000_000:
+            raise UserError(f"a schedule has 1 to 1,000,000 steps, got {self.steps}")
 
     def betas(self) -> Tensor:
         """beta_1..beta_T, float64, shape (T,)."""
@@ -126,8 +126,8 @@ class Geometric:
     name: Literal["geometric"] = "geometric"
 
     def __post_init__(self) -> None:
-        if self.steps < 2:
-            raise UserError(f"a geometric schedule needs at least 2 steps, got {self.steps}")
+        if not 2 <= self.steps <= 1_000_000:
+            raise UserError(f"a geometric schedule has 2 to 1,000,000 steps, got {self.steps}")
         if not 0 < self.sigma_min < self.sigma_max < math.inf:
             raise UserError(
                 "a geometric schedule needs 0 < sigma_min < sigma_max, got "

@@ -80,7 +80,23 @@ def load_diffusers(folder: Path, told: Told, title: str | None = None) -> Diffus
     weights = unet / WEIGHTS
     network = UNet2D(build(config, settings, weights), schedule.steps, order)
     placed = place(network, "cpu").eval().requires_grad_(False)
+    _check_runs(placed, described.network, config)
     return DiffusionModel(folder, described, placed, identity_of(described, weights), title=title)
+
+
+@torch.inference_mode()
+def _check_runs(network: UNet2D, shape: ForeignNetwork, config: Path) -> None:
+    """A `UserError` where the network can be built and not run: levels that do not meet again."""
+    x = torch.zeros(1, shape.channels, shape.image_size, shape.image_size)
+    label = None if shape.classes is None else torch.zeros(1, dtype=torch.int64)
+    try:
+        network(x, torch.ones(1), label)
+    except Exception as error:  # whatever diffusers finds impossible only then
+        told = f"{type(error).__name__}: {error}".partition("\n")[0]
+        raise UserError(
+            f"{config}: this network cannot run on {shape.image_size}x{shape.image_size} images: "
+            f"{told}"
+        ) from None
 
 
 def _parts(folder: Path) -> tuple[Path, Path]:

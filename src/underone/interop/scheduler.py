@@ -47,12 +47,18 @@ class _Settings(Config):
     beta_end: float = 0.02
     beta_schedule: str = "linear"
     trained_betas: Any = None
-    prediction_type: str = "epsilon"
+    prediction_type: str | None = None
+    predict_epsilon: bool = True  # how diffusers before 0.10 said what is predicted
     variance_type: str = "fixed_small"
     clip_sample: bool = True
     clip_sample_range: float = 1.0
     thresholding: bool = False
     rescale_betas_zero_snr: bool = False
+
+    @property
+    def predicts(self) -> str:
+        """The prediction type."""
+        return self.prediction_type or ("epsilon" if self.predict_epsilon else "sample")
 
 
 def read_scheduler(path: Path) -> tuple[AnySchedule, AnyPrediction]:
@@ -68,7 +74,7 @@ def read_scheduler(path: Path) -> tuple[AnySchedule, AnyPrediction]:
     settings = parse(_Settings, known, str(path))
     _refuse_others(settings, path)
     try:
-        return _schedule(settings), PREDICTIONS[settings.prediction_type]
+        return _schedule(settings), PREDICTIONS[settings.predicts]
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
 
@@ -83,8 +89,8 @@ def _refuse_others(settings: _Settings, path: Path) -> None:
         f"beta_schedule {settings.beta_schedule!r}, which is none of {', '.join(beta_schedules)}": (
             settings.beta_schedule not in beta_schedules
         ),
-        f"prediction_type {settings.prediction_type!r}, which is none of "
-        f"{', '.join(PREDICTIONS)}": settings.prediction_type not in PREDICTIONS,
+        f"prediction_type {settings.predicts!r}, which is none of "
+        f"{', '.join(PREDICTIONS)}": settings.predicts not in PREDICTIONS,
         f"variance_type {settings.variance_type!r}: a variance that the network predicts": (
             settings.variance_type.startswith("learned")
         ),

@@ -40,6 +40,10 @@ class ContractionConfig:
         sizes = (self.image_size, self.channels, self.width, self.blocks, self.heads, self.patch)
         if min(sizes) < 1:
             raise UserError("image_size, channels, width, blocks, heads and patch must be >= 1")
+        if max(self.image_size, self.patch) > 4096 or max(self.blocks, len(self.multipliers)) > 64:
+            raise UserError("image_size may be 4096 at most, blocks and levels 64")
+        if self.width * max(self.multipliers, default=1) > 2**16 or self.channels > 2**16:
+            raise UserError(f"no level may be wider than {2**16} channels")
         if not 0 <= self.dropout < 1:
             raise UserError(f"dropout must lie in [0, 1), got {self.dropout}")
         if not self.multipliers or min(self.multipliers) < 1:
@@ -52,7 +56,8 @@ class ContractionConfig:
         if unused:
             raise UserError(
                 f"attention at {sorted(unused)} is never reached: this network works at "
-                f"{list(self.resolutions)}"
+                f"{list(self.resolutions)}; choose from these, as by --set "
+                f"network.attention=[{self.resolutions[-1]}]"
             )
 
     @property

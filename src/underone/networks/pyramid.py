@@ -30,8 +30,10 @@ class ClassifierConfig:
     def __post_init__(self) -> None:
         if min(self.image_size, self.channels, self.classes) < 1:
             raise UserError("a classifier's image_size, channels and classes must be >= 1")
-        if not self.widths or min(self.widths) < 1:
-            raise UserError(f"widths must be whole numbers >= 1, got {self.widths}")
+        if max(self.image_size, len(self.widths)) > 4096 or self.classes > 10**6:
+            raise UserError("image_size and levels may be 4096 at most, classes a million")
+        if not self.widths or not all(1 <= each <= 2**16 for each in (*self.widths, self.channels)):
+            raise UserError(f"widths must be whole numbers in 1..{2**16}, got {self.widths}")
         if not 0 <= self.dropout < 1:
             raise UserError(f"dropout must lie in [0, 1), got {self.dropout}")
 
