@@ -9,7 +9,7 @@ import torch
 
 from conftest import Run as Command
 from helpers import float64
-from underone.checkpoint import load_checkpoint, load_tensors
+from underone.checkpoint import VAEModel, load_checkpoint, load_tensors
 from underone.data import load_dataset
 from underone.errors import UserError
 from underone.training.average import power
@@ -119,6 +119,25 @@ def test_a_run_keeps_its_snapshots_through_a_stop_and_they_make_its_average(
         torch.testing.assert_close(a, b, rtol=2e-3, atol=1e-4)  # they are kept in float16
     status, _, told = run("average", tmp_path / "whole", "--width", 0.1, "--out", out)
     assert (status, "choose another name" in told) == (2, True)
+
+
+def test_averages_of_a_vae_are_made_too(tmp_path: Path, run: Command) -> None:
+    small = [
+        "network.width=8",
+        "network.latent=4",
+        "network.heads=2",
+        "batch_size=8",
+        "snapshots=2",
+    ]
+    data = replace(load_dataset("fashion-mnist", "test", SLICE), split="train")
+    vae = start(
+        tmp_path / "vae", "vae", load_recipe("fashion-mnist-cvae", small), data, CPU, steps=2
+    )
+    list(vae.advance(lambda: False))
+    vae.save()
+    status, _, told = run("average", tmp_path / "vae", "--width", 0.1, "--out", tmp_path / "out")
+    assert status == 0, told
+    assert isinstance(load_checkpoint(tmp_path / "out"), VAEModel)
 
 
 def test_narrower_averages_are_of_later_weights(tmp_path: Path) -> None:

@@ -239,6 +239,13 @@ def test_the_horizon_is_fixed_once(tmp_path: Path, images: Dataset) -> None:
         assert torch.equal(one, other)
 
 
+def test_speed_is_measured_at_the_rates_of_the_run(tmp_path: Path, images: Dataset) -> None:
+    """At its peak this one diverges at once; warmed up to as slowly as in the run it is small."""
+    recipe = tiny("optimisation.learning_rate=1e6", "optimisation.warmup_steps=1000000000")
+    begun = recipe.model_copy(update={"steps": 10**10})
+    assert start(tmp_path / "a", "tiny", begun, images, CPU, minutes=0.1).plan.horizon > 0
+
+
 def test_a_classifier_learns_and_its_features_get_their_scale(
     tmp_path: Path, images: Dataset
 ) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from conftest import Run
 from emoji import SLICE, write_folder
@@ -73,6 +74,37 @@ def test_what_does_not_fit_says_which_set_makes_it_fit(run: Run) -> None:
     assert (status, "no such folder of images: path/to/images" in error) == (2, True)
 
 
+@pytest.mark.parametrize("size", [28, 33, 48])
+def test_the_line_that_is_printed_trains(run: Run, size: int) -> None:
+    write_folder(Path("pictures"))
+    told = succeeded(run("data", "pictures", "--size", size, "--out", "2024"))
+    line = told.partition("to train on it: ")[2].partition("\n")[0]
+    assert "data=./2024" in line
+    few = ("--steps", 1, "--set", "batch_size=2", "--set", "network.width=8")
+    succeeded(run(*shlex.split(line)[1:], *few, "--set", "network.heads=1"))
+
+
+def test_images_that_are_not_square_are_to_be_made_so(run: Run) -> None:
+    folder = Path("pictures/a")
+    folder.mkdir(parents=True)
+    Image.new("L", (6, 5)).save(folder / "1.png")
+    told = succeeded(run("data", "pictures"))
+    assert "underone data pictures --size 5 --out NEW makes them so" in told
+    assert "train images" not in told
+
+
+def test_held_out_images_of_another_size_are_refused_at_once(run: Run) -> None:
+    for split, size in (("train", 28), ("test", 32)):
+        for name in ("a", "b"):
+            folder = Path("mine") / split / name
+            folder.mkdir(parents=True)
+            Image.new("L", (size, size)).save(folder / "1.png")
+    train = ("train", "fashion-mnist-cvae", "--set", "data=mine", "--set", "network.classes=2")
+    status, _, error = run(*train, "--steps", 1)
+    assert (status, "has (1, 32, 32)" in error) == (2, True)
+    assert not Path("runs").exists()
+
+
 @pytest.mark.parametrize(
     ("line", "told"),
     [
@@ -80,6 +112,7 @@ def test_what_does_not_fit_says_which_set_makes_it_fit(run: Run) -> None:
         ("data pictures --size 8", "add --out FOLDER"),
         ("data fashion-mnist --size 8 --out mine", "prepares a folder of images by class"),
         ("data absent --size 8 --out mine", "prepares a folder of images by class"),
+        ("data pictures --size 8 --out cifar10", "cifar10 is the name of a data set"),
         ("data noto-emoji --from absent.tgz", "no such file: absent.tgz"),
         ("data fashion-mnist --from pictures/x", "--from goes with cifar10 and noto-emoji"),
         ("data noto-emoji --from a.tgz --root .", "not both"),

@@ -4,7 +4,13 @@ from pathlib import Path
 
 import click
 
-from underone.checkpoint import DiffusionConfig, load_config, save_config, save_weights
+from underone.checkpoint import (
+    DiffusionConfig,
+    VAECheckpointConfig,
+    load_config,
+    save_config,
+    save_weights,
+)
 from underone.cli.console import note
 from underone.errors import UserError
 from underone.files import check_new_folder, write_folder
@@ -24,8 +30,8 @@ def average(run: Path, width: float, out: Path) -> None:
     From the snapshots that `--set snapshots=N` has kept of two averages (Karras et al. 2024).
     """
     config = load_config(run)
-    if not isinstance(config, DiffusionConfig):
-        raise UserError(f"{run} is no diffusion model: only of these averages are made")
+    if not isinstance(config, DiffusionConfig | VAECheckpointConfig):
+        raise UserError(f"{run} is no model that is sampled: only of these averages are made")
     check_new_folder(out)
     made = averaged(run, width)
     # The run may have gone on since its last snapshot.

@@ -2,8 +2,10 @@
 
 import json
 import shlex
-from dataclasses import asdict
+import tomllib
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import cast
 
 import click
 
@@ -24,7 +26,10 @@ from underone.data.images import to_model_range
 from underone.data.prepare import HELD_OUT
 from underone.diffusion.score_levels import score_levels
 from underone.errors import UserError
-from underone.training.recipe import load_recipe
+from underone.training.recipe import DiffusionRecipe, load_recipe
+
+# Attention is at the first level of so many pixels a side.
+_ATTENDED = 10
 
 
 @click.command(epilog=f"Named data sets: {', '.join(DATASET_NAMES)}.")
@@ -97,12 +102,14 @@ def data(
     if name in LICENCES:
         console.out.print(f"licence: {LICENCES[name]}")
     else:
-        note(f"to train on it: {_training(name, splits[0])}")
+        note(_how_to_train(name, splits[0]))
 
 
 def _prepare(name: str, out: Path, size: int | None, held_out: float | None) -> None:
     if name in DATASET_NAMES or not Path(name).is_dir():
         raise UserError(f"--out prepares a folder of images by class, and {name} is none")
+    if str(out) in DATASET_NAMES:
+        raise UserError(f"{out} is the name of a data set: choose another --out")
     if size is None:
         raise UserError("--out needs --size, the side of the images in pixels, like --size 32")
     if held_out != held_out:  # NaN is within every range
@@ -114,15 +121,40 @@ def _prepare(name: str, out: Path, size: int | None, held_out: float | None) -> 
     prepare_folder(Path(name), out, size, HELD_OUT if held_out is None else held_out)
 
 
-def _training(name: str, dataset: Dataset) -> str:
-    """The command that fits the recipe for any images to these."""
-    network = load_recipe("images").network
-    channels, size, _ = dataset.images.shape[1:]
-    found = {"classes": dataset.num_classes, "channels": channels, "image_size": size}
-    changes = [f"data={shlex.quote(name)}"] + [
-        f"network.{key}={value}" for key, value in found.items() if value != getattr(network, key)
+def _how_to_train(name: str, dataset: Dataset) -> str:
+    """The command that fits the recipe for any images to these, if they are square."""
+    network = cast("DiffusionRecipe", load_recipe("images")).network
+    channels, height, width = dataset.images.shape[1:]
+    if height != width:
+        return (
+            f"networks take square images, and these are {width}x{height}: underone data "
+            f"{shlex.quote(name)} --size {min(height, width)} --out NEW makes them so"
+        )
+    patch = network.patch if width % network.patch == 0 else 1
+    bare = replace(network, image_size=width, patch=patch, attention=())
+    found = {
+        "classes": dataset.num_classes,
+        "channels": channels,
+        "image_size": width,
+        "patch": patch,
+        "attention": [next((s for s in bare.resolutions if s <= _ATTENDED), bare.resolutions[-1])],
+    }
+    known = {key: getattr(network, key) for key in found}
+    known["attention"] = [*network.attention]
+    changes = [f"data={_as_text(name)}"] + [
+        f"network.{key}={value}" for key, value in found.items() if value != known[key]
     ]
-    return " ".join(["underone train images", *(f"--set {change}" for change in changes)])
+    sets = " ".join(f"--set {shlex.quote(change)}" for change in changes)
+    return f"to train on it: underone train images {sets}"
+
+
+def _as_text(name: str) -> str:
+    """A folder's name that `--set` takes for no number."""
+    try:
+        tomllib.loads(f"value = {name}")
+    except tomllib.TOMLDecodeError:
+        return name
+    return f"./{name}"
 
 
 def _print_levels(dataset: Dataset, as_json: bool) -> None:

@@ -9,7 +9,7 @@ from underone.cli.console import note, out, print_json, table
 from underone.cli.options import device_option
 from underone.cli.training import check_length, see_through
 from underone.data import available_splits, load_dataset
-from underone.training.begin import resume, start
+from underone.training.begin import check_data, resume, start
 from underone.training.noisy_accuracy import TIMES
 from underone.training.recipe import (
     ClassifierRecipe,
@@ -58,6 +58,7 @@ def train(
     test = None
     if not isinstance(settings, DiffusionRecipe) and "test" in available_splits(settings.data):
         test = load_dataset(settings.data, "test", root)
+        check_data(settings, test)
     if resuming:
         run = resume(folder, settings, dataset, device)
     else:

@@ -50,7 +50,7 @@ def start(
         raise UserError(f"a run needs at least 1 step, got {steps}")
     if minutes is not None and not 0 < minutes < float("inf"):
         raise UserError(f"a run needs a finite number of minutes above 0, got {minutes}")
-    _check_data(recipe, dataset)
+    check_data(recipe, dataset)
     state = fresh_state(recipe, device)
     horizon = steps or recipe.steps
     if steps is None and minutes is not None:
@@ -75,7 +75,7 @@ def resume(folder: Path, recipe: Recipe, dataset: Dataset, device: torch.device)
             f"{folder} was started with another recipe ({_first_difference(stored, recipe)}): "
             "resume with the same, or choose another --out"
         )
-    _check_data(recipe, dataset)
+    check_data(recipe, dataset)
     state = fresh_state(recipe, device)
     saved = folder / "training" / "state.safetensors"
     if (folder / "config.json").exists():
@@ -120,7 +120,13 @@ def _seconds_per_update(state: TrainingState, recipe: Recipe, dataset: Dataset) 
     )
     device = next(state.network.parameters()).device
     running = updates(
-        trial, recipe, objective_of(recipe, device), dataset, 2 * _TIMED_UPDATES, fast_dtype(device)
+        trial,
+        recipe,
+        objective_of(recipe, device),
+        dataset,
+        # As far from its end as the run itself, so that it warms up as slowly.
+        max(recipe.steps, 2 * _TIMED_UPDATES),
+        fast_dtype(device),
     )
     next(running), next(running)
     before = trial.seconds
@@ -129,7 +135,8 @@ def _seconds_per_update(state: TrainingState, recipe: Recipe, dataset: Dataset) 
     return (trial.seconds - before) / _TIMED_UPDATES
 
 
-def _check_data(recipe: Recipe, dataset: Dataset) -> None:
+def check_data(recipe: Recipe, dataset: Dataset) -> None:
+    """A `UserError` where the recipe's network does not fit the images or their classes."""
     network = recipe.network
     wanted = (network.channels, network.image_size, network.image_size)
     found = tuple(dataset.images.shape[1:])

@@ -96,7 +96,10 @@ def fitted(snapshots: Sequence[Snapshot], step: int, width: float) -> Fit:
     """
     steps = torch.tensor([each.step for each in snapshots], dtype=torch.float64)
     exponents = torch.tensor([power(each.width) for each in snapshots], dtype=torch.float64)
-    wanted = (torch.tensor(step, dtype=torch.float64), torch.tensor(power(width)).double())
+    wanted = (
+        torch.tensor(step, dtype=torch.float64),
+        torch.tensor(power(width), dtype=torch.float64),
+    )
     gram = overlap(steps[:, None], exponents[:, None], steps, exponents)
     cross = overlap(steps, exponents, *wanted)
     norm = overlap(*wanted, *wanted)
