@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -264,6 +265,17 @@ def test_a_folder_loads_as_what_it_is_and_nothing_else(folder: Path) -> None:
     assert "no classifier of noisy" in refusal(lambda: noisy_accuracy(diffusion, data))
     assert "nothing to calibrate" in refusal(lambda: calibrate(folder, data, None))
     assert "weak.safetensors" in refusal(lambda: load_checkpoint(folder, "weak"))
+
+
+def test_features_that_are_all_alike_are_no_features(tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(find_checkpoint("fashion-mnist-classifier"), tmp_path / "copy"))
+    before = (folder / "config.json").read_bytes()
+    alike = torch.zeros(4, 1, 28, 28, dtype=torch.uint8)
+    for images in (alike, alike[:1]):
+        data = Dataset("same", "train", images, torch.zeros(len(images), dtype=torch.int64), ("a",))
+        with pytest.raises(UserError, match="the same features"):
+            calibrate(folder, data, None)
+    assert (folder / "config.json").read_bytes() == before
 
 
 def test_the_schedule_is_part_of_its_identity(folder: Path) -> None:

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from unittest import mock
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -471,6 +472,20 @@ def test_the_loss_is_drawn(straight: Path, tmp_path: Path) -> None:
         colours = picture.convert("RGB").getcolors(maxcolors=10**6)
         assert colours is not None
         assert len(colours) > 20
+
+
+def test_a_loss_that_falls_below_zero_is_drawn_to_the_end(tmp_path: Path) -> None:
+    """A logarithmic axis would have no place for it."""
+    inks = []
+    for name, last in (("above", 0.5), ("below", -0.5)):
+        for step, loss in enumerate((2.0, 1.0, last)):
+            append_log(tmp_path / f"{name}.jsonl", {"step": step, "loss": loss})
+        draw_loss(tmp_path / f"{name}.jsonl", tmp_path / f"{name}.png", "loss")
+        with Image.open(tmp_path / f"{name}.png") as picture:
+            pixels = np.array(picture.convert("RGB")).astype(int)
+        blue = (pixels[..., 2] > pixels[..., 0] + 60).any(axis=0)
+        inks.append(np.flatnonzero(blue).max() - np.flatnonzero(blue).min())
+    assert inks[1] > 0.9 * inks[0]
 
 
 def test_a_line_cut_off_by_a_kill_is_left_out(tmp_path: Path) -> None:

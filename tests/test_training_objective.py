@@ -369,6 +369,11 @@ def test_views_are_other_cuts_of_the_same_image_and_need_no_label() -> None:
     assert not torch.allclose(seen[0], seen[4])  # one image, two views
     same = view(images, Views(smallest_crop=1, rotation=0, contrast=0), generator)
     torch.testing.assert_close(same, images, rtol=0, atol=1e-5)
+    # Mixed precision rounds no coordinates.
+    few = [torch.Generator().manual_seed(1) for _ in range(2)]
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        mixed = view(images, Views(), few[0])
+    assert torch.equal(mixed, view(images, Views(), few[1]))
     turned = view(images, Views(smallest_crop=1, rotation=90, contrast=0), generator)
     assert not torch.allclose(turned, images)
     # What lies outside the image is black, whatever the contrast.

@@ -305,7 +305,7 @@ def test_swapped_classes_are_seen_and_chance_is_not() -> None:
         return normal(3000, 20, seed=seed) + labels[:, None]
 
     pooled = [normal(3000, 2, seed=9)]
-    gap = ClassGap(*_class_means(images(1), labels))
+    gap = ClassGap(*_class_means(images(1), labels), torch.ones(3, dtype=torch.bool))
     chance = [gap(*_sums(images(seed), labels)).item() for seed in range(2, 12)]
     # 1 / 1000 of variance is chance, of the data's means and of the samples'; one is taken off.
     assert sum(chance) / len(chance) == pytest.approx(1e-3, abs=4e-4)
@@ -328,10 +328,22 @@ def _class_means(maps: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
 
 def test_a_class_without_images_does_not_count() -> None:
     maps, labels = normal(300, 5), torch.arange(300) % 3
-    gap = ClassGap(*_class_means(maps, labels))
+    means = _class_means(maps, labels)
+    gap = ClassGap(*means, torch.ones(3, dtype=torch.bool))
     two = labels < 2
     without = gap(*_sums(maps[two], labels[two]))
     assert without.item() == pytest.approx(-1 / 100)
+    # Nor does one that the data have no image of, whatever is made of it.
+    unknown = ClassGap(*means, torch.tensor([True, True, False]))
+    strange = torch.where(two[:, None], maps, maps + 100)
+    assert unknown(*_sums(strange, labels)).item() == pytest.approx(-1 / 100)
+
+
+def test_images_that_do_not_vary_within_a_class_are_refused() -> None:
+    labels = torch.arange(30) % 3
+    alike = normal(3, 20)[labels]
+    with pytest.raises(UserError, match="several different images a class"):
+        Unlikeness.to(sight([normal(30, 2)], [alike], labels))
 
 
 # The whole.

@@ -42,7 +42,7 @@ class Purpose(Config):
 
 
 class Learning(Config):
-    """How a sampler was tuned. Fréchet distances are in the network's own features."""
+    """How a sampler was tuned; the distances are those of `tuning.features.Unlikeness`."""
 
     seed: int
     batch_size: int

@@ -13,9 +13,10 @@ from underone.diffusion.node import Estimate, Node
 class Inpainted:
     """A model whose x0 is `known` outside the hole: x0 = hole D(x) + (1 - hole) known.
 
-    With it every sampler fills holes, and since every sampler ends on x0, the known elements come
-    out bit for bit. `known` (B, ...), `hole` (B, ...) bool, True where the model decides. Wrap it
-    around everything else: guidance and thresholds are the model's.
+    With it every sampler fills holes, and where it ends on x0 the known elements come out bit for
+    bit; a tuned one ends on a mixture of estimates, which rounds. `known` (B, ...), `hole` (B, ...)
+    bool, True where the model decides. Wrap it around everything else: guidance and thresholds are
+    the model's.
 
     The state needs no replacing: where x0 is known, an ancestral step draws from
     q(x_s | x_t, x0), so x_s has the law q(x_s | x0) of noisy known pixels, the same that RePaint

@@ -13,9 +13,9 @@ Revision = Literal[1, 2]
 
 
 def sinusoidal_encoding(value: Tensor, size: int, longest_period: float = 10_000.0) -> Tensor:
-    """[cos(f_j v), sin(f_j v)], f_j geometric from 1 to 1/longest_period (Vaswani et al. 2017).
+    """[cos(f_j v), sin(f_j v)], f_j = longest_period^(-2j / size) (Vaswani et al. 2017).
 
-    (B,) float -> (B, size) float32; `size` is even.
+    j = 0 .. size / 2 - 1. (B,) float -> (B, size) float32; `size` is even.
     """
     half = size // 2
     exponents = torch.arange(half, dtype=torch.float32, device=value.device) / half

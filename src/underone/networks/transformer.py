@@ -38,6 +38,8 @@ class TransformerConfig:
                 "a transformer's image_size, channels, classes, stem, width, depth and heads "
                 "must be >= 1"
             )
+        if max(self.image_size, self.depth) > 4096 or max(self.stem, self.width) > 2**16:
+            raise UserError("image_size and depth may be 4096 at most, stem and width 65536")
         if self.patch < 2 or self.patch % 2 or self.image_size % self.patch:
             raise UserError(
                 f"patch must be even and divide image_size {self.image_size}, got {self.patch}"
@@ -49,7 +51,7 @@ class TransformerConfig:
 
 
 class FeedForward(nn.Module):
-    """Each token by itself through a layer of four times its size; zero at first."""
+    """Each token, all normalised, through a layer of four times its size; zero at first."""
 
     def __init__(self, channels: int, dropout: float) -> None:
         super().__init__()

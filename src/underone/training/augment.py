@@ -29,7 +29,9 @@ def view(images: Tensor, settings: Views, generator: torch.Generator) -> Tensor:
     cosine, sine = side * angle.cos(), side * angle.sin()
     right, below = (1 - side) * (2 * across - 1), (1 - side) * (2 * down - 1)
     rows = [torch.stack([cosine, -sine, right], 1), torch.stack([sine, cosine, below], 1)]
-    grid = functional.affine_grid(torch.stack(rows, 1), list(images.shape), align_corners=False)
+    # In bfloat16 coordinates would lie on a grid of their own, some twentieths of a pixel wide.
+    with torch.autocast(images.device.type, enabled=False):
+        grid = functional.affine_grid(torch.stack(rows, 1), list(images.shape), align_corners=False)
     seen = functional.grid_sample(images + 1, grid, align_corners=False) / 2  # 0 around the image
     mean = seen.mean(dim=(1, 2, 3), keepdim=True)
     factors = 1 + settings.contrast * (2 * torch.stack([contrast, brightness]) - 1)

@@ -1,5 +1,6 @@
 """What makes a trained network an extractor: the scale of its features, fixed for good."""
 
+import math
 from pathlib import Path
 
 import torch
@@ -20,7 +21,7 @@ NEIGHBOURS = 20
 def calibrate(
     folder: Path, train: Dataset, test: Dataset | None, device: torch.device | str = "cpu"
 ) -> dict[str, float]:
-    """Write a network's `feature_scale` and card; its accuracy on `test`, if that is given.
+    """Write a network's `feature_scale`; its accuracy on `test`, and its card, if that is given.
 
     Of an encoder, which knows no classes, it is that of guessing by the nearest training images.
     """
@@ -28,7 +29,13 @@ def calibrate(
     if not isinstance(model, FeatureModel):
         raise UserError(f"{folder} holds no classifier or encoder: there is nothing to calibrate")
     features, _ = model.features_and_logits(train.images)
-    scale = (FEATURE_TRACE / features.double().var(dim=0).sum()).sqrt().item()
+    trace = features.double().var(dim=0).sum().item() if len(features) > 1 else 0.0
+    if not 0 < trace < math.inf:
+        raise UserError(
+            f"all training images have the same features in {folder}: nothing can be measured in "
+            "them; train on more and different images"
+        )
+    scale = math.sqrt(FEATURE_TRACE / trace)
     config = model.config.model_copy(update={"feature_scale": scale})
     save_config(folder, config)
     if test is None:

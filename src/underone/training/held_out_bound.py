@@ -36,7 +36,11 @@ def held_out_bound(
 
 @torch.no_grad()
 def bound_of(model: VAEModel, data: Dataset) -> dict[str, float]:
-    """The means over all images of `data`; see `held_out_bound`."""
+    """The means over all images of `data`; see `held_out_bound`.
+
+    The density is taken at the grey levels themselves, where `likelihood` spreads each over its
+    cell: the two differ by (2/255)^2 / (24 sigma^2 log 2) bits, which is nothing at usual sigma.
+    """
     device = model.device
     total = divergence = 0.0
     for start in range(0, len(data), _BATCH_SIZE):

@@ -44,7 +44,9 @@ def draw_loss(log: Path, picture: Path, title: str) -> None:
         smooth += weight * (record["loss"] - smooth)
         rows.append({"step": record["step"], "loss": record["loss"], "smoothed": smooth})
     base = alt.Chart(alt.Data(values=rows)).encode(x=alt.X("step:Q", title="step"))
-    scale = alt.Scale(type="log", nice=False)
+    # Bits and distances may fall to 0 and below, where there is no logarithm.
+    positive = all(row[key] > 0 for row in rows for key in ("loss", "smoothed"))
+    scale = alt.Scale(type="log" if positive else "symlog", nice=False)
     raw = base.mark_line(color="#b8c4d6", strokeWidth=1).encode(
         y=alt.Y("loss:Q", scale=scale, title="loss")
     )

@@ -17,8 +17,9 @@ class Resemblance:
     The energy distance (Székely and Rizzo 2013) of made images a from real ones b, which is 0 where
     both are alike in distribution and nowhere else; relative to how far real ones are apart, so
     that no feature counts for more because its numbers are larger. Once over all pairs and once
-    over pairs of one class. A batch estimates it without bias, so that none need be remembered.
-    `features` are a network's: those averaged over pixels, and its deep maps as they are.
+    over pairs of one class. A batch estimates the distance without bias (not its relation to the
+    spread), so that none need be remembered. `features` are a network's: those averaged over
+    pixels, and its deep maps as they are.
     """
 
     features: OwnFeatures
@@ -43,7 +44,7 @@ class Resemblance:
     ) -> Iterator[Tensor]:
         for maps in self.features.maps(images, told, noise):
             _, *deep = maps
-            yield from (each.mean(dim=(2, 3)).float() for each in maps)
+            yield from (each.float().mean(dim=(2, 3)) for each in maps)
             yield from (each.flatten(1).float() for each in deep)
 
 
@@ -62,7 +63,11 @@ def energy(made: Tensor, real: Tensor, labels: Tensor) -> Tensor:
     for pairs in (others, alike & others):
         if pairs.any():
             spread = among_real[pairs].mean()
-            found.append((2 * across[pairs].mean() - among_made[pairs].mean() - spread) / spread)
+            if (
+                spread > 0
+            ):  # copies of one image are at no distance that others could be measured by
+                distance = 2 * across[pairs].mean() - among_made[pairs].mean() - spread
+                found.append(distance / spread)
     return torch.stack(found).mean()
 
 

@@ -191,6 +191,8 @@ class ClassifierRecipe(_Recipe):
     """A classifier under cross-entropy."""
 
     kind: Literal["classifier"]
+    # One image alone has no spread to be normalised by.
+    batch_size: int = Field(default=128, ge=2)
     network: AnyClassifier
     label_smoothing: Fraction = 0.0
 

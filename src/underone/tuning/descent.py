@@ -25,10 +25,11 @@ _JUDGING, _FILLING = 2**62, 2**60
 
 @dataclass
 class State:
-    """The only mutable thing of tuning: where it stands after `iterations` in `seconds`.
+    """Where tuning stands, which changes as it goes: after `iterations` in `seconds`.
 
     `average` is the mean of `averaged` freedoms late in the run; `before` is the distance at the
     `start`, by the samples that also judge the end; `learned` says whether that was a neighbour's.
+    What Adam remembers is not kept: a tuning that goes on warms up again.
     """
 
     start: Freedoms

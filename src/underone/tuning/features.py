@@ -11,6 +11,7 @@ from torch.nn import functional
 
 from underone.checkpoint import DiffusionModel
 from underone.diffusion import Node, node_at, noised
+from underone.errors import UserError
 
 # At little noise the network looks at texture, at more of it at whole things.
 LOOKING_TIMES = (0.01, 0.1, 0.2)
@@ -18,6 +19,8 @@ LOOKING_TIMES = (0.01, 0.1, 0.2)
 _CLASS_WEIGHT = 5.0
 # And how much more their errors, which alone tell that images are too rough, or too smooth.
 _ERROR_WEIGHT = 1.0
+# A variance within classes that is this part of the squares is rounding.
+_NOTHING = 1e-9
 
 
 class LookedInto(Protocol):
@@ -93,7 +96,7 @@ class OwnFeatures:
         classes = functional.one_hot(labels, self.model.num_classes or 1).double()
         whole = [each.flatten(1).double() for _, *deep in maps for each in deep]
         return Sight(
-            tuple(each.mean(dim=(2, 3)).double() for look in maps for each in look),
+            tuple(each.double().mean(dim=(2, 3)) for look in maps for each in look),
             tuple(classes.T @ each for each in whole),
             tuple(each.square().sum() for each in whole),
             classes.sum(0),
@@ -175,15 +178,17 @@ class ClassGap:
     """The mean over classes of |m_c - mean_c|^2 / v - 1 / n_c, with m_c the mean of n_c images.
 
     v is the variance of an image about its class's mean, so that 1 / n_c is what chance alone
-    makes of the first term. Classes without an image do not count.
+    makes of the first term. Classes without an image, here or in the data, do not count: `known`
+    (C,) says which are.
     """
 
     means: Tensor
     variance: Tensor
+    known: Tensor
 
     def __call__(self, sums: Tensor, counts: Tensor) -> Tensor:
         """Of images with these class `sums` (C, E) and `counts` (C,): a scalar."""
-        there = counts > 0
+        there = (counts > 0) & self.known
         means = sums[there] / counts[there, None]
         gaps = (means - self.means[there]).square().sum(1) / self.variance - 1 / counts[there]
         return gaps.mean()
@@ -210,7 +215,13 @@ class Unlikeness:
         for sums, square in zip(data.sums, data.squares, strict=True):
             means = sums / data.counts.clamp(min=1)[:, None]
             explained = (data.counts[:, None] * means.square()).sum()
-            gaps.append(ClassGap(means, (square - explained) / data.counts.sum()))
+            within = square - explained
+            if not within > _NOTHING * square:
+                raise UserError(
+                    "the images of a class are all alike, so that nothing can be told from how "
+                    "they vary: this takes a data set with several different images a class"
+                )
+            gaps.append(ClassGap(means, within / data.counts.sum(), data.counts > 0))
         distances = tuple(FrechetTo.of(each) for each in data.pooled)
         return cls(distances, tuple(gaps), FrechetTo.of(data.errors))
 

@@ -118,7 +118,7 @@ class Tuning:
         self.save()
 
     def save(self) -> None:
-        """Write all that going on needs, atomically."""
+        """Write all that going on takes up, atomically."""
         state = self.state
         draft = Draft(
             model_sha256=self.task.model.sha256,
