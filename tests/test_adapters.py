@@ -12,12 +12,13 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from conftest import Run
 from peers import import_timm, import_torch_fidelity
 from underone.adapters import find_extractor
 from underone.adapters.inception import InceptionExtractor
 from underone.data import Dataset, SampleSet, load_dataset
 from underone.errors import UserError
-from underone.metrics import Yardstick, build_reference, measure
+from underone.metrics import Yardstick, build_reference, measure, save_reference
 from underone.metrics.scores import METRICS
 
 SLICE = Path(__file__).parent / "data" / "fashion-mnist"
@@ -94,6 +95,35 @@ def test_a_function_is_an_extractor_for_all_that_is_measured(
     result = measure(SampleSet(real.images[:500], real.labels[:500]), by, tuple(METRICS))
     assert result.protocol.extractor.name == "mine:means"
     assert {"fid", "kid", "inception-score", "precision"} <= result.figures.keys()
+
+
+def test_what_a_reference_names_is_run_only_if_the_user_names_it_too(
+    user_module: Path, real: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run: Run
+) -> None:
+    write_module(user_module, FUNCTION.replace("{seed}", "0"))
+    path = tmp_path / "theirs.npz"
+    save_reference(build_reference("theirs", real, real, find_extractor("mine:means")), path)
+    # As somebody else finds it.
+    monkeypatch.setattr("underone.modules._NAMED", set())
+    sys.modules.pop("mine", None)
+    evaluate = ("evaluate", samples_of(real, tmp_path), "--reference", path)
+    status, out, error = run(*evaluate)
+    assert (status, out) == (2, "")
+    assert "names mine:means, which is code" in error
+    assert "underone --code mine:means" in error
+    assert "mine" not in sys.modules
+    for known in (("--code", "mine:means", *evaluate), (*evaluate, "--extractor", "mine:means")):
+        monkeypatch.setattr("underone.modules._NAMED", set())
+        status, out, error = run(*known)
+        assert status == 0, error
+        assert "FID@mine:means" in out
+    status, _, error = run("--code", "mine", *evaluate)
+    assert (status, "--code takes a module:Name" in error) == (2, True)
+
+
+def samples_of(real: Dataset, folder: Path) -> Path:
+    SampleSet(real.images[:100], real.labels[:100]).save_npz(folder / "samples.npz")
+    return folder / "samples.npz"
 
 
 def test_two_functions_of_one_module_are_told_apart(user_module: Path) -> None:

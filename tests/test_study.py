@@ -18,6 +18,7 @@ from underone.config import parse
 from underone.data import Dataset, SampleSet, load_dataset
 from underone.errors import UserError
 from underone.generation import Draw, Setting
+from underone.modules import name_code
 from underone.study.answers import answer, answers, standings
 from underone.study.bench import Bench, open_bench
 from underone.study.cell import Cell, CellResult, Divergence, Outcome, run_cell
@@ -29,7 +30,7 @@ from underone.study.fit import LEAST_SAMPLES, make_plan, planned_cells
 from underone.study.folder import Folder
 from underone.study.plan import Plan
 from underone.study.report import write_report
-from underone.study.run import Run, new_plan, open_run
+from underone.study.run import Run, new_plan, open_folder, open_run
 from underone.tuned import Purpose, keep
 from underone.zoo import load_model
 
@@ -546,6 +547,29 @@ def test_a_sampler_of_ones_own_that_is_changed_makes_other_cells(
     Setting("mine_to_change:Mine")
     after = [cell.identity(bench) for cell in cells]
     assert [a == b for a, b in zip(before, after, strict=True)] == [False, True]
+
+
+def test_a_folders_word_is_not_enough_to_run_code(
+    folder_of_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "of_a_folder.py").write_text("from underone.diffusion import DDIM as Mine\n")
+    slices = [{"name": "mine", "sampler": "of_a_folder:Mine", "steps": 2}]
+    study = small_study(folder_of_model, slices=slices)
+    bench = open_bench(study)
+    costs = Costs(evaluation=dict.fromkeys(bench.models, 1e-3), image=1e-3)
+    folder = Folder(tmp_path / "study")
+    folder.begin(make_plan(study, bench, costs, threads=1))
+    assert open_folder(folder.path).plan.study == study
+    # As somebody else finds it.
+    monkeypatch.setattr("underone.modules._NAMED", set())
+    del sys.modules["of_a_folder"]
+    with pytest.raises(UserError, match=r"plan\.json names of_a_folder:Mine, which is code"):
+        open_folder(folder.path)
+    assert "of_a_folder" not in sys.modules
+    name_code(["of_a_folder:Mine"])
+    assert open_folder(folder.path).plan.study == study
 
 
 def with_influence(result: CellResult, values: np.ndarray) -> CellResult:

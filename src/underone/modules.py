@@ -1,9 +1,14 @@
-"""Code of the user's own, named as `module:Name` where a sampler, a grid or an extractor is."""
+"""Code of the user's own, named as `module:Name` where a sampler, a grid or an extractor is.
+
+What the user names is run. Files of data, which may be a stranger's, name code too, as a reference
+its extractor: that is run only if the user has named it as well.
+"""
 
 import hashlib
 import importlib
 import inspect
 import sys
+from collections.abc import Iterable
 from contextlib import redirect_stdout, suppress
 from functools import cache
 from pathlib import Path
@@ -11,6 +16,8 @@ from types import ModuleType
 from typing import Any
 
 from underone.errors import UserError
+
+_NAMED: set[str] = set()
 
 
 def imported_as(kind: str, path: str) -> Any:
@@ -24,6 +31,7 @@ def imported_as(kind: str, path: str) -> Any:
         raise UserError(
             f"{kind} {path} is no module:Name: write my_module:Mine for Mine in my_module.py"
         )
+    name_code([path])
     folder = str(Path.cwd())
     if folder not in sys.path:
         sys.path.insert(0, folder)
@@ -52,6 +60,26 @@ def own_parts(text: str) -> list[str]:
     """The `module:Name`s in a name with options: it itself, and what its options name."""
     name, *options = text.split(",")
     return [part for part in (name, *(o.partition("=")[2] for o in options)) if is_own(part)]
+
+
+def name_code(paths: Iterable[str]) -> None:
+    """Take these `module:Name`s for what the user wants run."""
+    _NAMED.update(paths)
+
+
+def named_code() -> tuple[str, ...]:
+    """All that was named so far, for another process to run too."""
+    return tuple(sorted(_NAMED))
+
+
+def refuse_code(text: str, where: str) -> None:
+    """A `UserError` where `text`, from a file of data, names code that the user has not."""
+    for part in own_parts(text):
+        if part not in _NAMED:
+            raise UserError(
+                f"{where} names {part}, which is code, and a file's word is not enough to run it: "
+                f"if you know it, begin with underone --code {part}"
+            )
 
 
 def source_sha256(path: str) -> str:

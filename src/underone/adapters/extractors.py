@@ -8,6 +8,7 @@ from underone.adapters.inception import inception_extractor
 from underone.adapters.pretrained import timm_extractor, transformers_extractor
 from underone.errors import UserError
 from underone.metrics import Extractor, Reference
+from underone.modules import refuse_code
 from underone.zoo import load_extractor
 
 # What stands before the colon, and what reads the rest of the name.
@@ -34,8 +35,13 @@ def find_extractor(name: str) -> Extractor:
 
 
 def extractor_of(reference: Reference) -> Extractor:
-    """The extractor a reference was made with; a `UserError` where it is not found any more."""
+    """The extractor a reference was made with; a `UserError` where it is not found any more.
+
+    One that is a function of a module is run only if the user has named it (`modules`).
+    """
     name = reference.origin.extractor
+    if name.partition(":")[0] not in ADAPTERS:
+        refuse_code(name, f"reference {reference.name}")
     try:
         return find_extractor(name)
     except UserError as error:

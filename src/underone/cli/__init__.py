@@ -27,6 +27,7 @@ from underone.cli.train import train
 from underone.cli.trajectory import trajectory
 from underone.cli.tune import tune
 from underone.errors import UserError
+from underone.modules import is_own, name_code
 from underone.study.ranks import many_ranks
 
 # What torchrun's processes share; any other command would run in each as if it were alone.
@@ -40,9 +41,19 @@ _CONTEXT = {
 
 @click.group(context_settings=_CONTEXT)
 @click.version_option(underone.__version__, prog_name="underone")
+@click.option(
+    "--code",
+    multiple=True,
+    metavar="MODULE:NAME",
+    help="Run this code of mine where a file names it, as a reference its extractor.",
+)
 @click.pass_context
-def underone_command(context: click.Context) -> None:
+def underone_command(context: click.Context, code: tuple[str, ...]) -> None:
     """A laboratory for diffusion sampling: train, sample in every way that matters, measure."""
+    for each in code:
+        if not is_own(each):
+            raise UserError(f"--code takes a module:Name, got {each!r}")
+    name_code(code)
     name = context.invoked_subcommand
     if many_ranks() and name not in {command.name for command in _FOR_RANKS}:
         raise UserError(

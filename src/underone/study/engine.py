@@ -9,6 +9,7 @@ import torch
 
 import underone
 from underone.errors import UserError
+from underone.modules import name_code, named_code
 from underone.networks.precision import place
 from underone.study.bench import Bench, open_bench
 from underone.study.cell import Cell, Divergence, Outcome, run_cell
@@ -45,6 +46,7 @@ class Commission:
 
     It opens the bench by itself, from the study; `content` is what it must find there, `device`
     where its models draw, and `compiled` are those whose networks are compiled, if that is a CPU.
+    `code` is what the user has named.
     """
 
     study: Study
@@ -52,16 +54,18 @@ class Commission:
     content: Mapping[str, str]
     device: str = "cpu"
     compiled: tuple[str, ...] = ()
+    code: tuple[str, ...] = ()
 
     @classmethod
     def of(
         cls, study: Study, bench: Bench, threads: int, compiled: tuple[str, ...] = ()
     ) -> "Commission":
         """What makes another process draw as this one does."""
-        return cls(study, threads, content_of(bench), compiled=compiled)
+        return cls(study, threads, content_of(bench), compiled=compiled, code=named_code())
 
     def opened(self, worker: str) -> Bench:
         """The same bench, here; a `UserError` that names `worker` where it cannot be had."""
+        name_code(self.code)
         try:
             bench = open_bench(self.study)
         except UserError as error:

@@ -3,11 +3,12 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from underone.config import parse
 from underone.errors import UserError
 from underone.files import read_json, whole_files, write_bytes, write_json
+from underone.modules import refuse_code
 from underone.study.bench import Bench
 from underone.study.cell import Cell, CellResult, Divergence, Done, Outcome
 from underone.study.definition import Study
@@ -57,7 +58,7 @@ class Folder:
     def plan(self) -> Plan | None:
         """The plan that was begun here, or None; a folder of something else is a `UserError`."""
         if self.plan_path.exists():
-            return parse(Plan, read_json(self.plan_path), str(self.plan_path))
+            return parse(Plan, _without_code(self.plan_path), str(self.plan_path))
         if self.path.is_dir() and whole_files(self.path):
             raise UserError(
                 f"{self.path} is not empty and holds no study: choose another --out, so that "
@@ -97,13 +98,32 @@ class Folder:
 
     def _done(self, kind: type[AnyDone], folder: Path, bench: Bench) -> Iterator[AnyDone]:
         for path in whole_files(folder, "*.json"):
-            result = parse(kind, read_json(path), str(path))
+            result = parse(kind, _without_code(path), str(path))
             if result.model not in bench.models or result.cell.identity(bench) != path.stem:
                 raise UserError(
                     f"{path} is no cell of this study (another model, sampler, guide, "
                     "extractor, reference or version made it): remove it, or choose another --out"
                 )
             yield result
+
+
+def _without_code(path: Path) -> Any:
+    """A JSON file in which no sampler and no grid is code that the user has not named."""
+    document = read_json(path)
+    for text in _samplers_and_grids(document):
+        refuse_code(text, str(path))
+    return document
+
+
+def _samplers_and_grids(document: Any, key: str = "") -> Iterator[str]:
+    if isinstance(document, dict):
+        for name, value in document.items():
+            yield from _samplers_and_grids(value, name)
+    elif isinstance(document, list):
+        for value in document:
+            yield from _samplers_and_grids(value, key)
+    elif isinstance(document, str) and key in ("sampler", "grid"):
+        yield document
 
 
 def raises(plan: Plan, study: Study) -> bool:
