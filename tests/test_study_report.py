@@ -694,14 +694,14 @@ def test_the_best_of_each_model_stand_side_by_side(
     assert f"{classless} has the lowest FID, 4.000, separated from the other." in words
     assert f"{guided} by ddim, 2 steps, w = −1: 6.000, 1.5 times as much" in words
     (table,) = model_tables(run)
-    assert [(row[0], row[2], row[3], row[5].split()[0]) for row in table.rows] == [
+    assert [(row[0], row[1], row[5], row[2].split()[0]) for row in table.rows] == [
         (str(guided), "ddim, 2 steps, w = 1", "balanced", "0.500"),
         (str(guided), "ddim, 2 steps", "balanced", "1.000"),
         (str(classless), "ddim, 2 steps", "none", "4.000"),
         (str(plain), "ddim, 2 steps", "balanced", "5.000"),
         (str(guided), "ddim, 2 steps, w = −1", "none", "6.000"),
     ]
-    assert [row[6] for row in table.rows] == ["× 1", "× 2", "× 8", "× 10", "× 12"]
+    assert [row[3] for row in table.rows] == ["× 1", "× 2", "× 8", "× 10", "× 12"]
 
 
 def test_a_study_of_one_model_does_not_ask_which(finished: Run) -> None:

@@ -148,18 +148,18 @@ def _model_table(run: Run, rows: Sequence[Standing]) -> Table:
     ]
     lowest = rows[0].fid
     heads = (
-        "model", "trained for", "setting", "labels", "NFE", "FID", "of the lowest",
+        "model", "setting", "FID", "of the lowest", "NFE", "labels", "trained for",
         *(measure.title for measure in measures),
     )  # fmt: skip
     told = tuple(
         (
             each.first.model,
-            _trained_for(run, each.first.model),
             setting_title(each.first.setting),
-            each.first.measurement.protocol.labels,
-            f"{each.nfe:g}",
             spread(FID, each),
             "" if lowest <= 0 else f"× {each.fid / lowest:.3g}",
+            f"{each.nfe:g}",
+            each.first.measurement.protocol.labels,
+            _trained_for(run, each.first.model),
             *(mean_text(measure, each) for measure in measures),
         )
         for each in rows
