@@ -18,12 +18,6 @@ from underone.checkpoint import DiffusionConfig, DiffusionModel
 from underone.conformance.oracles import Gaussian, Mixture, SingleImage, plane_mixture
 from underone.data import Dataset, load_dataset, to_model_range
 from underone.diffusion import LinearBeta, Node, Schedule, count_evaluations, node_at
-from underone.diffusion.bound import (
-    discretised_log_likelihood,
-    strata,
-    transition_divergence,
-    variational_bound,
-)
 from underone.diffusion.likelihood import (
     GREY_LEVEL,
     bits_per_dimension,
@@ -34,6 +28,12 @@ from underone.diffusion.likelihood import (
 from underone.diffusion.node import Estimate
 from underone.diffusion.samplers.ddpm import VARIANCES, posterior_mean, posterior_variance
 from underone.diffusion.schedule import DiscreteSchedule
+from underone.diffusion.variational_bound import (
+    discretised_log_likelihood,
+    strata,
+    transition_divergence,
+    variational_bound,
+)
 from underone.errors import UserError
 from underone.likelihood import (
     Chain,

@@ -19,6 +19,7 @@ from underone.data import Dataset, SampleSet, load_dataset
 from underone.errors import UserError
 from underone.generation import Draw, Setting
 from underone.modules import name_code
+from underone.networks.precision import fast_dtype
 from underone.study.answers import answer, answers, standings
 from underone.study.bench import Bench, open_bench
 from underone.study.cell import Cell, CellResult, Divergence, Outcome, run_cell
@@ -627,22 +628,24 @@ def test_a_cell_that_was_drawn_otherwise_is_not_kept(
 
 
 def test_a_worker_in_another_precision_is_refused(done: Run, bench: Bench, tmp_path: Path) -> None:
+    other = "bfloat16" if fast_dtype("cpu") is None else "float32"
+
     class Elsewhere:
-        """An engine on a machine that is fast in bfloat16."""
+        """An engine on a machine that is fast in another precision."""
 
         def run(self, cells: Sequence[Cell], on_images: object) -> Iterator[Outcome]:
             for cell in cells:
                 outcome = run_cell(cell, bench)
                 assert isinstance(outcome, Outcome)
                 (first, *rest) = outcome.result.measurements
-                subject = first.subject | {"precision": "bfloat16"}
+                subject = first.subject | {"precision": other}
                 measurements = (first.model_copy(update={"subject": subject}), *rest)
                 result = outcome.result.model_copy(update={"measurements": measurements})
                 yield replace(outcome, result=result)
 
     run, _ = open_run(tmp_path / "mixed", done.plan.study, bench)
     next(run.advance(LocalEngine(bench, 1), lambda cell, images: None))
-    with pytest.raises(UserError, match="a worker draws in bfloat16, and cells of"):
+    with pytest.raises(UserError, match=f"a worker draws in {other}, and cells of"):
         list(run.advance(Elsewhere(), lambda cell, images: None))
     assert len(run.known) == 1
 

@@ -14,6 +14,16 @@ class UserError(Exception):
         super().__init__(" ".join(message.split()))
 
 
+def first_line(error: BaseException) -> str:
+    """What an error of somebody else's code says, in its first line."""
+    return str(error).strip().partition("\n")[0]
+
+
+def kind_and_line(error: BaseException) -> str:
+    """The same after the error's kind, where it may be of any."""
+    return f"{type(error).__name__}: {first_line(error)}"
+
+
 def unknown(kind: str, name: str, known: Iterable[str]) -> UserError:
     """The error for a name that is not one of `known`, with the nearest that is."""
     names = sorted(known)

@@ -20,7 +20,7 @@ from underone.data import (
 )
 from underone.data.load import DATASET_NAMES
 from underone.data.locate import cache_folder
-from underone.diffusion import count_evaluations
+from underone.diffusion import count_evaluations, per_image
 from underone.errors import UserError
 from underone.generation import (
     Draw,
@@ -167,7 +167,7 @@ def _one_draw(
             streamed=live.blocks > 1,
             known_floor=known_floor,
         )
-    evaluations = {network: total / draw.count for network, total in counter.items()}
+    evaluations = per_image(counter, draw.count)
     return measurement.model_copy(update={"subject": described | {"evaluations": evaluations}})
 
 

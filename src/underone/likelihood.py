@@ -9,8 +9,7 @@ from torch import Tensor
 
 from underone.checkpoint import DiffusionModel
 from underone.data import Dataset, balanced_indices, to_model_range
-from underone.diffusion import THRESHOLDS, Denoiser, NoiseStreams, count_evaluations
-from underone.diffusion.bound import strata, variational_bound
+from underone.diffusion import THRESHOLDS, Denoiser, NoiseStreams, count_evaluations, per_image
 from underone.diffusion.likelihood import (
     bits_per_dimension,
     check_path,
@@ -19,6 +18,7 @@ from underone.diffusion.likelihood import (
     rademacher,
 )
 from underone.diffusion.samplers.ddpm import VARIANCES
+from underone.diffusion.variational_bound import strata, variational_bound
 from underone.errors import UserError, unknown
 
 DEFAULT_BATCH_SIZE = 20
@@ -72,7 +72,7 @@ class Flow:
 
 @dataclass(frozen=True)
 class Chain:
-    """By the variational bound of DDPM's chain: `underone.diffusion.bound.variational_bound`.
+    """By the variational bound of DDPM's chain: `diffusion.variational_bound.variational_bound`.
 
     `steps` is K, how many of the T steps are evaluated for each image; `variance` a name of
     `VARIANCES`, `threshold` one of `THRESHOLDS`. The R `repetitions` draw steps and noise anew.
@@ -207,8 +207,7 @@ def likelihood(
                     "model that samples well"
                 )
             on_images(len(x))
-    evaluations = {name: total / len(images) for name, total in counter.items()}
-    return Likelihood(method, torch.cat(bits), labels, evaluations)
+    return Likelihood(method, torch.cat(bits), labels, per_image(counter, len(images)))
 
 
 def check(model: DiffusionModel, method: Method, images: Tensor, labels: Tensor | None) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from underone.errors import UserError
+from underone.errors import UserError, kind_and_line
 
 _NAMED: set[str] = set()
 
@@ -43,7 +43,9 @@ def imported_as(kind: str, path: str) -> Any:
             f"{kind} {path}: {error}; name a module of the current folder or an installed one"
         ) from None
     except (Exception, SystemExit) as error:  # it is the user's own code that runs here
-        raise UserError(f"{kind} {path}: {module} cannot be imported: {told(error)}") from None
+        raise UserError(
+            f"{kind} {path}: {module} cannot be imported: {kind_and_line(error)}"
+        ) from None
     _source(found)
     if not hasattr(found, name):
         raise UserError(f"{kind} {path}: the module {module} has no {name!r}")
@@ -94,8 +96,3 @@ def _source(module: ModuleType) -> str:
     with suppress(OSError, TypeError):
         return inspect.getsource(module)
     return ""
-
-
-def told(error: BaseException) -> str:
-    """An error of somebody else's code, in a few words."""
-    return f"{type(error).__name__}: {error}"

@@ -12,8 +12,8 @@ from pydantic import TypeAdapter, ValidationError
 from pydantic.errors import PydanticSchemaGenerationError
 
 from underone.diffusion import GRIDS, SAMPLERS, Explicit, Grid, Sampler
-from underone.errors import UserError, unknown
-from underone.modules import imported_as, told
+from underone.errors import UserError, kind_and_line, unknown
+from underone.modules import imported_as
 
 # The samplers that are no part of the mathematics alone: see `underone.generation`.
 MADE_FOR_A_MODEL = ("ddpm-analytic", "tuned", "decoder", "distilled")
@@ -66,7 +66,7 @@ def named(kind: str, text: str, known: Mapping[str, Any]) -> Any:
     except UserError:
         raise
     except Exception as error:  # whatever a class of the user's own may raise
-        raise UserError(f"{kind} {name} cannot be made so: {told(error)}") from None
+        raise UserError(f"{kind} {name} cannot be made so: {kind_and_line(error)}") from None
 
 
 def _option(kind: str, name: str, part: Any, option: str) -> tuple[str, Any]:

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from underone.adapters.identity import sha256_of
 from underone.adapters.images import check_finite
-from underone.errors import UserError
+from underone.errors import UserError, kind_and_line
 from underone.metrics import Features
-from underone.modules import imported_as, source_sha256, told
+from underone.modules import imported_as, source_sha256
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,7 +39,7 @@ class FunctionExtractor:
             found = self.function(images)
         except (Exception, SystemExit) as error:  # the user's own code may raise anything
             raise UserError(
-                f"{self.name} failed on images {tuple(images.shape)}: {told(error)}"
+                f"{self.name} failed on images {tuple(images.shape)}: {kind_and_line(error)}"
             ) from None
         pair = found if isinstance(found, tuple) and len(found) == 2 else (found, None)
         values, logits = pair
@@ -75,7 +75,9 @@ def function_extractor(module: str, name: str) -> FunctionExtractor:
     try:
         function: Callable[..., Any] = found() if isinstance(found, type) else found
     except (Exception, SystemExit) as error:  # it is the user's own code that runs here
-        raise UserError(f"{title} cannot be made without arguments: {told(error)}") from None
+        raise UserError(
+            f"{title} cannot be made without arguments: {kind_and_line(error)}"
+        ) from None
     if isinstance(function, nn.Module):
         function.eval()
     return FunctionExtractor(title, _version(title, function), function)

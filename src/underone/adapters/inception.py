@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from underone.adapters.identity import sha256_of
 from underone.adapters.images import in_parts
-from underone.errors import UserError
+from underone.errors import UserError, first_line
 from underone.interop.packages import imported
 from underone.metrics import Features
 
@@ -70,7 +70,7 @@ def inception_extractor(weights: str) -> InceptionExtractor:
                 "inception", list(_LAYERS), feature_extractor_weights_path=str(copy)
             )
     except _NO_WEIGHTS as error:
-        reason = str(error).partition("\n")[0]
+        reason = first_line(error)
         raise UserError(f"{path}: no weights of torch-fidelity's Inception: {reason}") from None
     network.eval()  # which not every version does itself
     return InceptionExtractor(sha256_of(network, {"layers": _LAYERS, "resize": "tf1"}), network)

@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from underone.adapters.identity import sha256_of
 from underone.adapters.images import check_finite, in_parts
-from underone.errors import UserError
+from underone.errors import UserError, first_line
 from underone.interop.packages import imported
 from underone.metrics import Features
 
@@ -31,7 +31,7 @@ class PretrainedExtractor:
         try:
             (values,) = in_parts(images, lambda part: (self.features(self.prepare(part)),))
         except Exception as error:  # of a network of another kind, or images that it cannot take
-            what = str(error).partition("\n")[0]
+            what = first_line(error)
             raise UserError(f"{self.name} failed on images {tuple(images.shape)}: {what}") from None
         check_finite(self.name, "features", values)
         return Features(values)
@@ -72,7 +72,7 @@ def timm_extractor(name: str) -> PretrainedExtractor:
             model, pretrained=True, num_classes=0, pretrained_cfg_overlay=overlay
         ).eval()
     except Exception as error:  # a name that timm does not know, weights that cannot be had
-        raise UserError(f"timm:{name}: {str(error).partition(chr(10))[0]}") from None
+        raise UserError(f"timm:{name}: {first_line(error)}") from None
     config = network.pretrained_cfg
     preparation = Preparation(
         tuple(config["input_size"][1:]), tuple(config["mean"]), tuple(config["std"])
@@ -101,7 +101,7 @@ def transformers_extractor(folder: str) -> PretrainedExtractor:
         )
         network.float().eval()  # saved in bfloat16 it would compute in that
     except Exception as error:  # files that are damaged or of another kind
-        raise UserError(f"transformers:{folder}: {str(error).partition(chr(10))[0]}") from None
+        raise UserError(f"transformers:{folder}: {first_line(error)}") from None
     missing = sorted(name for name in loading["missing_keys"] if not name.startswith("pooler."))
     if missing:
         raise UserError(f"transformers:{folder}: it lacks weights, {missing[0]} among them")

@@ -9,7 +9,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from underone.errors import UserError
+from underone.errors import UserError, first_line
 from underone.files import write_atomically
 
 AnyNetwork = TypeVar("AnyNetwork", bound=nn.Module)
@@ -98,17 +98,19 @@ def built(
     read: Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]],
     source: Path,
 ) -> AnyNetwork:
-    """What `make` makes, with the weights that `read` finds for what it expects in `source`.
+    """The network that `make` makes, with the weights that `read` reads from the file `source`.
 
-    It is made without memory first: what a config.json claims may be more than there is, and more
-    than the file holds.
+    `read` is given the state_dict that the network expects, on the meta device. The network is made
+    without memory first: what a config.json claims may be more than there is, and more than the
+    file holds.
     """
     try:
         with torch.device("meta"):
             expected = make().state_dict()
     except RuntimeError as error:
-        what = str(error).partition("\n")[0]
-        raise UserError(f"{source.parent}: its config.json asks for no network: {what}") from None
+        raise UserError(
+            f"{source.parent}: its config.json asks for no network: {first_line(error)}"
+        ) from None
     tensors = read(expected)
     check_fit(expected, tensors, source)
     network = make()

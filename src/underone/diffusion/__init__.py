@@ -13,7 +13,7 @@ from underone.diffusion.denoiser import (
     NetworkDenoiser,
 )
 from underone.diffusion.divergence import SamplingDivergedError
-from underone.diffusion.evaluations import count_evaluations, heard_evaluations
+from underone.diffusion.evaluations import count_evaluations, heard_evaluations, per_image
 from underone.diffusion.grid import (
     Explicit,
     Grid,
@@ -29,7 +29,7 @@ from underone.diffusion.guidance import AdaptiveProjected, ClassifierFree, Resca
 from underone.diffusion.inpainting import Inpainted
 from underone.diffusion.interpolation import slerp
 from underone.diffusion.interval import Interval
-from underone.diffusion.node import Estimate, Node, Schedule, node_at, noised
+from underone.diffusion.node import Estimate, Node, Schedule, node_at, noised, path_at
 from underone.diffusion.noise import NoiseStreams
 from underone.diffusion.prediction import (
     Data,
@@ -154,7 +154,9 @@ __all__ = [
     "node_at",
     "nodes",
     "noised",
+    "path_at",
     "path_from",
+    "per_image",
     "sample",
     "slerp",
     "trajectory",

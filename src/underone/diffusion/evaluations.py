@@ -5,7 +5,7 @@ solver's inner calls are thereby counted for what they are, under the name of ea
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 
@@ -37,6 +37,11 @@ def count_evaluations() -> Iterator[Counter[str]]:
 
     with heard_evaluations(count):
         yield counter
+
+
+def per_image(counter: Mapping[str, int], images: int) -> dict[str, float]:
+    """The evaluations an image, by network name, of what was counted over so many images."""
+    return {network: total / images for network, total in counter.items()}
 
 
 def record_evaluations(network: str, images: int) -> None:

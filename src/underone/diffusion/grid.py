@@ -15,7 +15,7 @@ from typing import Literal, Protocol
 import torch
 from torch import Tensor
 
-from underone.diffusion.node import Node, Schedule, node_at
+from underone.diffusion.node import Node, Schedule, node_at, path_at
 from underone.errors import UserError
 
 # Below it float64 cannot tell alpha from 1, and log-SNR loses its digits.
@@ -175,9 +175,7 @@ def nodes(grid: Grid, schedule: Schedule, steps: int) -> list[Node]:
     """The grid's nodes from noisy to clean, and the clean end t = 0: N + 1 nodes."""
     noisy = grid(schedule, steps)
     _check(noisy, grid, steps)
-    times = torch.cat([noisy, torch.zeros(1, dtype=torch.float64)])
-    every = node_at(schedule, times)
-    return [Node(*each) for each in zip(every.t, every.alpha, every.sigma, strict=True)]
+    return path_at(schedule, noisy)
 
 
 def _check(times: Tensor, grid: Grid, steps: int) -> None:

@@ -68,6 +68,12 @@ def node_at(schedule: Schedule, t: Tensor) -> Node:
     return Node(t.to(torch.float64), alpha, sigma)
 
 
+def path_at(schedule: Schedule, times: Tensor) -> list[Node]:
+    """The nodes at N falling `times` (N,), noisy first, and the clean end t = 0: N + 1 nodes."""
+    every = node_at(schedule, torch.cat([times, times.new_zeros(1)]))
+    return [Node(*each) for each in zip(every.t, every.alpha, every.sigma, strict=True)]
+
+
 def expand(coefficient: Tensor, like: Tensor) -> Tensor:
     """A coefficient of shape () or (B,) ready to multiply a batch (B, ...) without changing dtype.
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from underone.data import SampleSet, read_arrays, to_uint8, write_arrays
 from underone.errors import UserError
 from underone.generation import Setting
-from underone.modules import own_parts
+from underone.modules import refuse_code
 
 _ARRAYS = {"noise", "images", "protocol"}
 
@@ -74,17 +74,11 @@ def read_inverted(path: Path) -> Inverted:
             None if labels is None else torch.from_numpy(labels),
             dict(json.loads(str(arrays["protocol"]))),
         )
-        _refuse_code(inverted.protocol)
+        for name in ("sampler", "grid", "form"):
+            refuse_code(str(inverted.protocol.get(name, "")), str(path))
         _ = inverted.setting
     except ValidationError as error:
         raise UserError(f"{path}: its protocol: {error.errors()[0]['msg']}") from None
     except (TypeError, ValueError, RecursionError) as error:
         raise UserError(f"{path} holds no noise of images: {error}") from None
     return inverted
-
-
-def _refuse_code(protocol: dict[str, Any]) -> None:
-    """A `ValueError` where a file of data names a module to run."""
-    for name in ("sampler", "grid", "form"):
-        for part in own_parts(str(protocol.get(name, ""))):
-            raise ValueError(f"its {name} {part} is code of a module, which is not run")

@@ -19,6 +19,7 @@ from underone.diffusion import (
     integrate,
     noised,
     path_from,
+    per_image,
 )
 from underone.editing.parts import check_begins_anywhere, path_of, rows_of
 from underone.editing.source import check_source
@@ -180,7 +181,7 @@ def redraw(
             on_images(len(chosen))
     protocol = subject(model, setting, draw, precision) | edit.record
     protocol["variations"] = variations
-    protocol["evaluations"] = {name: total / len(keys) for name, total in counter.items()}
+    protocol["evaluations"] = per_image(counter, len(keys))
     every = None if labels is None else labels.repeat_interleave(variations)
     return SampleSet(torch.cat(drawn), every, torch.tensor(keys), protocol)
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from underone.checkpoint import GenerativeModel, VAEModel
 from underone.data import png_bytes, tile, to_uint8
 from underone.data.picture import GAP, data_uri
-from underone.diffusion import count_evaluations, heard_evaluations
+from underone.diffusion import count_evaluations, heard_evaluations, per_image
 from underone.editing import way_of
 from underone.errors import UserError
 from underone.evaluation import Live, evaluate_model
@@ -60,7 +60,7 @@ def draw_live(offer: Offer, request: Request, tell: Tell) -> None:
     tell(
         {
             "seconds": time.perf_counter() - started,
-            "evaluations": {name: total / draw.count for name, total in counter.items()},
+            "evaluations": per_image(counter, draw.count),
             "command": sample_command(request.model, setting, draw, offer.precision, model.device),
         }
     )

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from underone.checkpoint import Checkpoint, DiffusionModel, GenerativeModel, VAEModel
 from underone.data import SampleSet, to_uint8
-from underone.diffusion import SamplingDivergedError, count_evaluations, sample
+from underone.diffusion import SamplingDivergedError, count_evaluations, per_image, sample
 from underone.generation.draw import Draw
 from underone.generation.setting import (
     Precision,
@@ -55,7 +55,7 @@ def generate(
         for batch in batches:
             images.append(batch)
             on_images(len(batch))
-    protocol = told | {"evaluations": {name: total / draw.count for name, total in counter.items()}}
+    protocol = told | {"evaluations": per_image(counter, draw.count)}
     labels = labels_of(model, setting, draw)
     return SampleSet(torch.cat(images), labels, torch.tensor(draw.keys), protocol)
 

@@ -14,7 +14,7 @@ from underone.checkpoint import (
     ForeignNetwork,
     identity_of,
 )
-from underone.errors import UserError
+from underone.errors import UserError, kind_and_line
 from underone.interop.documents import read_document
 from underone.interop.scheduler import SCHEDULERS, read_scheduler
 from underone.interop.unet2d import CLASS_NAME, WEIGHTS, UNet2D, build, read_shape
@@ -92,10 +92,9 @@ def _check_runs(network: UNet2D, shape: ForeignNetwork, config: Path) -> None:
     try:
         network(x, torch.ones(1), label)
     except Exception as error:  # whatever diffusers finds impossible only then
-        told = f"{type(error).__name__}: {error}".partition("\n")[0]
         raise UserError(
             f"{config}: this network cannot run on {shape.image_size}x{shape.image_size} images: "
-            f"{told}"
+            f"{kind_and_line(error)}"
         ) from None
 
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from underone.checkpoint import built, load_tensors
 from underone.config import Config, parse
 from underone.diffusion.prediction import TIME_SCALE
-from underone.errors import UserError
+from underone.errors import UserError, kind_and_line
 from underone.interop.documents import read_document
 from underone.interop.packages import imported
 
@@ -135,8 +135,9 @@ def build(config: Path, settings: dict[str, Any], weights: Path) -> nn.Module:
         try:
             network: nn.Module = kind(**settings)
         except Exception as error:  # values that diffusers itself finds impossible
-            told = f"{type(error).__name__}: {error}".partition("\n")[0]
-            raise UserError(f"{config}: {CLASS_NAME} cannot be made so: {told}") from None
+            raise UserError(
+                f"{config}: {CLASS_NAME} cannot be made so: {kind_and_line(error)}"
+            ) from None
         return network
 
     def read(expected: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -12,14 +12,14 @@ from torch.nn import functional
 Revision = Literal[1, 2]
 
 
-def sinusoidal_encoding(value: Tensor, size: int, longest_period: float = 10_000.0) -> Tensor:
-    """[cos(f_j v), sin(f_j v)], f_j = longest_period^(-2j / size) (Vaswani et al. 2017).
+def sinusoidal_encoding(value: Tensor, size: int) -> Tensor:
+    """[cos(f_j v), sin(f_j v)], f_j = 10000^(-2j / size) (Vaswani et al. 2017).
 
     j = 0 .. size / 2 - 1. (B,) float -> (B, size) float32; `size` is even.
     """
     half = size // 2
     exponents = torch.arange(half, dtype=torch.float32, device=value.device) / half
-    angles = value[:, None].float() * torch.exp(-math.log(longest_period) * exponents)
+    angles = value[:, None].float() * torch.exp(-math.log(10_000.0) * exponents)
     return torch.cat([angles.cos(), angles.sin()], dim=1)
 
 

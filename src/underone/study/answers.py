@@ -83,7 +83,7 @@ class Answer:
         return self.standings[0]
 
     @property
-    def unguided(self) -> str:
+    def unguided_title(self) -> str:
         """The leader's setting at w = 0, in words: what a contest of weights is about."""
         return setting_title(unguided(self.leader.first.setting))
 

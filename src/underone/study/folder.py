@@ -12,7 +12,7 @@ from underone.modules import refuse_code
 from underone.study.bench import Bench
 from underone.study.cell import Cell, CellResult, Divergence, Done, Outcome
 from underone.study.definition import Study
-from underone.study.influences import influences_file, with_influences
+from underone.study.influences import keep_influences, with_influences
 from underone.study.plan import Plan
 
 AnyDone = TypeVar("AnyDone", bound=Done)
@@ -77,8 +77,7 @@ class Folder:
             write_json(path, outcome.model_dump(mode="json"))
             return
         write_bytes(self.picture_path(outcome.result.id), outcome.picture)
-        if influences := influences_file(outcome.result):
-            write_bytes(self.influences_path(outcome.result.id), influences)
+        keep_influences(outcome.result, self.influences_path(outcome.result.id))
         result = outcome.result.model_dump(mode="json")
         write_json(self.result_path(outcome.result.id), result)
 
@@ -126,7 +125,7 @@ def _samplers_and_grids(document: Any, key: str = "") -> Iterator[str]:
         yield document
 
 
-def raises(plan: Plan, study: Study) -> bool:
+def allows_more(plan: Plan, study: Study) -> bool:
     """Whether a study allows more evaluations than a plan of it; 0 is no limit."""
     return plan.evaluations > 0 and not 0 < study.evaluations <= plan.evaluations
 
@@ -151,7 +150,7 @@ def check_same(plan: Plan, study: Study, bench: Bench, folder: Path) -> None:
         name for name in Study.model_fields if getattr(plan.study, name) != getattr(study, name)
     ]
     if differing == ["evaluations"]:
-        if plan.seconds or not raises(plan, study):
+        if plan.seconds or not allows_more(plan, study):
             raise UserError(
                 f"{folder} holds this study with another budget ({plan.budget}): one of "
                 "evaluations can be raised, and nothing else; choose another --out"

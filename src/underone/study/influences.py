@@ -1,38 +1,35 @@
 """What each sample of a cell adds to its FIDs, in a file beside it: what pairs of cells need."""
 
-import io
-import zipfile
 from pathlib import Path
 
 import numpy as np
 
+from underone.data import read_arrays, write_arrays
 from underone.errors import UserError
 from underone.study.cell import CellResult
 
 
-def influences_file(result: CellResult) -> bytes:
-    """A .npz file of float32 arrays (N,), by the index of the yardstick; empty where none has."""
+def keep_influences(result: CellResult, path: Path) -> None:
+    """Write a .npz of float32 arrays (N,), by the index of the yardstick; none where none has."""
     found = {
         str(index): np.frombuffer(influences, dtype=np.float32)
         for index, each in enumerate(result.measurements)
         if "fid" in each.figures and (influences := each.figures["fid"].influences) is not None
     }
-    if not found:
-        return b""
-    file = io.BytesIO()
-    np.savez_compressed(file, allow_pickle=False, **found)
-    return file.getvalue()
+    if found:
+        write_arrays(path, found)
 
 
 def with_influences(result: CellResult, path: Path) -> CellResult:
     """A cell with what is in that file, if it is there; a damaged one is a `UserError`."""
     if not path.exists():
         return result
+    indices = {str(index): index for index, _ in enumerate(result.measurements)}
     try:
-        with np.load(path, allow_pickle=False) as file:
-            found = {int(name): file[name].astype(np.float32).tobytes() for name in file.files}
-    except (ValueError, OSError, EOFError, KeyError, zipfile.BadZipFile):
+        stored = read_arrays(path, indices.keys().__and__, "influences", "influences")
+    except UserError:
         raise UserError(f"{path} is damaged: remove it, and its cell to draw it again") from None
+    found = {indices[name]: values.astype(np.float32).tobytes() for name, values in stored.items()}
     measurements = tuple(
         each.model_copy(
             update={

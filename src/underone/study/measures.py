@@ -185,8 +185,3 @@ def common_fresh(measure: Measure, a: Standing, b: Standing) -> tuple[list[Figur
     )
     both = sorted(mine.keys() & theirs.keys())
     return [mine[first] for first in both], [theirs[first] for first in both]
-
-
-def told_apart(comparison: Comparison | None) -> bool:
-    """Whether a comparison is known and separates."""
-    return comparison is not None and comparison.separates

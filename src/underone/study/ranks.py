@@ -26,7 +26,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from underone.data import SampleSet
-from underone.diffusion import SamplingDivergedError
+from underone.diffusion import SamplingDivergedError, per_image
 from underone.errors import UserError
 from underone.generation import DEFAULT_BATCH_SIZE, generate
 from underone.study.bench import Bench
@@ -179,8 +179,7 @@ def merged(batches: Sequence[SampleSet]) -> SampleSet:
         torch.cat([batch.images for batch in batches]),
         _joined_where_known([batch.labels for batch in batches]),
         _joined_where_known([batch.seeds for batch in batches]),
-        batches[0].protocol
-        | {"evaluations": {name: total / count for name, total in totals.items()}},
+        batches[0].protocol | {"evaluations": per_image(totals, count)},
     )
 
 

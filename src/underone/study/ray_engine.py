@@ -14,7 +14,7 @@ import ray
 from ray.exceptions import RayError, RayTaskError
 from ray.util import ActorPool
 
-from underone.errors import UserError
+from underone.errors import UserError, first_line
 from underone.study.bench import Bench
 from underone.study.cell import Cell, Divergence, Outcome, run_cell
 from underone.study.engine import Commission, OnImages
@@ -94,7 +94,7 @@ def _connect() -> None:
     try:
         ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
     except Exception as error:  # what Ray raises where it cannot start has no narrower type
-        raise _no_cluster(str(error).strip().partition("\n")[0]) from None
+        raise _no_cluster(first_line(error)) from None
 
 
 def _listens(address: str) -> bool:

@@ -16,7 +16,7 @@ from underone.study.costs import measured_costs
 from underone.study.definition import Study
 from underone.study.engine import Engine, OnImages
 from underone.study.fit import check_minutes, make_plan, planned_cells
-from underone.study.folder import Folder, check_same, raises
+from underone.study.folder import Folder, allows_more, check_same
 from underone.study.plan import Plan
 
 
@@ -137,7 +137,7 @@ def kept_plan(folder: Folder, study: Study, bench: Bench) -> Plan | None:
     if kept is None:
         return None
     check_same(kept, study, bench, folder.path)
-    if not raises(kept, study):
+    if not allows_more(kept, study):
         return kept
     anew = make_plan(study, bench, kept.costs, kept.threads)
     return anew.model_copy(update={"compiled": kept.compiled})

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from underone.diffusion import Node, Schedule, Tuned, node_at
+from underone.diffusion import Node, Schedule, Tuned, node_at, path_at
 
 # How many estimates a step weights, and the noise it starts with.
 WINDOW = 3
@@ -80,9 +80,7 @@ class Freedoms:
         """Their nodes from noisy to clean, and the clean end."""
         start, end = _ends(schedule)
         log_snr = torch.lerp(start, end, self.gaps.softmax(0).cumsum(0)[:-1])
-        times = torch.cat([schedule.time(log_snr), torch.zeros(1, dtype=torch.float64)])
-        every = node_at(schedule, times)
-        return [Node(*each) for each in zip(every.t, every.alpha, every.sigma, strict=True)]
+        return path_at(schedule, schedule.time(log_snr))
 
 
 def _gaps(nodes: Sequence[Node], schedule: Schedule) -> Tensor:

@@ -12,10 +12,10 @@ from underone.errors import UserError
 
 @dataclass(frozen=True)
 class DDIM(Sampler):
-    """x_s = alpha_s x0 + sqrt(sigma_s^2 - s^2) z + s z' (Song et al. 2021, eq. 12 and 16).
+    """x_s = alpha_s x0 + sqrt(sigma_s^2 - d^2) z + d z' (Song et al. 2021, eq. 12 and 16).
 
-    Here z = (x - alpha_t x0) / sigma_t is the noise that x0 implies, z' is fresh, and
-    s = eta sqrt(S^2) sigma_s / sigma_t, eta times the standard deviation of q(x_s | x_t, x0).
+    Here z = (x - alpha_t x0) / sigma_t is the noise that x0 implies, z' is fresh, and the deviation
+    d is eta times that of q(x_s | x_t, x0), the root of `posterior_variance`.
     eta = 0 is deterministic: the Euler method for x / alpha in the variable sigma / alpha, of
     order 1. eta = 1 equals DDPM("small"), others' "Euler ancestral". Where x0 was clipped, z is
     the one the clipped x0 implies.

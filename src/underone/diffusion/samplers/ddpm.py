@@ -25,12 +25,22 @@ def posterior_variance(now: Node, to: Node) -> Tensor:
     return added_variance(now, to) * to.sigma**2 / now.sigma**2
 
 
+def posterior_share(now: Node, to: Node) -> Tensor:
+    """alpha_s S^2 / sigma_t^2: what x0 counts in the mean of q(x_s | x_t, x0) (the paper's eq. 7).
+
+    S^2 is `added_variance`.
+    """
+    return to.alpha * added_variance(now, to) / now.sigma**2
+
+
 def posterior_mean(here: Estimate, to: Node) -> Tensor:
-    """(alpha_s S^2 x0 + a sigma_s^2 x) / sigma_t^2: the mean of q(x_s | x_t, x0)."""
+    """(alpha_s S^2 x0 + (alpha_t / alpha_s) sigma_s^2 x) / sigma_t^2: the mean of q(x_s | x_t, x0).
+
+    Ho et al. 2020, eq. 7.
+    """
     now = here.node
-    from_x0 = to.alpha * added_variance(now, to) / now.sigma**2
     from_x = now.alpha / to.alpha * to.sigma**2 / now.sigma**2
-    return from_x0 * here.x0 + from_x * here.x
+    return posterior_share(now, to) * here.x0 + from_x * here.x
 
 
 VARIANCES: dict[str, Callable[[Node, Node], Tensor]] = {
@@ -104,8 +114,8 @@ class AnalyticDDPM(Sampler):
     def step(self, x: Tensor, at: Step) -> tuple[Tensor, Estimate]:
         """One draw of the reverse chain."""
         here, now, to = at.evaluate(x), at.now, at.to
-        share = to.alpha * added_variance(now, to) / now.sigma**2
-        variance = posterior_variance(now, to) + share**2 * self.data_variance(now)
+        variance = posterior_variance(now, to)
+        variance = variance + posterior_share(now, to) ** 2 * self.data_variance(now)
         if self.visible is not None and to.sigma < self.visible:
             variance = variance.clamp(max=self.visible**2)
         return posterior_mean(here, to) + variance.sqrt() * at.noise(), here

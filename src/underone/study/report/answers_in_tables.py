@@ -91,7 +91,7 @@ def weight_tables(run: Run) -> list[tuple[str, Table]]:
     found = []
     for field in fields(run):
         for contest in within(field, asked):
-            title = ", ".join(filter(None, (field_place(run, field), contest.unguided)))
+            title = ", ".join(filter(None, (field_place(run, field), contest.unguided_title)))
             found.append((title, _weight_table(run, _by_weight(contest.standings))))
     return found
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from underone.study.report import protocol, tables, view
-from underone.study.report.agreement import extractor_findings
+from underone.study.report.agreement import AGREEMENT, extractor_findings
 from underone.study.report.answers_in_tables import front_tables
 from underone.study.report.findings import findings
 from underone.study.report.published import published_findings, published_tables
@@ -21,6 +21,7 @@ def contents(run: Run, beside: Sequence[Run]) -> dict[str, Any]:
         "findings": findings(run, beside),
         "published": published_tables(run),
         "published_findings": published_findings(run),
+        "AGREEMENT": AGREEMENT,
         "agreement": extractor_findings(run),
         "columns": view.columns_are_classes(run),
         "settings": tables.settings_table(run),

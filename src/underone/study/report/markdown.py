@@ -17,7 +17,6 @@ from underone.study.cell import PICTURE_COLUMNS
 from underone.study.contest import unguided
 from underone.study.measures import FID, Field, fields
 from underone.study.report import protocol, tables, view
-from underone.study.report.agreement import AGREEMENT
 from underone.study.report.answers_in_tables import model_tables, steps_tables, weight_tables
 from underone.study.report.charts import diversity_charts, extractor_charts, nfe_charts
 from underone.study.report.contents import contents
@@ -103,7 +102,6 @@ def page(
         },
         folded={WHICH_SAMPLER},
         tabled={HOW_MANY_STEPS},  # which says the same
-        AGREEMENT=AGREEMENT,
         figure_folder=quote(figure_folder),
         pictures=pictures,
         nearest=nearest,

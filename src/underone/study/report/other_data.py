@@ -131,7 +131,7 @@ def _surely_behind(name: str, found: Answer, title: Title) -> bool:
 
 def _preferred(run: Run) -> dict[str, Answer]:
     """How weights stand by FID, by the setting they are of."""
-    return {each.unguided: each for each in _answered(run, Subject.WEIGHT)}
+    return {each.unguided_title: each for each in _answered(run, Subject.WEIGHT)}
 
 
 def _weights(

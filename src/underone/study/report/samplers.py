@@ -1,6 +1,5 @@
 """Which sampler, and how many steps: what a study's contests say."""
 
-import statistics
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import combinations, permutations
@@ -9,7 +8,7 @@ from underone.generation import TUNED, Setting
 from underone.metrics.uncertainty import CONFIDENCE, Comparison, Interval
 from underone.study.answers import Answer, Standing, answer, answers
 from underone.study.contest import Contest, Subject
-from underone.study.measures import FID, Field, fields
+from underone.study.measures import FID, Field, fields, mean_text
 from underone.study.report.sentences import (
     NOT_KNOWN_YET,
     Part,
@@ -88,7 +87,7 @@ def _leaders(found: Sequence[Answer]) -> Iterator[str]:
 
 
 def _fid(each: Answer) -> str:
-    return FID.text(statistics.fmean(FID.values(each.leader)))
+    return mean_text(FID, each.leader)
 
 
 def _crossings(group: Sequence[Answer]) -> Iterator[str]:

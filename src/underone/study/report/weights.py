@@ -14,7 +14,7 @@ from underone.study.measures import (
     common,
     compared,
     fields,
-    told_apart,
+    mean_text,
     yardstick_fids,
 )
 from underone.study.report.sentences import (
@@ -64,7 +64,7 @@ def which_weight(run: Run) -> Iterator[Part]:
     found = [each for each in answers(run) if each.subject is Subject.WEIGHT]
     for field in fields(run):
         for each in within(field, found):
-            of = each.unguided
+            of = each.unguided_title
             measures = preferences(each.standings, (*MEASURES, *yardstick_fids(run)[1:]))
             verdict, *rest = _trust(measures)
             by_fid = f"By FID: {standing_text(each, weight_title)}"
@@ -99,8 +99,7 @@ def _by_fid(each: Answer) -> str:
     worse = sum(one.trails for one in each.standings[1:])
     not_separated = f", not separated from {level}" if level else ""
     others = f", and {worse} {'is' if worse == 1 else 'are'} worse" if worse else ""
-    fid = FID.text(statistics.fmean(FID.values(each.leader)))
-    return f"By FID {best} leads ({fid}){not_separated}{others}."
+    return f"By FID {best} leads ({mean_text(FID, each.leader)}){not_separated}{others}."
 
 
 def _guided_steps(each: Answer) -> Iterator[str]:
@@ -185,5 +184,5 @@ def _change(measure: Measure, to: Standing, start: Standing) -> str:
     found = compared(measure, to, start)
     if found is None:
         return "no error is known"
-    how = "separated" if told_apart(found) else "not separated"
+    how = "separated" if found.separates else "not separated"
     return f"{difference_text(measure, found)}, {how}"

@@ -13,7 +13,7 @@ from torch import Tensor
 from underone.diffusion.denoiser import Denoiser
 from underone.diffusion.likelihood import GREY_LEVEL
 from underone.diffusion.node import Node, Schedule, node_at, noised
-from underone.diffusion.samplers.ddpm import added_variance, posterior_variance
+from underone.diffusion.samplers.ddpm import posterior_share, posterior_variance
 from underone.errors import UserError
 
 Variance = Callable[[Node, Node], Tensor]
@@ -94,7 +94,7 @@ def transition_divergence(
 
         KL = d/2 (r - 1 - log r) + (alpha_s S^2 / sigma_t^2)^2 |x0 - x0(x_t)|^2 / (2 v).
     """
-    share = to.alpha * added_variance(now, to) / now.sigma**2
+    share = posterior_share(now, to)
     modelled = variance(now, to)
     ratio = posterior_variance(now, to) / modelled
     spread = elements * (ratio - 1 - ratio.log())
