@@ -147,6 +147,7 @@ def test_a_long_study_is_drawn_by_compiled_networks_wherever_its_cells_run(
         assert mine.protocol["evaluations"] == theirs.protocol["evaluations"]
 
 
+@pytest.mark.slow
 def test_nothing_else_about_a_model_changes(small_model: DiffusionModel) -> None:
     fast = compiled(small_model)
     assert (fast.sha256, fast.name) == (small_model.sha256, small_model.name)

@@ -111,7 +111,7 @@ def test_the_settled_variance_is_that_of_langevin_steps() -> None:
 
 @pytest.mark.parametrize(("low", "high", "steps"), [(0.0, 1.0, 10), (2.0, 1.0, 10), (1, 2, 1)])
 def test_impossible_levels_are_refused(low: float, high: float, steps: int) -> None:
-    with pytest.raises(UserError, match=r"0 < sigma_min < sigma_max|at least 2 steps"):
+    with pytest.raises(UserError, match=r"0 < sigma_min < sigma_max|2 to 1,000,000 steps"):
         Geometric(sigma_min=low, sigma_max=high, steps=steps)
 
 
