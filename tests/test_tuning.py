@@ -147,8 +147,8 @@ def test_a_shift_changes_what_the_network_is_told_and_nothing_else() -> None:
 
 def test_gradients_reach_every_number_and_agree_with_differences() -> None:
     schedule = LinearBeta()
-    # It begins below T, where the noise that it begins with depends on the first node; between whole
-    # steps, where the schedule has kinks, and which side of one a node is on is rounding.
+    # It begins below T, where the noise that it begins with depends on the first node; and between
+    # whole steps, where the schedule has kinks, and which side of one a node is on is rounding.
     grid = LogSNR(first=500.5, last=20.5)
     start = Freedoms.classical(nodes(grid, schedule, 4)[:-1], schedule)
     bound = Bound(plane_mixture(schedule), None)
