@@ -322,3 +322,18 @@ def test_the_guide_is_what_its_study_says(tmp_path: Path, monkeypatch: pytest.Mo
     assert written.read_text("utf-8") == page.read_text("utf-8")
     figures = [path.name for path in (tmp_path / "guide").iterdir()]
     assert sorted(figures) == sorted(path.name for path in page.with_suffix("").iterdir())
+
+
+@pytest.mark.skipif(
+    not (ROOT / "studies" / "baselines" / "cells").exists(), reason="it was not measured"
+)
+def test_the_baselines_are_told_as_they_were_measured() -> None:
+    """Their models are not shipped, so that the page cannot be written anew."""
+    page = (ROOT / "docs" / "baselines-measured.md").read_text("utf-8")
+    files = sorted((ROOT / "studies" / "baselines" / "cells").glob("*.json"))
+    assert len(files) == 10
+    for file in files:
+        cell = json.loads(file.read_text("utf-8"))
+        figures = cell["measurements"][0]["figures"]
+        assert f"{figures['fid']['value']:.3f}" in page, file.name
+        assert f"{figures['recall']['value']:.3f}" in page, file.name
