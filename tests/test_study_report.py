@@ -688,10 +688,16 @@ def test_the_best_of_each_model_stand_side_by_side(
         results[cell] = made_up(run.bench, cell, {"fid": fid})
     run = replace(run, known=results)
     words = said(run, WHICH_MODEL)
-    assert f"{guided} has the lowest FID, 0.500, separated from the other." in words
+    assert (
+        f"{guided} by ddim, 2 steps, w = 1 has the lowest FID, 0.500, separated from the other."
+        in words
+    )
     assert f"{plain} by ddim, 2 steps: 5.000, 10 times as much" in words
     # Of no class: the guided model at w = -1 against the one that knows none.
-    assert f"{classless} has the lowest FID, 4.000, separated from the other." in words
+    assert (
+        f"{classless} by ddim, 2 steps has the lowest FID, 4.000, separated from the other."
+        in words
+    )
     assert f"{guided} by ddim, 2 steps, w = −1: 6.000, 1.5 times as much" in words
     (table,) = model_tables(run)
     assert [(row[0], row[1], row[5], row[2].split()[0]) for row in table.rows] == [

@@ -20,7 +20,7 @@ def which_model(run: Run) -> Iterator[Part]:
         protocol = each.leader.first.measurement.protocol
         where = "without classes" if protocol.labels == "none" else f"{protocol.labels} labels"
         where += f", {protocol.count:,} samples" if several else ""
-        lowest = f"{each.leader.first.model} has the lowest FID, {mean_text(FID, each.leader)}"
+        lowest = f"{_title(each.leader)} has the lowest FID, {mean_text(FID, each.leader)}"
         told = (_behind(other, each.leader) for other in each.standings[1:])
         yield Part(where, (f"{lowest}, {how_firmly(each)}.", *told))
 
@@ -48,10 +48,7 @@ def _best_of(group: Iterable[Standing]) -> list[Standing]:
 
 def _behind(other: Standing, leader: Standing) -> str:
     ratio = "" if leader.fid <= 0 else f", {other.fid / leader.fid:.3g} times as much"
-    return (
-        f"{_title(other)}: {mean_text(FID, other)}{ratio} ({behind_text(other, leader)} from "
-        f"{_title(leader)})."
-    )
+    return f"{_title(other)}: {mean_text(FID, other)}{ratio} ({behind_text(other, leader)})."
 
 
 def _title(standing: Standing) -> str:
