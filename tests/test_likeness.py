@@ -8,6 +8,7 @@ from torch import Tensor
 
 from helpers import normal
 from underone.checkpoint import DiffusionModel
+from underone.errors import UserError
 from underone.training.likeness import Resemblance, energy
 from underone.tuning.features import OwnFeatures
 
@@ -92,3 +93,13 @@ def test_real_images_are_nearer_than_noise_in_the_eyes_of_any_network(
     assert noise.grad is not None
     assert noise.grad.abs().sum() > 0
     assert all(parameter.grad is None for parameter in small_model.network.parameters())
+
+
+def test_copies_of_one_image_are_no_measure_of_distance() -> None:
+    labels = torch.arange(8) % 4
+    made, real = normal(8, 3), normal(4, 3, seed=1)[labels]
+    # Within classes all are copies: what is left are the pairs across.
+    alone = energy(made, real, torch.arange(8))
+    torch.testing.assert_close(energy(made, real, labels), alone)
+    with pytest.raises(UserError, match="all images of a batch are alike"):
+        energy(made, real[:1].expand(8, 3), labels)

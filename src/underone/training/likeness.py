@@ -7,6 +7,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from underone.errors import UserError
 from underone.tuning.features import OwnFeatures
 
 
@@ -51,7 +52,8 @@ class Resemblance:
 def energy(made: Tensor, real: Tensor, labels: Tensor) -> Tensor:
     """The relative energy distance of features (B, D): the mean over all pairs and within classes.
 
-    Classes of a single image have no pairs; where all are such, all pairs are all there are.
+    Classes of a single image have no pairs; where all are such, all pairs are all there are. Pairs
+    of copies are at no distance that others could be measured by; where all are such, `UserError`.
     """
     across, among_made, among_real = (
         torch.cdist(a, b) for a, b in ((made, real), (made, made), (real, real))
@@ -61,13 +63,12 @@ def energy(made: Tensor, real: Tensor, labels: Tensor) -> Tensor:
     found = []
     # Of what is across too: an image and its counterpart share a class, as pairs by chance do not.
     for pairs in (others, alike & others):
-        if pairs.any():
+        if among_real[pairs].any():
             spread = among_real[pairs].mean()
-            if (
-                spread > 0
-            ):  # copies of one image are at no distance that others could be measured by
-                distance = 2 * across[pairs].mean() - among_made[pairs].mean() - spread
-                found.append(distance / spread)
+            distance = 2 * across[pairs].mean() - among_made[pairs].mean() - spread
+            found.append(distance / spread)
+    if not found:
+        raise UserError("all images of a batch are alike: likeness takes data that differ")
     return torch.stack(found).mean()
 
 
