@@ -111,6 +111,13 @@ def torchrun(*arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port: int = free.getsockname()[1]
+        return port
+
+
 @pytest.mark.slow
 def test_two_ranks_measure_the_same_and_the_first_alone_speaks(
     place: Path, local: dict[str, Any]
@@ -134,15 +141,38 @@ def test_all_ranks_end_with_the_first(place: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="needs Linux")
+def test_no_thread_of_the_ranks_outlives_them() -> None:
+    program = """
+import os
+from underone.study.ranks import _joined
+
+def threads():
+    return [open(f"/proc/self/task/{each}/comm").read() for each in os.listdir("/proc/self/task")]
+
+before = len(threads())
+with _joined():
+    import torch.distributed.nn.functional
+    assert len(threads()) > before
+assert len(threads()) == before, threads()
+"""
+    alone = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env=os.environ | alone | {"RANK": "0", "WORLD_SIZE": "1"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.slow
 def test_a_rank_with_another_model_is_refused(
     place: Path, model_folder: ModelFolder, tmp_path: Path
 ) -> None:
     (tmp_path / "study.toml").write_text(STUDY)
     (tmp_path / "model").symlink_to(model_folder("others", steps=20))
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2"}
+    address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": "2"}
     ranks = [
         subprocess.Popen(
             [sys.executable, "-m", "underone", "study", "study.toml", "--out", "refused"],

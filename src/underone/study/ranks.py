@@ -10,6 +10,7 @@ the others what to draw, and they end when it says so or is gone.
 """
 
 import datetime
+import importlib
 import os
 import signal
 import socket
@@ -68,6 +69,10 @@ def led_by_first_rank(command: Callable[Arguments, None]) -> Callable[Arguments,
 
 @contextmanager
 def _joined() -> Iterator[None]:
+    # Its functions have the group of the moment they are first imported at as a default. Were that
+    # moment below (torch.compile imports it), they would keep the group's threads running to the
+    # interpreter's end, which now and then aborts the process.
+    importlib.import_module("torch.distributed.nn")
     # What is exchanged are images in memory and few words, so gloo serves for GPUs too.
     dist.init_process_group("gloo", timeout=_PATIENCE)
     try:
