@@ -495,9 +495,8 @@ def test_shipping_rounds_its_weights_and_measures_those(
 ) -> None:
     zoo = tmp_path / "zoo"
     monkeypatch.setattr(ship, "zoo_folder", lambda: zoo)
-    monkeypatch.setattr(ship, "CARD_SAMPLES", 20)
     monkeypatch.setattr(ship, "load_generative_model", lambda name: loaded(zoo / name))
-    ship.ship(trained)
+    ship.ship(trained, samples=20)
     assert {t.dtype for t in load_file(zoo / "small" / "model.safetensors").values()} == {
         torch.float16
     }

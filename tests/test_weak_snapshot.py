@@ -197,7 +197,7 @@ def test_it_is_shipped_rounded(
     monkeypatch.setattr(ship, "zoo_folder", lambda: tmp_path)
     monkeypatch.setattr(ship, "CARD_SETTINGS", ())
     monkeypatch.chdir(tmp_path)
-    ship.ship(straight)
+    ship.ship(straight, samples=5000)
     shipped, exact = load_file(weak(tmp_path / "straight")), load_file(weak(straight))
     assert all(torch.equal(shipped[name], exact[name].half()) for name in exact)
     assert loaded(tmp_path / "straight", "weak").config == loaded(straight).config

@@ -31,12 +31,14 @@ from underone.training.noisy_accuracy import noisy_accuracy
 from underone.zoo import find_reference, load_extractor, load_generative_model
 
 SHIPPED: tuple[Weights, ...] = ("model", "weak")
-CARD_SAMPLES = 5000
 CARD_SETTINGS = (Setting("ddim", 20), Setting("ddpm-small", 50))
 
 
-def ship(run: Path) -> None:
-    """Put a run's model into the zoo, with its scores; an extractor with its reference too."""
+def ship(run: Path, samples: int) -> None:
+    """Put a run's model into the zoo, with the scores of its samples.
+
+    An extractor brings its reference.
+    """
     config = load_config(run)
     folder = zoo_folder() / run.name
     save_config(folder, config)
@@ -48,7 +50,7 @@ def ship(run: Path) -> None:
             weights_file(folder, weights).unlink(missing_ok=True)
     write_text(folder / "log.jsonl", (run / "log.jsonl").read_text(encoding="utf-8"))
     if isinstance(config, DiffusionConfig | VAECheckpointConfig):
-        write_card(folder)
+        write_card(folder, samples)
         return
     test = load_dataset(config.data.name, "test")
     if isinstance(config, NoisyClassifierCheckpointConfig):
@@ -66,19 +68,19 @@ def ship_reference(extractor: str, train: Dataset, test: Dataset) -> None:
     save_reference(reference, zoo_folder() / "references" / f"{name}.npz")
 
 
-def write_card(folder: Path) -> None:
-    """Measure a shipped model at `CARD_SETTINGS`, or as a VAE is drawn, and write its card."""
+def write_card(folder: Path, count: int) -> None:
+    """Measure samples at `CARD_SETTINGS`, or as a VAE is drawn, and write the model's card."""
     model = load_generative_model(folder.name)
     reference = find_reference(model.config.data.name)
     extractor = load_extractor(reference.origin.extractor)
     scores = {}
     for setting in (Setting(DECODER),) if isinstance(model, VAEModel) else CARD_SETTINGS:
-        samples = generate(model, setting, Draw(CARD_SAMPLES))
+        samples = generate(model, setting, Draw(count))
         result = measure(samples, Yardstick(extractor, reference))
         floor = "" if result.floor is None else f"; floor {result.floor.fid:.3f}"
         key = f"FID@{extractor.name}, {setting.sampler}, {setting.steps} steps, w = 0"
         scores[key] = (
-            f"{result.fid:.3f} ({CARD_SAMPLES:,} balanced samples, seed 0, "
+            f"{result.fid:.3f} ({count:,} balanced samples, seed 0, "
             f"{samples.protocol['precision']}{floor})"
         )
     write_text(folder / "README.md", model_card(folder, load_config(model.folder), scores))
@@ -87,4 +89,8 @@ def write_card(folder: Path) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("run", type=Path)
-    ship(parser.parse_args().run)
+    parser.add_argument(
+        "--samples", type=int, default=5000, help="to measure a generative model by"
+    )
+    arguments = parser.parse_args()
+    ship(arguments.run, arguments.samples)
