@@ -19,6 +19,8 @@ pytestmark = pytest.mark.usefixtures("no_pictures")
 CLASSIFIER = ("--set", "network.widths=[8,16]", "--set", "batch_size=16", "--steps", 4)
 UNET = ("network.width=8", "network.heads=2", "network.multipliers=[1,2]", "network.blocks=1")
 DIFFUSION = (
+    "--set",
+    "compile=false",
     *(word for change in UNET for word in ("--set", change)),
     *("--set", "network.attention=[8]", "--set", "network.patch=2", "--set", "batch_size=8"),
     *("--steps", 4),

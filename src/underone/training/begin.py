@@ -55,10 +55,10 @@ def start(
     horizon = steps or recipe.steps
     if steps is None and minutes is not None:
         try:
-            each = _seconds_per_update(state, recipe, dataset)
+            first, each = _seconds_of_updates(state, recipe, dataset)
         except DivergedError as error:
             raise UserError(f"{error}: lower optimisation.learning_rate") from None
-        horizon = max(1, int(60 * minutes * (1 - _RESERVE) / each))
+        horizon = max(1, int((60 * minutes * (1 - _RESERVE) - first) / each))
     plan = Plan(name=name, horizon=horizon, recipe=recipe.model_dump(mode="json"))
     write_json(_plan_file(folder), plan.model_dump(mode="json"))
     return Run(folder, plan, recipe, dataset, state, device)
@@ -111,8 +111,13 @@ def _averages(recipe: Recipe) -> int:
     return 2 if recipe.snapshots else 1
 
 
-def _seconds_per_update(state: TrainingState, recipe: Recipe, dataset: Dataset) -> float:
-    """Measured on a copy, so that the run itself begins untouched."""
+def _seconds_of_updates(
+    state: TrainingState, recipe: Recipe, dataset: Dataset
+) -> tuple[float, float]:
+    """Of the first update, which may compile, and of a later one.
+
+    Measured on a copy, so that the run itself begins untouched.
+    """
     trial = TrainingState.fresh(
         deepcopy(state.network),
         recipe.optimisation,
@@ -128,11 +133,13 @@ def _seconds_per_update(state: TrainingState, recipe: Recipe, dataset: Dataset) 
         max(recipe.steps, 2 * _TIMED_UPDATES),
         fast_dtype(device),
     )
-    next(running), next(running)
+    next(running)
+    first = trial.seconds
+    next(running)
     before = trial.seconds
     for _ in islice(running, _TIMED_UPDATES):
         pass
-    return (trial.seconds - before) / _TIMED_UPDATES
+    return first, (trial.seconds - before) / _TIMED_UPDATES
 
 
 def check_data(recipe: Recipe, dataset: Dataset) -> None:

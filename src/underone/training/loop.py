@@ -11,6 +11,7 @@ from underone.data import Dataset
 from underone.data.images import to_model_range
 from underone.training.augment import augmented
 from underone.training.average import NARROW, power, update_average
+from underone.training.compilation import Compiled
 from underone.training.learning_rate import learning_rate
 from underone.training.objective import Objective
 from underone.training.randomness import Purpose, batch_indices, derived_seed
@@ -54,6 +55,7 @@ def updates(
     width = recipe.moving_average if isinstance(recipe, AveragedRecipe) else None
     device = next(state.network.parameters()).device
     state.network.train()
+    network = Compiled(state.network) if recipe.compile else state.network
     while state.step < horizon:
         started = time.monotonic()
         torch.manual_seed(derived_seed(recipe.seed, Purpose.DROPOUT, state.step))
@@ -67,7 +69,7 @@ def updates(
             device.type, dtype=autocast, enabled=autocast is not None, cache_enabled=False
         ):
             loss = objective(
-                state.network, images.to(device), dataset.labels[indices].to(device), generator
+                network, images.to(device), dataset.labels[indices].to(device), generator
             )
         for optimizer in state.optimizers:
             optimizer.zero_grad()

@@ -62,6 +62,11 @@ class Views(Config):
 
 
 class _Recipe(Config):
+    """What all kinds have.
+
+    `compile`: whether the network is compiled first (`Compiled`).
+    """
+
     data: str
     steps: int = Field(ge=1)
     batch_size: int = Field(default=128, ge=1)
@@ -70,6 +75,7 @@ class _Recipe(Config):
     augmentation: Augmentation = Augmentation()
     log_every: int = Field(default=20, ge=1)
     checkpoint_minutes: float = Field(default=5.0, gt=0)
+    compile: bool = False
 
 
 class AveragedRecipe(_Recipe):
