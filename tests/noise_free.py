@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from helpers import normal
-from underone.conformance.battery import SCHEDULE, log_snr_path
 from underone.conformance.flow import exact_flow
 from underone.conformance.oracles import Mixture, plane_mixture
+from underone.conformance.paths import SCHEDULE, log_snr_path
 from underone.diffusion import Bound, Estimate, Node, Sampler, Schedule, integrate
 
 INTERVALS = (128, 256, 512)

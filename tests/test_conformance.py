@@ -12,18 +12,10 @@ from torch import Tensor
 
 from helpers import draws, float64, normal, run
 from underone.cli import underone_command
-from underone.conformance import battery, conformance
-from underone.conformance.battery import (
-    SCHEDULE,
-    TOLERANCE,
-    Finding,
-    _draw,
-    _moments,
-    log_snr_path,
-    observed_order,
-    uneven_path,
-)
+from underone.conformance import Finding, behaviour, conformance, laws, orders
 from underone.conformance.oracles import plane_mixture
+from underone.conformance.orders import TOLERANCE, observed_order
+from underone.conformance.paths import SCHEDULE, log_snr_path, uneven_path
 from underone.diffusion import (
     DDIM,
     DDPM,
@@ -157,7 +149,7 @@ def test_a_sampler_may_draw_twice_a_step() -> None:
     with torch.no_grad():
         findings = [
             check(TwoDraws())
-            for check in (battery.noise_order, battery.law, battery.batches, battery.memory)
+            for check in (orders.noise_order, laws.law, behaviour.batches, behaviour.memory)
         ]
     assert [finding for finding in findings if finding is None or not finding.holds] == []
 
@@ -215,17 +207,17 @@ _REMEMBERED: list[int] = []
 @pytest.mark.parametrize(
     ("fault", "check"),
     [
-        ("order", battery.order),
-        ("noise", battery.noise_order),
-        ("bias", battery.one_image),
-        ("law", battery.law),
-        ("preserving", battery.other_laws),
-        ("residue", battery.clean_end),
-        ("finite", battery.finiteness),
-        ("dtype", battery.finiteness),
-        ("batch", battery.batches),
-        ("memory", battery.memory),
-        ("count", battery.evaluations),
+        ("order", orders.order),
+        ("noise", orders.noise_order),
+        ("bias", laws.one_image),
+        ("law", laws.law),
+        ("preserving", laws.other_laws),
+        ("residue", laws.clean_end),
+        ("finite", behaviour.finiteness),
+        ("dtype", behaviour.finiteness),
+        ("batch", behaviour.batches),
+        ("memory", behaviour.memory),
+        ("count", behaviour.evaluations),
     ],
 )
 def test_every_fault_is_found_by_its_check(
@@ -340,13 +332,13 @@ def test_heun_needs_no_more_than_its_own_evaluations() -> None:
 def test_karras_grids_of_the_cosine_schedule_must_begin_below_its_end(name: str) -> None:
     """What the page of samplers says of 20 steps."""
     oracle = plane_mixture(Cosine())
-    data = _draw(oracle, 4000)
+    data = laws.draw(oracle, 4000)
 
     def error(grid: Grid) -> float:
         path = nodes(grid, oracle.schedule, 20)
         x = path[0].alpha * data + path[0].sigma * normal(4000, 2)
         end = run(oracle, SAMPLERS[name], path, x, draws(4000, 2, seed=1))[-1]
-        _, covariance = _moments(oracle, end.node)
+        _, covariance = laws.moments(oracle, end.node)
         return ((end.x.T.cov() - covariance).norm() / covariance.norm()).item()
 
     assert 1.15 < error(Karras()) < 1.85

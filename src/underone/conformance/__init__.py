@@ -1,5 +1,6 @@
 """Samplers, the user's own too, measured on exact denoisers against what they claim."""
 
-from underone.conformance.battery import Finding, conformance
+from underone.conformance.battery import conformance
+from underone.conformance.finding import Finding
 
 __all__ = ["Finding", "conformance"]
