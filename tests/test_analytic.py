@@ -29,7 +29,7 @@ def data(monkeypatch: pytest.MonkeyPatch) -> Dataset:
     images = to_uint8(DEVIATION * noise)
     classes = tuple("0123456789")
     data = Dataset("fashion-mnist", "train", images, torch.arange(400) % 10, classes)
-    monkeypatch.setattr(analytic, "load_dataset", lambda name, split: data)
+    monkeypatch.setattr(analytic, "find_training_split", lambda name: data)
     return data
 
 

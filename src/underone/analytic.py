@@ -16,7 +16,7 @@ from torch import Tensor
 
 from underone.checkpoint import DiffusionModel
 from underone.config import Config, parse
-from underone.data import DATASET_NAMES, load_dataset
+from underone.data import find_training_split
 from underone.data.images import to_model_range
 from underone.diffusion import Clipped, LogSNR, Node, NoiseStreams, node_at, noised
 from underone.errors import UserError
@@ -105,12 +105,12 @@ def _kept(model: DiffusionModel) -> ErrorCurve | None:
 def estimate(model: DiffusionModel, on_images: Callable[[int], object]) -> ErrorCurve:
     """The error of x0 over `IMAGES` training images at `LEVELS` noise levels even in log-SNR."""
     name = model.config.data.name
-    if name not in DATASET_NAMES:
+    data = find_training_split(name)
+    if data is None:
         raise UserError(
             f"ddpm-analytic must know the training data of {model.name}, and {name!r}, which they "
             "were called, is no data set that can be found by name: choose another sampler"
         )
-    data = load_dataset(name, "train")
     if not model.may_be_of(data):
         raise UserError(
             f"{model.name} was trained on other data than the {data.name} found here, which "

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from underone.checkpoint import UNKNOWN_DATA, DiffusionModel
 from underone.cli.console import note, progress_bar
-from underone.data import DATASET_NAMES, Dataset, load_dataset
+from underone.data import Dataset, find_training_split
 from underone.errors import UserError
 from underone.training.loop import DivergedError
 from underone.training.run import Run
@@ -62,11 +62,10 @@ def training_data(model: DiffusionModel, root: Path | None, purpose: str) -> Dat
             f"{purpose} the training data of {model.name}, which does not say what they are: name "
             f"them, like {model.name},data=cifar10"
         )
-    if name in DATASET_NAMES:
-        return load_dataset(name, "train", root)
-    if root is None:
+    images = find_training_split(name, root)
+    if images is None:
         raise UserError(
             f"{purpose} the training data of {model.name}, and {name!r}, which they were called, "
             "is no data set that can be found by name: name their folder with --root"
         )
-    return load_dataset(str(root), "train")
+    return images

@@ -3,7 +3,13 @@
 from underone.data.arrays import read_arrays, write_arrays
 from underone.data.dataset import SPLITS, Dataset, balanced_indices
 from underone.data.images import check_images, to_model_range, to_uint8
-from underone.data.load import DATASET_NAMES, LICENCES, available_splits, load_dataset
+from underone.data.load import (
+    DATASET_NAMES,
+    LICENCES,
+    available_splits,
+    find_training_split,
+    load_dataset,
+)
 from underone.data.locate import cache_folder, keep
 from underone.data.picture import png_bytes, save_picture, tile, to_picture
 from underone.data.prepare import prepare_folder
@@ -19,6 +25,7 @@ __all__ = [
     "balanced_indices",
     "cache_folder",
     "check_images",
+    "find_training_split",
     "keep",
     "load_dataset",
     "png_bytes",

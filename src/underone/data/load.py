@@ -1,6 +1,7 @@
 """Load a data set by name."""
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
 from underone.data.cifar import read_cifar10
@@ -51,3 +52,25 @@ def load_dataset(name: str, split: str = "train", root: Path | None = None) -> D
     if os.sep in name:
         raise UserError(f"no such folder of images: {name}")
     raise unknown("data set", name, DATASET_NAMES)
+
+
+def find_training_split(name: str, root: Path | None = None) -> Dataset | None:
+    """The training images that are called `name`: by that name, or in the folder `root`.
+
+    `root` is where a named data set's files are, or else the folder of images itself. None where
+    `name` is no named data set and no `root` is given.
+    """
+    if name in DATASET_NAMES:
+        return _named(name, root)
+    return None if root is None else load_dataset(str(root), "train")
+
+
+def _named(name: str, root: Path | None) -> Dataset:
+    """A named data set, or the folder by class that is called like one."""
+    try:
+        return load_dataset(name, "train", root)
+    except UserError:
+        if root is not None:
+            with suppress(UserError):
+                return load_dataset(str(root), "train")
+        raise
