@@ -464,7 +464,7 @@ def test_shipping_rounds_its_weights_and_measures_those(
     run.finish(None)
     monkeypatch.setattr(ship, "zoo_folder", lambda: tmp_path / "zoo")
     monkeypatch.chdir(tmp_path)  # where the data set is found by its name
-    ship.ship(tmp_path / "noisy")
+    ship.ship(tmp_path / "noisy", samples=5000)
     shipped = load_file(tmp_path / "zoo" / "noisy" / "model.safetensors")
     assert {tensor.dtype for tensor in shipped.values()} == {torch.float16}
     assert loaded(tmp_path / "zoo" / "noisy").config == loaded(tmp_path / "noisy").config
