@@ -22,6 +22,7 @@ from underone.checkpoint.weights import Weights
 from underone.data import Dataset
 from underone.data.images import to_model_range
 from underone.diffusion import NetworkDenoiser, Node, NoiseStreams
+from underone.diffusion.asking import as_condition, mixed_precision
 from underone.diffusion.evaluations import record_evaluations
 from underone.diffusion.prediction import TIME_SCALE
 from underone.errors import UserError
@@ -136,7 +137,7 @@ class VAEModel(Checkpoint):
         `z` is (B, latent), `labels` (B,) int64, `autocast` the dtype of mixed precision.
         """
         record_evaluations("model", len(z))
-        with torch.autocast(z.device.type, dtype=autocast, enabled=autocast is not None):
+        with mixed_precision(z.device, autocast):
             return self.network.decode(z, labels.to(z.device))
 
 
@@ -202,9 +203,8 @@ class NoisyClassifier(Checkpoint):
 
         Differentiable in x (B, C, H, W). `autocast` is the dtype of mixed precision.
         """
-        condition = (TIME_SCALE * node.t).to(x.device, torch.float32).expand(x.shape[0])
-        with torch.autocast(x.device.type, dtype=autocast, enabled=autocast is not None):
-            logits: Tensor = self.network(x, condition)
+        with mixed_precision(x.device, autocast):
+            logits: Tensor = self.network(x, as_condition(TIME_SCALE * node.t, x))
         return logits.to(x.dtype)
 
 

@@ -7,6 +7,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from underone.diffusion.asking import ask, mixed_precision
 from underone.diffusion.evaluations import record_evaluations
 from underone.diffusion.node import Estimate, Node, Schedule, node_at
 from underone.diffusion.prediction import Prediction
@@ -29,10 +30,9 @@ class Denoiser(Protocol):
 class NetworkDenoiser:
     """A network read through its prediction; the leaf of every chain of denoisers.
 
-    `network(input, condition, label)`, any function, gets the condition as float32 of shape (B,).
-    `name` is what its evaluations are counted under. With `autocast` (a dtype, usually bfloat16)
-    the network, and only the network, runs in mixed precision; its output is brought back to the
-    precision of x.
+    `network(input, condition, label)`, any function, is asked as `ask` does. `name` is what its
+    evaluations are counted under. With `autocast` (a dtype, usually bfloat16) the network, and only
+    the network, runs in mixed precision; its output is brought back to the precision of x.
     """
 
     network: Callable[[Tensor, Tensor | None, Tensor | None], Tensor]
@@ -43,12 +43,9 @@ class NetworkDenoiser:
 
     def __call__(self, x: Tensor, node: Node, label: Tensor | None) -> Tensor:
         """E[x0 | x_t = x] in one network evaluation."""
-        condition = self.prediction.condition(node)
-        if condition is not None:
-            condition = condition.to(x.device, torch.float32).expand(x.shape[0])
         record_evaluations(self.name, x.shape[0])
-        with torch.autocast(x.device.type, dtype=self.autocast, enabled=self.autocast is not None):
-            output = self.network(self.prediction.input(x, node), condition, label)
+        with mixed_precision(x.device, self.autocast):
+            output = ask(self.network, self.prediction, x, node, label)
         return self.prediction.to_x0(output.to(x.dtype), x, node)
 
 

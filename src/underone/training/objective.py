@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from underone.diffusion import Node, Prediction, Schedule, node_at, noised
+from underone.diffusion.asking import as_condition, ask
 from underone.diffusion.likelihood import bits_per_dimension
 from underone.diffusion.prediction import TIME_SCALE
 from underone.training.augment import view
@@ -71,12 +72,7 @@ class Denoising:
         if self.null_label is not None:
             dropped = torch.rand(len(images), generator=generator) < self.label_dropout
             label = torch.where(dropped.to(labels.device), self.null_label, labels)
-        condition = self.prediction.condition(noisy.node)
-        output = network(
-            self.prediction.input(noisy.x, noisy.node),
-            None if condition is None else condition.float().to(images.device),
-            label,
-        )
+        output: Tensor = ask(network, self.prediction, noisy.x, noisy.node, label)
         target = self.prediction.target(images, noisy.noise, noisy.node)
         errors = (output.float() - target).square().flatten(1).mean(dim=1)
         weights = self.weighting(self.prediction, noisy.node)
@@ -135,8 +131,8 @@ class NoisyClassification:
     ) -> Tensor:
         """The mean cross-entropy of a batch."""
         noisy = noised_at_random_levels(images, self.schedule, EVERY_STEP, generator)
-        condition = (TIME_SCALE * noisy.node.t).float().to(images.device)
-        logits = network(noisy.x, condition).float()
+        time = as_condition(TIME_SCALE * noisy.node.t, noisy.x)
+        logits = network(noisy.x, time).float()
         return functional.cross_entropy(logits, labels, label_smoothing=self.label_smoothing)
 
 

@@ -11,6 +11,7 @@ from torch.nn import functional
 
 from underone.checkpoint import DiffusionModel
 from underone.diffusion import Node, node_at, noised
+from underone.diffusion.asking import ask, mixed_precision
 from underone.errors import UserError
 
 # At little noise the network looks at texture, at more of it at whole things.
@@ -124,13 +125,9 @@ class OwnFeatures:
     ) -> tuple[Tensor, Tensor, Tensor]:
         # Whatever wraps it to make it faster, it is a U-Net.
         network = cast("LookedInto", self.model.network)
-        prediction = self.model.config.prediction
         x = noised(x0, node, noise)
-        condition = prediction.condition(node)
-        if condition is not None:
-            condition = condition.to(x.device, torch.float32).expand(len(x))
-        with torch.autocast(x.device.type, dtype=self.autocast, enabled=self.autocast is not None):
-            return network.looks(prediction.input(x, node), condition, told)
+        with mixed_precision(x.device, self.autocast):
+            return ask(network.looks, self.model.config.prediction, x, node, told)
 
 
 @dataclass(frozen=True)
