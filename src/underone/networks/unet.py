@@ -4,12 +4,13 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 from underone.errors import UserError
-from underone.networks.contraction import Contraction, ContractionConfig, Stage
-from underone.networks.layers import UPSAMPLE, normalisation, zero
+from underone.networks.contraction import Contraction, ContractionConfig
+from underone.networks.expansion import expansion, to_cells
+from underone.networks.layers import normalisation
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,23 +42,9 @@ class UNet(Contraction):
     def __init__(self, config: UNetConfig) -> None:
         labels = 0 if config.classes is None else config.classes + 1
         super().__init__(config, time=config.time, labels=labels)
-        up, widths, skips = UPSAMPLE[config.revision], config.widths, list(self.skips)
-        channels = widths[-1]
-        self.decoder = nn.ModuleList()
-        self.upsample = nn.ModuleList()
-        for level in reversed(range(len(widths))):
-            attention = config.resolutions[level] in config.attention
-            stages = nn.ModuleList()
-            for _ in range(config.blocks + 1):
-                stages.append(Stage(channels + skips.pop(), widths[level], config, attention))
-                channels = widths[level]
-            self.decoder.append(stages)
-            if level > 0:
-                self.upsample.append(up(channels, channels))
-
-        self.out_norm = normalisation(channels)
-        self.out = nn.Conv2d(channels, config.channels * config.patch**2, 3, padding=1)
-        zero(self.out)
+        self.decoder, self.upsample = expansion(config, self.skips[::-1])
+        self.out_norm = normalisation(config.widths[0])
+        self.out = to_cells(config)
 
     def forward(self, x: Tensor, condition: Tensor | None, label: Tensor | None) -> Tensor:
         embedding = self.embed(x, condition, label)

@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from underone.errors import UserError
-from underone.networks.contraction import Contraction, ContractionConfig, Stage
-from underone.networks.layers import UPSAMPLE, normalisation, zero
+from underone.networks.contraction import Contraction, ContractionConfig
+from underone.networks.expansion import expansion, to_cells
+from underone.networks.layers import normalisation, zero
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,23 +79,12 @@ class VAE(Contraction):
         self.latent_out = nn.Linear(widths[-1] * side**2, 2 * config.latent)
         zero(self.latent_out)
 
-        up, channels = UPSAMPLE[config.revision], widths[-1]
-        self.latent_in = nn.Linear(config.latent, channels * side**2)
-        self.label_in = nn.Embedding(config.classes, channels * side**2)
-        self.decoder = nn.ModuleList()
-        self.upsample = nn.ModuleList()
-        for level in reversed(range(len(widths))):
-            attention = config.resolutions[level] in config.attention
-            stages = nn.ModuleList()
-            for _ in range(config.blocks):
-                stages.append(Stage(channels, widths[level], config, attention))
-                channels = widths[level]
-            self.decoder.append(stages)
-            if level > 0:
-                self.upsample.append(up(channels, channels))
-        self.out_norm = normalisation(channels)
-        self.out = nn.Conv2d(channels, config.channels * config.patch**2, 3, padding=1)
-        zero(self.out)
+        self.latent_in = nn.Linear(config.latent, widths[-1] * side**2)
+        self.label_in = nn.Embedding(config.classes, widths[-1] * side**2)
+        nothing = [0] * len(widths) * config.blocks
+        self.decoder, self.upsample = expansion(config, nothing)
+        self.out_norm = normalisation(widths[0])
+        self.out = to_cells(config)
         self.log_deviation = nn.Parameter(torch.tensor(math.log(config.deviation)))
 
     def encode(self, x: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
