@@ -10,16 +10,8 @@ from underone.cli.options import device_option
 from underone.cli.training import check_length, see_through
 from underone.data import available_splits, load_dataset
 from underone.training.begin import check_data, resume, start
-from underone.training.noisy_accuracy import TIMES
-from underone.training.recipe import (
-    ClassifierRecipe,
-    DiffusionRecipe,
-    EncoderRecipe,
-    NoisyClassifierRecipe,
-    VAERecipe,
-    load_recipe,
-    shipped_recipes,
-)
+from underone.training.kinds import scoring_of
+from underone.training.recipe import load_recipe, shipped_recipes
 
 
 @click.command(epilog=f"Shipped recipes: {', '.join(shipped_recipes())}.")
@@ -55,8 +47,8 @@ def train(
     settings = load_recipe(recipe, changes)
     folder = out or Path("runs") / Path(recipe).stem
     dataset = load_dataset(settings.data, "train", root)
-    test = None
-    if not isinstance(settings, DiffusionRecipe) and "test" in available_splits(settings.data):
+    scoring, test = scoring_of(settings), None
+    if scoring is not None and "test" in available_splits(settings.data):
         test = load_dataset(settings.data, "test", root)
         check_data(settings, test)
     if resuming:
@@ -67,23 +59,22 @@ def train(
     if settings.network.revision == 1:
         note("this trains the legacy architecture revision 1; new models are revision 2")
     see_through(run, max_minutes if resuming else None)
-    if isinstance(settings, ClassifierRecipe | EncoderRecipe):
-        note(f"scaling its features on {len(run.dataset):,} images; stopped now, they are unscaled")
-    elif isinstance(settings, NoisyClassifierRecipe) and test is not None:
-        note(f"asking it about {len(test):,} held-out images at {len(TIMES)} noise levels")
-    elif isinstance(settings, VAERecipe) and test is not None:
-        note(f"bounding the bits of {len(test):,} held-out images")
+    if scoring is not None and (announcement := scoring.announcement(run.dataset, test)):
+        note(announcement)
     scores = run.finish(test)
     if as_json:
         print_json({"folder": str(folder), "steps": run.state.step, **scores})
         return
-    form = "{:.4f}" if isinstance(settings, VAERecipe) else "{:.2%}"
-    told = {name.replace("_", " "): form.format(value) for name, value in scores.items()}
+    told = {} if scoring is None else _told(scores, scoring.form)
     if len(told) > 1:
         _show(told)
         told = {}
     text = "".join(f", {name} {value}" for name, value in told.items())
     note(f"{folder}: done, {run.state.step} steps{text}")
+
+
+def _told(scores: dict[str, float], form: str) -> dict[str, str]:
+    return {name.replace("_", " "): form.format(value) for name, value in scores.items()}
 
 
 def _show(scores: dict[str, str]) -> None:

@@ -20,7 +20,7 @@ from underone.checkpoint import (
 from underone.data import Dataset
 from underone.training.calibration import calibrate
 from underone.training.held_out_bound import held_out_bound
-from underone.training.noisy_accuracy import noisy_accuracy
+from underone.training.noisy_accuracy import TIMES, noisy_accuracy
 from underone.training.objective import (
     Agreement,
     Autoencoding,
@@ -45,12 +45,25 @@ Score = Callable[[Path, Dataset, Dataset | None, torch.device], dict[str, float]
 
 
 @dataclass(frozen=True)
+class Scoring:
+    """What is found out of a trained model, beside what sampling it tells.
+
+    `announcement`, of the images it was trained on and those held out, says what is about to be
+    done, or None if nothing is; `form` is how a score is written.
+    """
+
+    score: Score
+    announcement: Callable[[Dataset, Dataset | None], str | None]
+    form: str = "{:.2%}"
+
+
+@dataclass(frozen=True)
 class Kind:
     """What is known of a kind of recipe; each function takes a recipe of it first."""
 
     objective: Callable[[Any, torch.device], Objective]
     config: Callable[[Any, DataRecord, TrainingRecord], CheckpointConfig]
-    score: Score
+    scoring: Scoring | None = None
 
 
 def objective_of(recipe: Recipe, device: torch.device) -> Objective:
@@ -63,9 +76,9 @@ def config_of(recipe: Recipe, data: DataRecord, training: TrainingRecord) -> Che
     return _KINDS[type(recipe)].config(recipe, data, training)
 
 
-def score_of(recipe: Recipe) -> Score:
-    """What is found out of a trained model, beside what sampling it tells."""
-    return _KINDS[type(recipe)].score
+def scoring_of(recipe: Recipe) -> Scoring | None:
+    """What is found out of a trained model; None of one that sampling alone tells of."""
+    return _KINDS[type(recipe)].scoring
 
 
 def _denoising(recipe: DiffusionRecipe, device: torch.device) -> Objective:
@@ -106,32 +119,45 @@ def _noisy_classifier(
     )
 
 
-def _nothing(
-    folder: Path, images: Dataset, test: Dataset | None, device: torch.device
-) -> dict[str, float]:
-    return {}
+def _by_held_out(
+    score: Callable[[Path, Dataset, torch.device], dict[str, float]],
+    announcement: Callable[[Dataset], str],
+    form: str = "{:.2%}",
+) -> Scoring:
+    """What is found out by held-out images, where there are any."""
+    return Scoring(
+        lambda folder, images, test, device: {} if test is None else score(folder, test, device),
+        lambda images, test: None if test is None else announcement(test),
+        form,
+    )
 
 
-def _if_held_out(score: Callable[[Path, Dataset, torch.device], dict[str, float]]) -> Score:
-    return lambda folder, images, test, device: {} if test is None else score(folder, test, device)
-
-
+_CALIBRATION = Scoring(
+    calibrate,
+    lambda images, test: (
+        f"scaling its features on {len(images):,} images; stopped now, they are unscaled"
+    ),
+)
 _KINDS: Mapping[type[Recipe], Kind] = {
-    DiffusionRecipe: Kind(_denoising, _diffusion, _nothing),
-    DistillationRecipe: Kind(objective_with_teacher, _distilled, _nothing),
+    DiffusionRecipe: Kind(_denoising, _diffusion),
+    DistillationRecipe: Kind(objective_with_teacher, _distilled),
     VAERecipe: Kind(
         lambda recipe, device: Autoencoding(recipe.network.latent, recipe.beta),
         lambda recipe, data, training: VAECheckpointConfig(
             network=recipe.network, data=data, training=training
         ),
-        _if_held_out(held_out_bound),
+        _by_held_out(
+            held_out_bound,
+            lambda test: f"bounding the bits of {len(test):,} held-out images",
+            "{:.4f}",
+        ),
     ),
     ClassifierRecipe: Kind(
         lambda recipe, device: Classification(recipe.label_smoothing),
         lambda recipe, data, training: ClassifierCheckpointConfig(
             network=recipe.network, data=data, training=training
         ),
-        calibrate,
+        _CALIBRATION,
     ),
     EncoderRecipe: Kind(
         lambda recipe, device: Agreement(
@@ -140,11 +166,16 @@ _KINDS: Mapping[type[Recipe], Kind] = {
         lambda recipe, data, training: EncoderCheckpointConfig(
             network=recipe.network, data=data, training=training
         ),
-        calibrate,
+        _CALIBRATION,
     ),
     NoisyClassifierRecipe: Kind(
         lambda recipe, device: NoisyClassification(recipe.schedule, recipe.label_smoothing),
         _noisy_classifier,
-        _if_held_out(noisy_accuracy),
+        _by_held_out(
+            noisy_accuracy,
+            lambda test: (
+                f"asking it about {len(test):,} held-out images at {len(TIMES)} noise levels"
+            ),
+        ),
     ),
 }

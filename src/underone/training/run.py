@@ -22,7 +22,7 @@ from underone.networks.precision import fast_dtype
 from underone.training.average import NARROW
 from underone.training.card import model_card
 from underone.training.journal import append_log, draw_loss
-from underone.training.kinds import config_of, objective_of, score_of
+from underone.training.kinds import config_of, objective_of, scoring_of
 from underone.training.loop import Update, updates
 from underone.training.post_hoc import save_snapshot
 from underone.training.preview import draw_preview
@@ -142,7 +142,10 @@ class Run:
         An extractor gets its feature scale too. Of a VAE the bound on `test` is found.
         """
         self.save()
-        return score_of(self.recipe)(self.folder, self.dataset, test, self.device)
+        scoring = scoring_of(self.recipe)
+        if scoring is None:
+            return {}
+        return scoring.score(self.folder, self.dataset, test, self.device)
 
     def _updates(self) -> Iterator[Update]:
         return updates(
