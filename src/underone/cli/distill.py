@@ -5,7 +5,8 @@ from pathlib import Path
 import click
 import torch
 
-from underone.cli.console import announce_revision, note, print_json
+from underone.cli.beforehand import announce_revision
+from underone.cli.console import note, print_json
 from underone.cli.options import device_option
 from underone.cli.training import check_length, see_through, training_data
 from underone.errors import UserError

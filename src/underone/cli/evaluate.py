@@ -9,15 +9,8 @@ import torch
 from click.core import ParameterSource
 
 from underone.adapters import extractor_of, find_extractor
-from underone.cli.console import (
-    announce,
-    announce_revision,
-    counted,
-    learn_variance,
-    note,
-    print_json,
-    sped_up,
-)
+from underone.cli.beforehand import announce, announce_revision, learn_variance, sped_up
+from underone.cli.console import counted, note, print_json
 from underone.cli.figures import cautions, show
 from underone.cli.options import SAMPLING_HELP, SAMPLING_OPTIONS, sampling_options, usual_for
 from underone.cli.output import check_output

@@ -8,7 +8,8 @@ from pathlib import Path
 import click
 import torch
 
-from underone.cli.console import announce_revision, note
+from underone.cli.beforehand import announce_revision
+from underone.cli.console import note
 from underone.cli.options import device_option, precision_option
 from underone.errors import UserError
 from underone.generation import Precision

@@ -5,7 +5,8 @@ from pathlib import Path
 import click
 import torch
 
-from underone.cli.console import announce_revision, counted, note, print_json
+from underone.cli.beforehand import announce_revision
+from underone.cli.console import counted, note, print_json
 from underone.cli.options import sampling_options
 from underone.cli.output import check_output, save, save_grid
 from underone.cli.source import (

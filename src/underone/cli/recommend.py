@@ -5,7 +5,8 @@ from pathlib import Path
 
 import click
 
-from underone.cli.console import announce_revision, counted, note, out, print_json, table
+from underone.cli.beforehand import announce_revision
+from underone.cli.console import counted, note, out, print_json, table
 from underone.errors import UserError
 from underone.evaluation import training_images
 from underone.study.answers import Standing, standings

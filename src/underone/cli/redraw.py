@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from underone.checkpoint import DiffusionModel
-from underone.cli.console import announce_revision, counted, learn_variance, note, print_json
+from underone.cli.beforehand import announce_revision, learn_variance
+from underone.cli.console import counted, note, print_json
 from underone.cli.options import sampling_options
 from underone.cli.output import check_output, save, save_grid
 from underone.cli.source import EDITING, SOURCE_HELP, read_source, source_options

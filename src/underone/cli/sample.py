@@ -5,14 +5,8 @@ from pathlib import Path
 import click
 import torch
 
-from underone.cli.console import (
-    announce_revision,
-    counted,
-    learn_variance,
-    note,
-    print_json,
-    sped_up,
-)
+from underone.cli.beforehand import announce_revision, learn_variance, sped_up
+from underone.cli.console import counted, note, print_json
 from underone.cli.options import SAMPLING_HELP, sampling_options, usual_for
 from underone.cli.output import check_output, save
 from underone.generation import Draw, Precision, Setting, check, generate

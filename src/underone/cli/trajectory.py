@@ -5,7 +5,8 @@ from pathlib import Path
 import click
 import torch
 
-from underone.cli.console import announce_revision, counted, learn_variance, note
+from underone.cli.beforehand import announce_revision, learn_variance
+from underone.cli.console import counted, note
 from underone.cli.options import SAMPLING_HELP, sampling_options, usual_for
 from underone.cli.output import check_output, save_grid
 from underone.editing import check_frames, trajectories

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import click
 
-from underone.cli.console import announce_revision, note, print_json, progress_bar
+from underone.cli.beforehand import announce_revision
+from underone.cli.console import note, print_json, progress_bar
 from underone.cli.options import GUIDANCE_HELP, guidance_options
 from underone.cli.training import training_data
 from underone.generation import TUNED, Setting
