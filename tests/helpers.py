@@ -27,6 +27,7 @@ from underone.diffusion import (
     node_at,
 )
 from underone.diffusion.node import expand
+from underone.errors import UserError
 from underone.networks.unet import UNet, UNetConfig
 
 PRESERVING: dict[str, Schedule] = {"linear-beta": LinearBeta(), "cosine": Cosine()}
@@ -104,6 +105,15 @@ def small_unet(seed: int = 0) -> UNet:
         for parameter in network.parameters():
             nn.init.normal_(parameter, std=0.1)
     return network.eval()
+
+
+def refusal(action: Callable[[], object]) -> str:
+    """The one line with which `action` is refused."""
+    with pytest.raises(UserError) as caught:
+        action()
+    text = str(caught.value)
+    assert "\n" not in text
+    return text
 
 
 def float64(values: object) -> Tensor:

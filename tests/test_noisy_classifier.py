@@ -3,7 +3,6 @@
 import json
 import math
 import shutil
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 import conftest
+from helpers import refusal
 from underone.checkpoint import (
     DataRecord,
     NoisyClassifier,
@@ -76,14 +76,6 @@ def network(**changes: Any) -> HalfUNet:
 
 def normal(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
-
-
-def refusal(action: Callable[[], object]) -> str:
-    with pytest.raises(UserError) as caught:
-        action()
-    text = str(caught.value)
-    assert "\n" not in text
-    return text
 
 
 @pytest.fixture
