@@ -152,6 +152,6 @@ def test_nothing_else_about_a_model_changes(small_model: DiffusionModel) -> None
     fast = compiled(small_model)
     assert (fast.sha256, fast.name) == (small_model.sha256, small_model.name)
     shown = (torch.zeros(2, *small_model.shape), torch.full((2,), 9.0), torch.tensor([0, 1]))
-    looks = [each.network.looks(*shown) for each in (fast, small_model)]  # type: ignore[operator]
-    for mine, theirs in zip(*looks, strict=True):
+    maps = [each.network.feature_maps(*shown) for each in (fast, small_model)]  # type: ignore[operator]
+    for mine, theirs in zip(*maps, strict=True):
         assert torch.equal(mine, theirs)

@@ -59,7 +59,7 @@ from underone.training.recipe import (
 )
 from underone.training.run import Run as TrainingRun
 from underone.training.teaching import distillation_recipe, objective_with_teacher
-from underone.tuning.features import OwnFeatures
+from underone.tuning.features import NetworkFeatures
 
 DATA = Path(__file__).parent / "data" / "fashion-mnist"
 SCHEDULE = LinearBeta()
@@ -182,7 +182,7 @@ def test_a_student_ends_nearer_to_the_teachers_end_than_its_teacher_in_as_few_st
 def test_with_likeness_the_ends_are_compared_with_the_batch(small_model: DiffusionModel) -> None:
     student = SmoothNetwork(1)
     plain = following(smooth_denoiser(SmoothNetwork(0)), 2, 1)
-    resemblance = Resemblance(OwnFeatures(small_model, None))
+    resemblance = Resemblance(NetworkFeatures(small_model, None))
     both = replace(plain, likeness=3.0, resemblance=resemblance)
     images, labels = 0.5 * normal(6, 1, 28, 28).float(), torch.arange(6) % 3
     draw = generator(4)

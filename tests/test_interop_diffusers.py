@@ -215,7 +215,7 @@ def test_old_names_of_attention_are_read(folders: dict[str, Path], tmp_path: Pat
 def test_what_tuning_looks_at(folders: dict[str, Path]) -> None:
     model = load_model(f"diffusers:{folders['linear']}")
     network: Any = model.network
-    first, last, middle = network.looks(noise(), torch.full((COUNT,), 500.0), LABELS)
+    first, last, middle = network.feature_maps(noise(), torch.full((COUNT,), 500.0), LABELS)
     assert [tuple(each.shape) for each in (first, last, middle)] == [
         (COUNT, 8, 8, 8), (COUNT, 16, 4, 4), (COUNT, 16, 4, 4)
     ]  # fmt: skip

@@ -10,7 +10,7 @@ from helpers import normal
 from underone.checkpoint import DiffusionModel
 from underone.errors import UserError
 from underone.training.likeness import Resemblance, energy
-from underone.tuning.features import OwnFeatures
+from underone.tuning.features import NetworkFeatures
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -81,7 +81,7 @@ def test_its_gradient_leads_to_the_data_and_is_finite_even_where_images_coincide
 def test_real_images_are_nearer_than_noise_in_the_eyes_of_any_network(
     small_model: DiffusionModel,
 ) -> None:
-    resemblance = Resemblance(OwnFeatures(small_model, None))
+    resemblance = Resemblance(NetworkFeatures(small_model, None))
     stripes = torch.linspace(-1, 1, 28).expand(24, 1, 28, 28)
     labels = torch.arange(24) % 10
     one, other = (stripes * (0.5 + 0.1 * normal(24, 1, 1, 1, seed=s).float()) for s in (0, 1))

@@ -34,17 +34,17 @@ from underone.diffusion import (
 from underone.errors import UserError
 from underone.generation import TUNED, Draw, Setting, generate
 from underone.metrics.frechet import Gaussian, frechet_distance
-from underone.tuned import Learning, Purpose, TunedSampler, keep, tuned_sampler
-from underone.tuning.descent import begun, descend, judged
+from underone.tuned import Purpose, TunedSampler, TuningRecord, keep, tuned_sampler
+from underone.tuning.descent import descend, initial_state, validation_distance
 from underone.tuning.features import (
-    ClassGap,
-    FrechetTo,
-    OwnFeatures,
-    Sight,
-    Unlikeness,
-    together,
+    ClassMeanDistance,
+    FeatureDistance,
+    FeatureStatistics,
+    FrechetDistance,
+    NetworkFeatures,
+    merged,
 )
-from underone.tuning.freedoms import Freedoms
+from underone.tuning.parameters import Parameters
 from underone.tuning.placement import jump_errors, shortest_path
 from underone.tuning.task import BATCH
 from underone.tuning.tune import draft_path, set_up
@@ -81,7 +81,7 @@ def test_it_starts_as_a_classical_solver_on_the_steps_it_was_given(
     schedule: Schedule, steps: int, first: int
 ) -> None:
     path = nodes(LogSNR(first=first, last=20), schedule, steps)
-    start = Freedoms.classical(path[:-1], schedule)
+    start = Parameters.classical(path[:-1], schedule)
     for placed, given in zip(start.path(schedule), path, strict=True):
         # At T there is no room before the first node, and a little is kept there to grow from.
         torch.testing.assert_close(placed.t, given.t, rtol=1e-5, atol=1e-9)
@@ -95,13 +95,13 @@ def test_it_starts_as_a_classical_solver_on_the_steps_it_was_given(
 def test_what_was_learned_spreads_over_other_numbers_of_steps(schedule: Schedule) -> None:
     path = nodes(LogSNR(first=800, last=20), schedule, 5)[:-1]
     generator = torch.Generator().manual_seed(0)
-    classical = Freedoms.classical(path, schedule).sampler()
+    classical = Parameters.classical(path, schedule).sampler()
     sampler = replace(
         classical,
         etas=torch.rand(4, generator=generator).double(),
         shifts=torch.rand(5, generator=generator).double(),
     )
-    learned = Freedoms.learned(path, sampler, schedule)
+    learned = Parameters.learned(path, sampler, schedule)
     for back in (learned, learned.spread(5)):
         for node, given in zip(back.path(schedule)[:-1], path, strict=True):
             torch.testing.assert_close(node.t, given.t)
@@ -150,14 +150,14 @@ def test_gradients_reach_every_number_and_agree_with_differences() -> None:
     # It begins below T, where the noise that it begins with depends on the first node; and between
     # whole steps, where the schedule has kinks, and which side of one a node is on is rounding.
     grid = LogSNR(first=500.5, last=20.5)
-    start = Freedoms.classical(nodes(grid, schedule, 4)[:-1], schedule)
+    start = Parameters.classical(nodes(grid, schedule, 4)[:-1], schedule)
     bound = Bound(plane_mixture(schedule), None)
     z = 0.3 * normal(5, 2)
 
     def loss(*tensors: Tensor) -> Tensor:
-        freedoms = Freedoms(*tensors)
-        path = freedoms.path(schedule)
-        *_, last = integrate(bound, freedoms.sampler(), path, path[0].sigma * z, draws(5, 2))
+        parameters = Parameters(*tensors)
+        path = parameters.path(schedule)
+        *_, last = integrate(bound, parameters.sampler(), path, path[0].sigma * z, draws(5, 2))
         return last.x.square().sum()
 
     leaves = [tensor.clone().requires_grad_() for tensor in start.tensors()]
@@ -227,7 +227,7 @@ def test_jumps_along_a_straight_flow_have_no_error_and_along_a_bent_one_grow() -
 def test_the_distance_is_that_of_fid_and_has_its_gradient() -> None:
     mixing = normal(6, 6, seed=5)
     one, other = normal(400, 6, seed=1) @ mixing, normal(300, 6, seed=2) + 0.3
-    distance = FrechetTo.of(one)
+    distance = FrechetDistance.to(one)
     mine = distance(other).item()
     gaussians = [Gaussian(x.mean(0), torch.cov(x.T)) for x in (one, other)]
     assert mine == pytest.approx(frechet_distance(*gaussians), rel=1e-9)
@@ -236,12 +236,12 @@ def test_the_distance_is_that_of_fid_and_has_its_gradient() -> None:
     assert torch.autograd.gradcheck(distance, leaf, atol=1e-6)
 
 
-def sight(pooled: list[Tensor], maps: list[Tensor], labels: Tensor) -> Sight:
+def statistics(pooled: list[Tensor], maps: list[Tensor], labels: Tensor) -> FeatureStatistics:
     """With the first of the pooled features for the errors, too."""
     classes = torch.nn.functional.one_hot(labels, 3).double()
     sums = tuple(classes.T @ each for each in maps)
     squares = tuple(each.square().sum() for each in maps)
-    return Sight(tuple(pooled), sums, squares, classes.sum(0), pooled[0][:, :1])
+    return FeatureStatistics(tuple(pooled), sums, squares, classes.sum(0), pooled[0][:, :1])
 
 
 def test_no_feature_counts_for_more_because_its_numbers_are_larger() -> None:
@@ -249,41 +249,43 @@ def test_no_feature_counts_for_more_because_its_numbers_are_larger() -> None:
     data = [normal(500, 4, seed=1), normal(500, 3, seed=2)]
     other = [0.5 + normal(300, 4, seed=3), normal(300, 3, seed=4)]
 
-    def unlike(scale: float) -> Tensor:
+    def distance(scale: float) -> Tensor:
         one, two = (
-            sight([each[0], scale * each[1]], [scale * each[1]], told)
-            for each, told in ((data, labels), (other, others))
+            statistics([each[0], scale * each[1]], [scale * each[1]], classes)
+            for each, classes in ((data, labels), (other, others))
         )
-        return Unlikeness.to(one)(two)
+        return FeatureDistance.to(one)(two)
 
-    torch.testing.assert_close(unlike(1), unlike(100))
+    torch.testing.assert_close(distance(1), distance(100))
 
 
 def test_data_are_like_themselves_and_parts_are_like_the_whole() -> None:
     labels = torch.arange(600) % 3
     pooled, maps = [normal(600, 4, seed=1)], [normal(600, 20, seed=2) + 2.0 * labels[:, None]]
-    data = sight(pooled, maps, labels)
-    unlike = Unlikeness.to(data)
+    data = statistics(pooled, maps, labels)
+    distance = FeatureDistance.to(data)
     # No gap to the very same images: what chance would make of as many others is taken off.
-    assert unlike(data).item() == pytest.approx(-5.0 / 200, abs=1e-6)
+    assert distance(data).item() == pytest.approx(-5.0 / 200, abs=1e-6)
     halves = [
-        sight([each[part] for each in pooled], [each[part] for each in maps], labels[part])
+        statistics([each[part] for each in pooled], [each[part] for each in maps], labels[part])
         for part in (slice(0, 100), slice(100, 600))
     ]
-    whole = together(halves)
-    torch.testing.assert_close(unlike(whole), unlike(data))
+    whole = merged(halves)
+    torch.testing.assert_close(distance(whole), distance(data))
     assert not any(each.requires_grad for each in whole.detached().sums)
 
 
 def test_images_that_are_harder_to_denoise_are_seen() -> None:
     labels, pooled = torch.arange(600) % 3, normal(600, 4, seed=1)
-    data = sight([pooled], [pooled], labels)
-    unlike = Unlikeness.to(data)
+    data = statistics([pooled], [pooled], labels)
+    distance = FeatureDistance.to(data)
     harder = replace(data, errors=data.errors + 0.5)
     expected = 0.25 / data.errors.var()
-    torch.testing.assert_close(unlike(harder) - unlike(data), expected)
+    torch.testing.assert_close(distance(harder) - distance(data), expected)
     varied = replace(data, errors=2 * data.errors - data.errors.mean())
-    torch.testing.assert_close(unlike(varied) - unlike(data), torch.ones((), dtype=torch.float64))
+    torch.testing.assert_close(
+        distance(varied) - distance(data), torch.ones((), dtype=torch.float64)
+    )
 
 
 def test_an_error_is_what_the_model_makes_of_an_image_noised_again(
@@ -291,7 +293,7 @@ def test_an_error_is_what_the_model_makes_of_an_image_noised_again(
 ) -> None:
     x0, labels = to_model_range(dataset.images[:3]), dataset.labels[:3]
     noise = normal(*x0.shape, seed=3).float()
-    seen = OwnFeatures(model, None)(x0, labels, labels, lambda: noise)
+    seen = NetworkFeatures(model, None)(x0, labels, labels, lambda: noise)
     node = node_at(model.config.schedule, torch.tensor(0.2, dtype=torch.float64))
     x = (node.alpha * x0 + node.sigma * noise).float()
     missed = model.denoiser()(x, node, labels) - x0
@@ -306,14 +308,14 @@ def test_swapped_classes_are_seen_and_chance_is_not() -> None:
         return normal(3000, 20, seed=seed) + labels[:, None]
 
     pooled = [normal(3000, 2, seed=9)]
-    gap = ClassGap(*_class_means(images(1), labels), torch.ones(3, dtype=torch.bool))
-    chance = [gap(*_sums(images(seed), labels)).item() for seed in range(2, 12)]
+    distance = ClassMeanDistance(*_class_means(images(1), labels), torch.ones(3, dtype=torch.bool))
+    chance = [distance(*_sums(images(seed), labels)).item() for seed in range(2, 12)]
     # 1 / 1000 of variance is chance, of the data's means and of the samples'; one is taken off.
     assert sum(chance) / len(chance) == pytest.approx(1e-3, abs=4e-4)
-    assert gap(*_sums(images(2), labels.flip(0))).item() > 0.05
-    swapped = sight(pooled, [images(2)], labels.flip(0))
-    unlike = Unlikeness.to(sight(pooled, [images(1)], labels))
-    assert unlike(swapped) > unlike(sight(pooled, [images(2)], labels)) + 0.2
+    assert distance(*_sums(images(2), labels.flip(0))).item() > 0.05
+    swapped = statistics(pooled, [images(2)], labels.flip(0))
+    whole = FeatureDistance.to(statistics(pooled, [images(1)], labels))
+    assert whole(swapped) > whole(statistics(pooled, [images(2)], labels)) + 0.2
 
 
 def _sums(maps: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
@@ -330,12 +332,12 @@ def _class_means(maps: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
 def test_a_class_without_images_does_not_count() -> None:
     maps, labels = normal(300, 5), torch.arange(300) % 3
     means = _class_means(maps, labels)
-    gap = ClassGap(*means, torch.ones(3, dtype=torch.bool))
+    distance = ClassMeanDistance(*means, torch.ones(3, dtype=torch.bool))
     two = labels < 2
-    without = gap(*_sums(maps[two], labels[two]))
+    without = distance(*_sums(maps[two], labels[two]))
     assert without.item() == pytest.approx(-1 / 100)
     # Nor does one that the data have no image of, whatever is made of it.
-    unknown = ClassGap(*means, torch.tensor([True, True, False]))
+    unknown = ClassMeanDistance(*means, torch.tensor([True, True, False]))
     strange = torch.where(two[:, None], maps, maps + 100)
     assert unknown(*_sums(strange, labels)).item() == pytest.approx(-1 / 100)
 
@@ -344,14 +346,14 @@ def test_images_that_do_not_vary_within_a_class_are_refused() -> None:
     labels = torch.arange(30) % 3
     alike = normal(3, 20)[labels]
     with pytest.raises(UserError, match="several different images a class"):
-        Unlikeness.to(sight([normal(30, 2)], [alike], labels))
+        FeatureDistance.to(statistics([normal(30, 2)], [alike], labels))
 
 
 # The whole.
 
 
-# Batches that a start is judged by, and the descent.
-CHOOSING, JUDGED = 1, 6
+# Batches that a start is chosen by, and those that the descent is validated by.
+SELECTION_BATCHES, VALIDATION_BATCHES = 1, 6
 
 
 @pytest.fixture(autouse=True)
@@ -359,10 +361,10 @@ def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     """Half of the usual, and fewer: what is tuned here has few features to be seen by."""
     for module in ("task", "descent", "tune"):
         monkeypatch.setattr(f"underone.tuning.{module}.BATCH", BATCH // 2)
-    monkeypatch.setattr("underone.tuning.descent._REMEMBERED", 8)
-    monkeypatch.setattr("underone.tuning.descent.CHOOSING", CHOOSING)
+    monkeypatch.setattr("underone.tuning.descent._QUEUE_BATCHES", 8)
+    monkeypatch.setattr("underone.tuning.descent.SELECTION_BATCHES", SELECTION_BATCHES)
     for module in ("descent", "tune"):
-        monkeypatch.setattr(f"underone.tuning.{module}.JUDGED", JUDGED)
+        monkeypatch.setattr(f"underone.tuning.{module}.VALIDATION_BATCHES", VALIDATION_BATCHES)
     monkeypatch.setattr("underone.tuning.task._TEACHER_IMAGES", 16)
 
 
@@ -392,7 +394,10 @@ def test_tuning_comes_nearer_to_the_data(model: DiffusionModel, dataset: Dataset
     start = tuning.state.start
     for _ in itertools.islice(descend(tuning.task, tuning.state, budget=3600), 12):
         pass
-    before, after = (judged(tuning.task, each, JUDGED) for each in (start, tuning.state.freedoms))
+    before, after = (
+        validation_distance(tuning.task, each, VALIDATION_BATCHES)
+        for each in (start, tuning.state.parameters)
+    )
     assert before == tuning.state.before
     assert after < before
 
@@ -406,7 +411,9 @@ def test_it_is_stopped_found_again_and_used(model: DiffusionModel, dataset: Data
     assert second.state.iterations == 1
     assert second.state.seconds == first.state.seconds
     assert second.state.before == first.state.before
-    for a, b in zip(second.state.freedoms.tensors(), first.state.freedoms.tensors(), strict=True):
+    for a, b in zip(
+        second.state.parameters.tensors(), first.state.parameters.tensors(), strict=True
+    ):
         assert torch.equal(a, b)
     second.run(lambda: False, lambda progress: None)
     assert second.done
@@ -429,10 +436,16 @@ def test_it_begins_with_the_best_start_and_never_ends_with_worse(
 ) -> None:
     tuning = set_up(model, SETTING, dataset, minutes=1, seed=4)
     task, state = tuning.task, tuning.state
-    judgements = [judged(task, start, CHOOSING) for start in task.classical_starts()]
+    judgements = [
+        validation_distance(task, start, SELECTION_BATCHES) for start in task.classical_starts()
+    ]
     assert len(judgements) == 7
-    assert judged(task, state.start, CHOOSING) == min(judgements) < max(judgements)
-    state.average, state.averaged = Freedoms(*(3 + each for each in state.start.tensors())), 1
+    assert (
+        validation_distance(task, state.start, SELECTION_BATCHES)
+        == min(judgements)
+        < max(judgements)
+    )
+    state.average, state.averaged = Parameters(*(3 + each for each in state.start.tensors())), 1
     tuned = tuning.finish()
     assert tuned.learning.distance_after == tuned.learning.distance_before
     assert torch.equal(tuned.sampler.etas, state.start.sampler().etas)
@@ -443,9 +456,9 @@ def test_it_may_begin_where_another_number_of_steps_ended(
     model: DiffusionModel, dataset: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Judging all starts takes long, and is done once below.
-    monkeypatch.setattr("underone.tuning.tune.begun", lambda task: None)
+    monkeypatch.setattr("underone.tuning.tune.initial_state", lambda task: None)
 
-    def starts() -> list[Freedoms]:
+    def starts() -> list[Parameters]:
         return set_up(model, SETTING, dataset, minutes=1, seed=4).task.learned_starts()
 
     for steps, count in ((4, 0), (3, 1), (1, 1)):  # of one step there is too little to spread
@@ -454,9 +467,9 @@ def test_it_may_begin_where_another_number_of_steps_ended(
     task = set_up(model, SETTING, dataset, minutes=1, seed=4).task
     (start,) = task.learned_starts()
     assert len(start.path(model.config.schedule)) == 3
-    best = min(task.classical_starts(), key=lambda each: judged(task, each, 5))
-    state = begun(task)
-    nearer = judged(task, start, 5) < judged(task, best, 5)
+    best = min(task.classical_starts(), key=lambda each: validation_distance(task, each, 5))
+    state = initial_state(task)
+    nearer = validation_distance(task, start, 5) < validation_distance(task, best, 5)
     assert state.learned == nearer
     assert torch.equal(state.start.gaps, start.gaps if nearer else best.gaps)
     keep(model, kept(model, Purpose(steps=3)).model_copy(update={"model_sha256": "of another"}))
@@ -479,7 +492,7 @@ def kept(model: DiffusionModel, purpose: Purpose) -> TunedSampler:
         etas=(0.1,) * (steps - 1),
         weights=((1.0, 0.0),) * steps,
         shifts=(0.0,) * steps,
-        learning=Learning(
+        learning=TuningRecord(
             seed=0,
             batch_size=1,
             iterations=1,
@@ -565,7 +578,7 @@ def test_what_cannot_be_tuned_is_refused(model: DiffusionModel, dataset: Dataset
 def test_no_sample_set_is_drawn_with_the_noise_of_tuning(
     model: DiffusionModel, dataset: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("underone.tuning.tune.begun", lambda task: None)
+    monkeypatch.setattr("underone.tuning.tune.initial_state", lambda task: None)
     task = set_up(model, SETTING, dataset, minutes=1, seed=5).task
     mine = task.noise(7, 2)()
     assert torch.equal(mine, NoiseStreams([(2**63 + 5, 7), (2**63 + 5, 8)], model.shape)())

@@ -41,8 +41,8 @@ class Purpose(Config):
         return f"{'-'.join(parts)}.json"
 
 
-class Learning(Config):
-    """How a sampler was tuned; the distances are those of `tuning.features.Unlikeness`."""
+class TuningRecord(Config):
+    """How a sampler was tuned; the distances are those of `tuning.features.FeatureDistance`."""
 
     seed: int
     batch_size: int
@@ -66,7 +66,7 @@ class TunedSampler(Config):
     etas: tuple[float, ...]
     weights: tuple[tuple[float, ...], ...]
     shifts: tuple[float, ...]
-    learning: Learning
+    learning: TuningRecord
 
     @model_validator(mode="after")
     def _fits(self) -> Self:

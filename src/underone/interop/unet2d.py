@@ -70,7 +70,7 @@ class UNet2D(nn.Module):
         output: Tensor = self.unet(x, timestep, known_as, return_dict=False)[0]
         return output
 
-    def looks(
+    def feature_maps(
         self, x: Tensor, condition: Tensor, label: Tensor | None
     ) -> tuple[Tensor, Tensor, Tensor]:
         """The feature maps after the first level, after the last and after the middle."""

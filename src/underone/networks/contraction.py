@@ -168,7 +168,7 @@ class Contraction(nn.Module):
             hidden = stage(hidden, embedding)
         return hidden, skips
 
-    def looks(
+    def feature_maps(
         self, x: Tensor, condition: Tensor | None, label: Tensor | None
     ) -> tuple[Tensor, Tensor, Tensor]:
         """The feature maps after the first level, after the last and after the middle."""

@@ -31,9 +31,9 @@ class InFixedBatches(nn.Module):
             parts.append(self._part(x[rows], *rest))
         return torch.cat(parts)
 
-    def looks(self, *inputs: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+    def feature_maps(self, *inputs: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
         """What the plain network shows of its feature maps."""
-        shown: tuple[Tensor, Tensor, Tensor] = self.network.looks(*inputs)  # type: ignore[operator]
+        shown: tuple[Tensor, Tensor, Tensor] = self.network.feature_maps(*inputs)  # type: ignore[operator]
         return shown
 
     def _part(self, x: Tensor, condition: Tensor | None, label: Tensor | None) -> Tensor:

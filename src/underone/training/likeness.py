@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from underone.errors import UserError
-from underone.tuning.features import OwnFeatures
+from underone.tuning.features import NetworkFeatures
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,7 +23,7 @@ class Resemblance:
     pixels, and its deep maps as they are.
     """
 
-    features: OwnFeatures
+    features: NetworkFeatures
 
     def __call__(
         self, made: Tensor, real: Tensor, labels: Tensor, generator: torch.Generator

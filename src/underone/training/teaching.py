@@ -21,7 +21,7 @@ from underone.training.distillation import AgreeingAlongTheFlow, FollowingTrajec
 from underone.training.likeness import Resemblance
 from underone.training.objective import Objective
 from underone.training.recipe import ConsistencyTuning, DistillationRecipe, Trajectories
-from underone.tuning.features import OwnFeatures
+from underone.tuning.features import NetworkFeatures
 
 # What students begin with is learned already: they need few updates, and small ones.
 _STEPS = 4000
@@ -98,14 +98,14 @@ def objective_with_teacher(recipe: DistillationRecipe, device: torch.device) -> 
     model = teacher_of(recipe)
     place(model.network, device)
     path = nodes(grid_named(method.grid), recipe.schedule, _fine_steps(method))
-    eyes = OwnFeatures(model, fast_dtype(device))
+    features = NetworkFeatures(model, fast_dtype(device))
     return FollowingTrajectories(
         student,
         denoiser_for(model, _setting(method)),
         path,
         method.inner + 1,
         method.likeness,
-        Resemblance(eyes) if method.likeness > 0 else None,
+        Resemblance(features) if method.likeness > 0 else None,
     )
 
 

@@ -1,4 +1,4 @@
-"""Fitting a sampler to one model, one number of steps and one guidance, in the model's own eyes.
+"""Fitting a sampler to one model, one number of steps and one guidance, by its own features.
 
 Nothing here knows of a metric or an extractor: what is tuned is never tuned on what measures it.
 """

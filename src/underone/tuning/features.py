@@ -1,4 +1,4 @@
-"""What a model itself sees in images, and how far a sampler's are from the data's in that."""
+"""The features of images in a model's own network, and the distance to the data in them."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -14,8 +14,8 @@ from underone.diffusion import Node, node_at, noised
 from underone.diffusion.asking import ask, mixed_precision
 from underone.errors import UserError
 
-# At little noise the network looks at texture, at more of it at whole things.
-LOOKING_TIMES = (0.01, 0.1, 0.2)
+# At little noise the network's features are of texture, at more of it of whole things.
+FEATURE_TIMES = (0.01, 0.1, 0.2)
 # How much more than a pooled feature the means of a class count, whose errors are far smaller.
 _CLASS_WEIGHT = 5.0
 # And how much more their errors, which alone tell that images are too rough, or too smooth.
@@ -24,10 +24,10 @@ _ERROR_WEIGHT = 1.0
 _NOTHING = 1e-9
 
 
-class LookedInto(Protocol):
-    """A U-Net that shows its feature maps."""
+class HasFeatureMaps(Protocol):
+    """A U-Net that returns its feature maps."""
 
-    def looks(
+    def feature_maps(
         self, x: Tensor, condition: Tensor | None, label: Tensor | None
     ) -> tuple[Tensor, Tensor, Tensor]:
         """The feature maps after the first level, after the last and after the middle."""
@@ -35,8 +35,8 @@ class LookedInto(Protocol):
 
 
 @dataclass(frozen=True, eq=False)
-class Sight:
-    """What the network sees in a set of images, float64.
+class FeatureStatistics:
+    """Statistics of the features of a set of images, float64.
 
     `pooled`: features, each (N, D), averaged over pixels. `sums`: of each class the sum of whole
     feature maps, each (C, E), over as many images as `counts` (C,) says, and `squares`, each (),
@@ -50,23 +50,23 @@ class Sight:
     counts: Tensor
     errors: Tensor
 
-    def detached(self) -> "Sight":
+    def detached(self) -> "FeatureStatistics":
         """The same without gradients."""
         pooled, sums, squares = (
             tuple(each.detach() for each in part) for part in (self.pooled, self.sums, self.squares)
         )
-        return Sight(pooled, sums, squares, self.counts, self.errors.detach())
+        return FeatureStatistics(pooled, sums, squares, self.counts, self.errors.detach())
 
 
-def together(sights: Iterable[Sight]) -> Sight:
-    """What is seen in several sets as if they were one."""
-    every = list(sights)
-    return Sight(
-        tuple(torch.cat(parts) for parts in zip(*(s.pooled for s in every), strict=True)),
-        _added(sight.sums for sight in every),
-        _added(sight.squares for sight in every),
-        reduce(torch.add, (sight.counts for sight in every)),
-        torch.cat([sight.errors for sight in every]),
+def merged(parts: Iterable[FeatureStatistics]) -> FeatureStatistics:
+    """The statistics of several sets as one."""
+    every = list(parts)
+    return FeatureStatistics(
+        tuple(torch.cat(same) for same in zip(*(each.pooled for each in every), strict=True)),
+        _added(each.sums for each in every),
+        _added(each.squares for each in every),
+        reduce(torch.add, (each.counts for each in every)),
+        torch.cat([each.errors for each in every]),
     )
 
 
@@ -75,10 +75,10 @@ def _added(parts: Iterable[tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
 
 
 @dataclass(frozen=True)
-class OwnFeatures:
+class NetworkFeatures:
     """What the network of `model` makes of images that are noised again.
 
-    At each of `LOOKING_TIMES` the activations of its first level, of its last and of its middle,
+    At each of `FEATURE_TIMES` the activations of its first level, of its last and of its middle,
     averaged over pixels; and of the latter two the whole maps, summed over each class.
     """
 
@@ -86,52 +86,52 @@ class OwnFeatures:
     autocast: torch.dtype | None
 
     def __call__(
-        self, x0: Tensor, labels: Tensor, told: Tensor | None, noise: Callable[[], Tensor]
-    ) -> Sight:
-        """What is seen in x0 (B, C, H, W) in [-1, 1], whose classes are `labels` (B,).
+        self, x0: Tensor, labels: Tensor, network_labels: Tensor | None, noise: Callable[[], Tensor]
+    ) -> FeatureStatistics:
+        """Those of x0 (B, C, H, W) in [-1, 1], whose classes are `labels` (B,).
 
-        `told` (B,) is what the network is told they are; None where it knows no classes.
+        `network_labels` (B,) are those that the network is given; None where it knows no classes.
         Differentiable in x0.
         """
-        maps = self.maps(x0, told, noise)
+        maps = self.maps(x0, network_labels, noise)
         classes = functional.one_hot(labels, self.model.num_classes or 1).double()
         whole = [each.flatten(1).double() for _, *deep in maps for each in deep]
-        return Sight(
-            tuple(each.double().mean(dim=(2, 3)) for look in maps for each in look),
+        return FeatureStatistics(
+            tuple(each.double().mean(dim=(2, 3)) for at_time in maps for each in at_time),
             tuple(classes.T @ each for each in whole),
             tuple(each.square().sum() for each in whole),
             classes.sum(0),
-            self._errors(x0, told, noise()),
+            self._errors(x0, network_labels, noise()),
         )
 
     def maps(
-        self, x0: Tensor, told: Tensor | None, noise: Callable[[], Tensor]
+        self, x0: Tensor, network_labels: Tensor | None, noise: Callable[[], Tensor]
     ) -> list[tuple[Tensor, Tensor, Tensor]]:
-        """The maps themselves, (B, ...), at each of `LOOKING_TIMES`. Differentiable in x0."""
-        return [self._maps(x0, self._node(time), told, noise()) for time in LOOKING_TIMES]
+        """The maps themselves, (B, ...), at each of `FEATURE_TIMES`. Differentiable in x0."""
+        return [self._maps(x0, self._node(time), network_labels, noise()) for time in FEATURE_TIMES]
 
-    def _errors(self, x0: Tensor, told: Tensor | None, noise: Tensor) -> Tensor:
-        """log |x0 - D(alpha x0 + sigma z)|^2 at the last of `LOOKING_TIMES`: (B, 1)."""
-        node = self._node(LOOKING_TIMES[-1])
+    def _errors(self, x0: Tensor, network_labels: Tensor | None, noise: Tensor) -> Tensor:
+        """log |x0 - D(alpha x0 + sigma z)|^2 at the last of `FEATURE_TIMES`: (B, 1)."""
+        node = self._node(FEATURE_TIMES[-1])
         x = noised(x0, node, noise)
-        missed = self.model.denoiser(self.autocast)(x, node, told) - x0
+        missed = self.model.denoiser(self.autocast)(x, node, network_labels) - x0
         return missed.flatten(1).double().square().sum(1, keepdim=True).log()
 
     def _node(self, time: float) -> Node:
         return node_at(self.model.config.schedule, torch.tensor(time, dtype=torch.float64))
 
     def _maps(
-        self, x0: Tensor, node: Node, told: Tensor | None, noise: Tensor
+        self, x0: Tensor, node: Node, network_labels: Tensor | None, noise: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
         # Whatever wraps it to make it faster, it is a U-Net.
-        network = cast("LookedInto", self.model.network)
+        network = cast("HasFeatureMaps", self.model.network)
         x = noised(x0, node, noise)
         with mixed_precision(x.device, self.autocast):
-            return ask(network.looks, self.model.config.prediction, x, node, told)
+            return ask(network.feature_maps, self.model.config.prediction, x, node, network_labels)
 
 
 @dataclass(frozen=True)
-class FrechetTo:
+class FrechetDistance:
     """|m - mean|^2 + tr(S + covariance - 2 (covariance^1/2 S covariance^1/2)^1/2), S and m given.
 
     The squared Fréchet distance of Gaussians (Dowson and Landau 1982), as FID has it, but
@@ -143,7 +143,7 @@ class FrechetTo:
     root: Tensor
 
     @classmethod
-    def of(cls, features: Tensor) -> "FrechetTo":
+    def to(cls, features: Tensor) -> "FrechetDistance":
         """The distance to the distribution of `features` (N, D)."""
         covariance = _covariance(features)
         values, vectors = torch.linalg.eigh(covariance)
@@ -171,7 +171,7 @@ def _covariance(features: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class ClassGap:
+class ClassMeanDistance:
     """The mean over classes of |m_c - mean_c|^2 / v - 1 / n_c, with m_c the mean of n_c images.
 
     v is the variance of an image about its class's mean, so that 1 / n_c is what chance alone
@@ -192,22 +192,23 @@ class ClassGap:
 
 
 @dataclass(frozen=True)
-class Unlikeness:
-    """How unlike two sets of images are: about 0 where they are alike.
+class FeatureDistance:
+    """The distance between two sets of images: about 0 where they are alike in distribution.
 
     The mean over all pooled features of their Fréchet distance over their variance in the data, so
-    that no depth counts for more because its numbers are larger; plus 5 times the mean `ClassGap`
-    over all maps; plus the distance of the errors over their variance. Pooled features tell
-    texture, and little of whether a coat looks like a coat, or of how rough an image is.
+    that no depth counts for more because its numbers are larger; plus 5 times the mean
+    `ClassMeanDistance` over all maps; plus the distance of the errors over their variance. Pooled
+    features tell texture, and little of whether a coat looks like a coat, or of how rough an image
+    is.
     """
 
-    distances: tuple[FrechetTo, ...]
-    gaps: tuple[ClassGap, ...]
-    difficulty: FrechetTo
+    distances: tuple[FrechetDistance, ...]
+    class_means: tuple[ClassMeanDistance, ...]
+    errors: FrechetDistance
 
     @classmethod
-    def to(cls, data: Sight) -> "Unlikeness":
-        """To the data in which this is seen."""
+    def to(cls, data: FeatureStatistics) -> "FeatureDistance":
+        """The distance to data of these statistics."""
         gaps = []
         for sums, square in zip(data.sums, data.squares, strict=True):
             means = sums / data.counts.clamp(min=1)[:, None]
@@ -218,15 +219,19 @@ class Unlikeness:
                     "the images of a class are all alike, so that nothing can be told from how "
                     "they vary: this takes a data set with several different images a class"
                 )
-            gaps.append(ClassGap(means, within / data.counts.sum(), data.counts > 0))
-        distances = tuple(FrechetTo.of(each) for each in data.pooled)
-        return cls(distances, tuple(gaps), FrechetTo.of(data.errors))
+            gaps.append(ClassMeanDistance(means, within / data.counts.sum(), data.counts > 0))
+        distances = tuple(FrechetDistance.to(each) for each in data.pooled)
+        return cls(distances, tuple(gaps), FrechetDistance.to(data.errors))
 
-    def __call__(self, seen: Sight) -> Tensor:
-        """Of the images in which this is seen: a scalar."""
+    def __call__(self, found: FeatureStatistics) -> Tensor:
+        """Of images of these statistics: a scalar."""
         shares = [
-            distance.share(each) for distance, each in zip(self.distances, seen.pooled, strict=True)
+            distance.share(each)
+            for distance, each in zip(self.distances, found.pooled, strict=True)
         ]
-        gaps = [gap(sums, seen.counts) for gap, sums in zip(self.gaps, seen.sums, strict=True)]
-        unlike = torch.stack(shares).mean() + _CLASS_WEIGHT * torch.stack(gaps).mean()
-        return unlike + _ERROR_WEIGHT * self.difficulty.share(seen.errors)
+        gaps = [
+            distance(sums, found.counts)
+            for distance, sums in zip(self.class_means, found.sums, strict=True)
+        ]
+        total = torch.stack(shares).mean() + _CLASS_WEIGHT * torch.stack(gaps).mean()
+        return total + _ERROR_WEIGHT * self.errors.share(found.errors)

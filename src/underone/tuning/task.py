@@ -22,8 +22,8 @@ from underone.diffusion import (
     integrate,
     nodes,
 )
-from underone.tuning.features import OwnFeatures, Sight, Unlikeness, together
-from underone.tuning.freedoms import Freedoms
+from underone.tuning.features import FeatureDistance, FeatureStatistics, NetworkFeatures, merged
+from underone.tuning.parameters import Parameters
 from underone.tuning.placement import placed
 
 BATCH = 64
@@ -52,16 +52,16 @@ class Task:
     seed: int
     labelled: bool
     autocast: torch.dtype | None
-    neighbours: tuple[Freedoms, ...] = ()
+    neighbours: tuple[Parameters, ...] = ()
 
     @property
-    def features(self) -> OwnFeatures:
+    def features(self) -> NetworkFeatures:
         """What the distance is taken in."""
-        return OwnFeatures(self.model, self.autocast)
+        return NetworkFeatures(self.model, self.autocast)
 
     @cached_property
-    def reference(self) -> Unlikeness:
-        """How unlike the data something is."""
+    def reference(self) -> FeatureDistance:
+        """The distance to the data."""
         generator = torch.Generator().manual_seed(self.seed)
         count = min(_REFERENCE_IMAGES, len(self.dataset))
         chosen = torch.randperm(len(self.dataset), generator=generator)[:count]
@@ -70,16 +70,18 @@ class Task:
             for part in chosen.split(_REFERENCE_BATCH):
                 x0 = to_model_range(self.dataset.images[part])
                 noise = partial(torch.randn, x0.shape, generator=generator)
-                found.append(self._seen(x0, self.dataset.labels[part], noise))
-        return Unlikeness.to(together(found))
+                found.append(self._statistics(x0, self.dataset.labels[part], noise))
+        return FeatureDistance.to(merged(found))
 
-    def _seen(self, x0: Tensor, labels: Tensor, noise: Callable[[], Tensor]) -> Sight:
+    def _statistics(
+        self, x0: Tensor, labels: Tensor, noise: Callable[[], Tensor]
+    ) -> FeatureStatistics:
         known = self.labelled and self.model.num_classes is not None
         classes = labels if known else torch.zeros_like(labels)
-        return self.features(x0, classes, self.told(labels), noise)
+        return self.features(x0, classes, self.network_labels(labels), noise)
 
-    def told(self, labels: Tensor) -> Tensor | None:
-        """What the network is told where images are `labels`."""
+    def network_labels(self, labels: Tensor) -> Tensor | None:
+        """The labels that the network is given for images of `labels`; None where it takes none."""
         if self.model.num_classes is None:
             return None
         return labels if self.labelled else torch.full_like(labels, self.model.num_classes)
@@ -95,7 +97,7 @@ class Task:
         keys = [(_FIRST_SEED + self.seed, first + index) for index in range(count)]
         return NoiseStreams(keys, self.model.shape)
 
-    def classical_starts(self) -> list[Freedoms]:
+    def classical_starts(self) -> list[Parameters]:
         """Where tuning may start: a classical solver on steps placed along a fine trajectory.
 
         And on steps even in log-SNR that end earlier: the trajectory is the network's own, and its
@@ -112,23 +114,23 @@ class Task:
         for first, last in _ENDS:
             grid = LogSNR(first=first * schedule.steps, last=max(1.0, last * schedule.steps))
             grids.append(nodes(grid, schedule, self.steps)[:-1])
-        return [Freedoms.classical(grid, schedule) for grid in grids]
+        return [Parameters.classical(grid, schedule) for grid in grids]
 
-    def learned_starts(self) -> list[Freedoms]:
+    def learned_starts(self) -> list[Parameters]:
         """Where it may start too: what was learned for its neighbours, spread over its steps."""
         return [each.spread(self.steps) for each in self.neighbours]
 
-    def seen(self, freedoms: Freedoms, first: int) -> Sight:
-        """What is seen in the BATCH samples `first`, ... drawn with `freedoms`."""
+    def statistics(self, parameters: Parameters, first: int) -> FeatureStatistics:
+        """Those of the BATCH samples `first`, ... drawn with `parameters`."""
         noise = self.noise(first, BATCH)
-        path = freedoms.path(self.model.config.schedule)
-        *_, last = self._run(freedoms.sampler(), path, noise, first)
+        path = parameters.path(self.model.config.schedule)
+        *_, last = self._run(parameters.sampler(), path, noise, first)
         # As they are quantised, which no gradient passes: beyond [-1, 1] there is nothing.
-        return self._seen(last.x.clamp(-1, 1), self.labels(first, BATCH), noise)
+        return self._statistics(last.x.clamp(-1, 1), self.labels(first, BATCH), noise)
 
     def _run(
         self, sampler: Sampler, path: Sequence[Node], noise: NoiseStreams, first: int
     ) -> Iterator[Estimate]:
         x = path[0].sigma * noise()
-        bound = Bound(self.denoiser, self.told(self.labels(first, len(x))))
+        bound = Bound(self.denoiser, self.network_labels(self.labels(first, len(x))))
         return integrate(bound, sampler, path, x, noise)

@@ -18,22 +18,29 @@ from underone.generation import Setting, denoiser_for
 from underone.networks.precision import fast_dtype
 from underone.tuned import (
     DRAFT,
-    Learning,
     Purpose,
     TunedSampler,
+    TuningRecord,
     keep,
     tuned_path,
     tuned_sampler,
 )
-from underone.tuning.descent import JUDGED, Progress, State, begun, descend, judged
-from underone.tuning.freedoms import Freedoms
+from underone.tuning.descent import (
+    VALIDATION_BATCHES,
+    Progress,
+    State,
+    descend,
+    initial_state,
+    validation_distance,
+)
+from underone.tuning.parameters import Parameters
 from underone.tuning.task import BATCH, Task
 
 _SAVE_SECONDS = 20.0
 
 
-class Numbers(Config):
-    """Freedoms as JSON holds them."""
+class StoredParameters(Config):
+    """Parameters as JSON holds them."""
 
     gaps: tuple[float, ...]
     roots: tuple[float, ...]
@@ -41,29 +48,29 @@ class Numbers(Config):
     shifts: tuple[float, ...]
 
     @classmethod
-    def of(cls, freedoms: Freedoms) -> "Numbers":
-        """Those of `freedoms`."""
-        gaps, roots, weights, shifts = (tensor.tolist() for tensor in freedoms.tensors())
+    def of(cls, parameters: Parameters) -> "StoredParameters":
+        """Those of `parameters`."""
+        gaps, roots, weights, shifts = (tensor.tolist() for tensor in parameters.tensors())
         rows = tuple(tuple(row) for row in weights)
         return cls(gaps=tuple(gaps), roots=tuple(roots), weights=rows, shifts=tuple(shifts))
 
     @property
-    def freedoms(self) -> Freedoms:
-        """The freedoms."""
+    def parameters(self) -> Parameters:
+        """The same as tensors."""
         every = (self.gaps, self.roots, self.weights, self.shifts)
-        return Freedoms(*(torch.tensor(values, dtype=torch.float64) for values in every))
+        return Parameters(*(torch.tensor(values, dtype=torch.float64) for values in every))
 
 
 class Draft(Config):
-    """A tuning as it stands, kept beside what it will become."""
+    """A tuning as it stands, kept beside what it will become; `freedoms` are its parameters."""
 
     model_sha256: str
     purpose: Purpose
     seed: int
-    start: Numbers
+    start: StoredParameters
     learned: bool
-    freedoms: Numbers
-    average: Numbers
+    freedoms: StoredParameters
+    average: StoredParameters
     averaged: int
     iterations: int
     seconds: float
@@ -73,10 +80,10 @@ class Draft(Config):
     def state(self) -> State:
         """Where it stands."""
         return State(
-            self.start.freedoms,
+            self.start.parameters,
             self.learned,
-            self.freedoms.freedoms,
-            self.average.freedoms,
+            self.freedoms.parameters,
+            self.average.parameters,
             self.averaged,
             self.iterations,
             self.seconds,
@@ -124,10 +131,10 @@ class Tuning:
             model_sha256=self.task.model.sha256,
             purpose=self.purpose,
             seed=self.task.seed,
-            start=Numbers.of(state.start),
+            start=StoredParameters.of(state.start),
             learned=state.learned,
-            freedoms=Numbers.of(state.freedoms),
-            average=Numbers.of(state.average),
+            freedoms=StoredParameters.of(state.parameters),
+            average=StoredParameters.of(state.average),
             averaged=state.averaged,
             iterations=state.iterations,
             seconds=state.seconds,
@@ -136,15 +143,17 @@ class Tuning:
         write_json(self.draft_path, draft.model_dump(mode="json"))
 
     def finish(self) -> TunedSampler:
-        """Judge what was learned, and keep it beside the model in the place of the draft."""
+        """Validate what was learned, and keep it beside the model in the place of the draft."""
         state, model = self.state, self.task.model
-        before = judged(self.task, state.start, JUDGED) if state.before is None else state.before
-        freedoms = state.average if state.averaged else state.freedoms
-        after = judged(self.task, freedoms, JUDGED)
+        before = state.before
+        if before is None:
+            before = validation_distance(self.task, state.start, VALIDATION_BATCHES)
+        parameters = state.average if state.averaged else state.parameters
+        after = validation_distance(self.task, parameters, VALIDATION_BATCHES)
         if after > before:  # of too few iterations: what it began with is better
-            freedoms, after = state.start, before
-        sampler = freedoms.sampler()
-        path = freedoms.path(model.config.schedule)[:-1]
+            parameters, after = state.start, before
+        sampler = parameters.sampler()
+        path = parameters.path(model.config.schedule)[:-1]
         tuned = TunedSampler(
             model_sha256=model.sha256,
             purpose=self.purpose,
@@ -152,7 +161,7 @@ class Tuning:
             etas=tuple(sampler.etas.tolist()),
             weights=tuple(tuple(row) for row in sampler.weights.tolist()),
             shifts=tuple(sampler.shifts.tolist()),
-            learning=Learning(
+            learning=TuningRecord(
                 seed=self.task.seed,
                 batch_size=BATCH,
                 iterations=state.iterations,
@@ -199,7 +208,7 @@ def set_up(
         fast_dtype(model.device),
         tuple(_neighbours(model, purpose)),
     )
-    return Tuning(task, purpose, _left(task, purpose) or begun(task), minutes)
+    return Tuning(task, purpose, _draft_state(task, purpose) or initial_state(task), minutes)
 
 
 def draft_path(model: DiffusionModel, purpose: Purpose) -> Path:
@@ -207,7 +216,7 @@ def draft_path(model: DiffusionModel, purpose: Purpose) -> Path:
     return tuned_path(model, purpose).with_suffix(f"{DRAFT}.json")
 
 
-def _neighbours(model: DiffusionModel, purpose: Purpose) -> Iterator[Freedoms]:
+def _neighbours(model: DiffusionModel, purpose: Purpose) -> Iterator[Parameters]:
     """What was learned for one step less and for one more, where that is known."""
     schedule = model.config.schedule
     for steps in (purpose.steps - 1, purpose.steps + 1):
@@ -215,10 +224,10 @@ def _neighbours(model: DiffusionModel, purpose: Purpose) -> Iterator[Freedoms]:
             found = tuned_sampler(model, purpose.model_copy(update={"steps": steps}))
             if min(steps, purpose.steps) > 1:
                 path = nodes(found.placement, schedule, steps)[:-1]
-                yield Freedoms.learned(path, found.sampler, schedule)
+                yield Parameters.learned(path, found.sampler, schedule)
 
 
-def _left(task: Task, purpose: Purpose) -> State | None:
+def _draft_state(task: Task, purpose: Purpose) -> State | None:
     path = draft_path(task.model, purpose)
     if not path.exists():
         return None

@@ -17,7 +17,7 @@ _LEAST_GAP, _LEAST_LEAD = 1e-3, 1e-6
 
 
 @dataclass(frozen=True, eq=False)
-class Freedoms:
+class Parameters:
     """Unbounded float64 numbers, any of which make a sampler of N steps.
 
     `gaps` (N + 1,): logarithms of the parts of the way in log-SNR from t = 1 to the step k = 1, in
@@ -33,7 +33,7 @@ class Freedoms:
     shifts: Tensor
 
     @classmethod
-    def classical(cls, nodes: Sequence[Node], schedule: Schedule) -> "Freedoms":
+    def classical(cls, nodes: Sequence[Node], schedule: Schedule) -> "Parameters":
         """DPM-Solver++(2M) of the SDE with eta = 0.5 on `nodes`, first order at both ends."""
         lead, *steps = _gaps(nodes, schedule)
         shares = torch.stack(steps).clamp(min=_LEAST_GAP)
@@ -47,19 +47,19 @@ class Freedoms:
         )
 
     @classmethod
-    def learned(cls, nodes: Sequence[Node], sampler: Tuned, schedule: Schedule) -> "Freedoms":
+    def learned(cls, nodes: Sequence[Node], sampler: Tuned, schedule: Schedule) -> "Parameters":
         """Those that make `sampler` on `nodes`."""
         gaps = _gaps(nodes, schedule).clamp(min=_LEAST_LEAD).log()
         return cls(gaps, sampler.etas.sqrt(), sampler.weights[:, 1:], sampler.shifts)
 
-    def spread(self, steps: int) -> "Freedoms":
+    def spread(self, steps: int) -> "Parameters":
         """The like of them for another number of `steps` >= 2: each number between its neighbours.
 
         The first node and the last stay where they are.
         """
         places = _stretched(self.gaps.softmax(0).cumsum(0)[:-1], steps)
         ends = torch.tensor([0, 1], dtype=torch.float64)
-        return Freedoms(
+        return Parameters(
             torch.cat([ends[:1], places, ends[1:]]).diff().log(),
             _stretched(self.roots, steps - 1),
             torch.stack([_stretched(each, steps) for each in self.weights.T], dim=1),
