@@ -27,7 +27,7 @@ from underone.study.definition import Study
 from underone.study.engine import LocalEngine
 from underone.study.fit import make_plan
 from underone.study.folder import Folder
-from underone.study.measures import FID, fields
+from underone.study.measures import FID, strata
 from underone.study.report import write_report
 from underone.study.report.agreement import (
     average_ranks,
@@ -380,9 +380,13 @@ def test_extractors_are_drawn_along_w_relative_to_no_guidance(finished: Run) -> 
 
 
 def test_of_many_samplers_the_best_and_the_usual_are_told_apart(finished: Run) -> None:
-    (field,) = fields(made(finished, by_sampler(1.0, 2.0)))
-    named = [Line(f"sampler {index}", field.standings[:1]) for index in range(7)]
-    lines = [*named, Line("ddim", field.standings[-1:]), Line("ddpm-small", field.standings[-1:])]
+    (stratum,) = strata(made(finished, by_sampler(1.0, 2.0)))
+    named = [Line(f"sampler {index}", stratum.standings[:1]) for index in range(7)]
+    lines = [
+        *named,
+        Line("ddim", stratum.standings[-1:]),
+        Line("ddpm-small", stratum.standings[-1:]),
+    ]
     told = told_lines(lines, FID)
     assert len(told) == 8
     assert {"ddim", "ddpm-small", "sampler 0"} <= set(told)
@@ -547,7 +551,7 @@ def checked(page: str) -> Checker:
 def test_the_page_is_sound_and_loads_nothing(finished: Run, page: str) -> None:
     found = checked(page)
     pictures = [source for source in found.images if source]
-    assert len(pictures) == len(fields(finished)[0].standings) == 6
+    assert len(pictures) == len(strata(finished)[0].standings) == 6
     assert page.count("data:image/png;base64,") == 6
     assert "default-src 'none'" in page
     # Every setting that is asked for a class is a point of some chart.
@@ -651,7 +655,7 @@ def test_models_and_numbers_of_samples_stand_apart(
     text = write_report(run).read_text(encoding="utf-8")
     checked(text)
     assert f"{old}: a checkpoint of the legacy architecture revision 1." in text
-    assert {(field.model, field.samples) for field in fields(run)} == {
+    assert {(stratum.model, stratum.samples) for stratum in strata(run)} == {
         (str(old), 20), (str(new), 20), (str(new), 30),
     }  # fmt: skip
     for each in unresolved(run):

@@ -107,7 +107,7 @@ MEASURES = (
 
 
 @dataclass(frozen=True)
-class Field:
+class Stratum:
     """What compares at all: the settings of one model at one number of samples."""
 
     model: str
@@ -120,14 +120,14 @@ class Field:
         return tuple(each for each in self.standings if each.first.setting.uses_labels)
 
 
-def fields(run: Run) -> list[Field]:
+def strata(run: Run) -> list[Stratum]:
     """Every model at every number of samples, the most samples first."""
     groups: dict[tuple[str, int], list[Standing]] = {}
     for each in standings(run):
         groups.setdefault((each.first.model, each.first.draw.count), []).append(each)
     order = {name: index for index, name in enumerate(run.bench.models)}
-    found = (Field(model, samples, tuple(each)) for (model, samples), each in groups.items())
-    return sorted(found, key=lambda field: (order[field.model], -field.samples))
+    found = (Stratum(model, samples, tuple(each)) for (model, samples), each in groups.items())
+    return sorted(found, key=lambda stratum: (order[stratum.model], -stratum.samples))
 
 
 def yardstick_fids(run: Run) -> list[Measure]:

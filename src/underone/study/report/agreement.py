@@ -9,13 +9,13 @@ from underone.metrics.uncertainty import Verdict
 from underone.study.answers import Standing
 from underone.study.measures import (
     FID,
-    Field,
     Measure,
+    Stratum,
     compared,
-    fields,
+    strata,
     yardstick_fids,
 )
-from underone.study.report.sentences import Part, field_place
+from underone.study.report.sentences import Part, stratum_title
 from underone.study.run import Run
 from underone.study.words import listed, setting_title
 
@@ -61,14 +61,14 @@ class Pair:
         return self.places[0] == self.places[1]
 
 
-def agreement(field: Field, run: Run) -> list[Pair]:
-    """Every two yardsticks over the settings of a field; none where it has too few of either.
+def agreement(stratum: Stratum, run: Run) -> list[Pair]:
+    """Every two yardsticks over the settings of a stratum; none where it has too few of either.
 
     Settings with and without labels are measured under other protocols: the former alone count.
     """
-    if len(field.asked) < _LEAST_SETTINGS:
+    if len(stratum.asked) < _LEAST_SETTINGS:
         return []
-    return [_pair(a, b, field.asked) for a, b in combinations(yardstick_fids(run), 2)]
+    return [_pair(a, b, stratum.asked) for a, b in combinations(yardstick_fids(run), 2)]
 
 
 def _pair(a: Measure, b: Measure, among: tuple[Standing, ...]) -> Pair:
@@ -86,7 +86,7 @@ def leaders(pairs: Sequence[Pair]) -> Iterator[tuple[Measure, Standing]]:
 
 def extractor_findings(run: Run) -> list[Part]:
     """Where the features of the study's extractors agree on the order of settings."""
-    found = ((field_place(run, field), agreement(field, run)) for field in fields(run))
+    found = ((stratum_title(run, stratum), agreement(stratum, run)) for stratum in strata(run))
     return [Part(where, tuple(_extractors(pairs))) for where, pairs in found if pairs]
 
 

@@ -9,34 +9,38 @@ from underone.study.measures import (
     FID,
     INTRA_FID,
     MEASURES,
-    Field,
     Measure,
-    fields,
+    Stratum,
     mean_text,
     spread,
+    strata,
     yardstick_fids,
 )
 from underone.study.recommend import pareto_front
 from underone.study.report.samplers import fewest, step_answers
-from underone.study.report.sentences import field_place, within
+from underone.study.report.sentences import stratum_title, within
 from underone.study.report.tables import Table
 from underone.study.run import Run
 from underone.study.words import form_titles, setting_title, weight_title
 
 
 def front_tables(run: Run) -> list[tuple[str, Table]]:
-    """Of each field the lowest FIDs on the first block: of no cheaper setting is one as low."""
+    """Of each stratum the lowest FIDs on the first block: of no cheaper setting is one as low."""
     return [
-        (field_place(run, field), _front_table(run, field)) for field in fields(run) if field.asked
+        (stratum_title(run, stratum), _front_table(run, stratum))
+        for stratum in strata(run)
+        if stratum.asked
     ]
 
 
-def _front_table(run: Run, field: Field) -> Table:
-    asked = within(field, answers(run))
+def _front_table(run: Run, stratum: Stratum) -> Table:
+    asked = within(stratum, answers(run))
     # Of one that leads at its cost and of all settings too, the contest at its cost comes last.
     contests = {each.leader.entry: each for each in asked if each.subject is not Subject.WEIGHT}
-    measures = [m for m in (FID, INTRA_FID, *yardstick_fids(run)[1:]) if m.is_known_of(field.asked)]
-    front = pareto_front(field.asked, FID)
+    measures = [
+        m for m in (FID, INTRA_FID, *yardstick_fids(run)[1:]) if m.is_known_of(stratum.asked)
+    ]
+    front = pareto_front(stratum.asked, FID)
     rows = tuple(
         (
             f"{each.nfe:g}",
@@ -46,7 +50,7 @@ def _front_table(run: Run, field: Field) -> Table:
         )
         for each in front
     )
-    real = ("", "real images", *_floors(measures, field.asked[0]), "")
+    real = ("", "real images", *_floors(measures, stratum.asked[0]), "")
     heads = ("evaluations", "setting", *(m.title for m in measures), "others not separated")
     return Table(heads, rows, (real,))
 
@@ -65,12 +69,12 @@ def _level(contest: Answer | None) -> str:
 
 
 def steps_tables(run: Run) -> list[tuple[str, Table]]:
-    """Of each field the FID of each sampler at each number of steps, and how many are enough."""
+    """Of each stratum the FID of each sampler at each number of steps, and how many are enough."""
     found = []
-    for field in fields(run):
-        mine = [(name, each) for owner, name, each in step_answers(run) if owner == field]
+    for stratum in strata(run):
+        mine = [(name, each) for owner, name, each in step_answers(run) if owner == stratum]
         if mine:
-            found.append((field_place(run, field), _steps_table(mine)))
+            found.append((stratum_title(run, stratum), _steps_table(mine)))
     return found
 
 
@@ -89,9 +93,9 @@ def weight_tables(run: Run) -> list[tuple[str, Table]]:
     """Of each setting that weights compete in, every figure at every weight."""
     asked = [each for each in answers(run) if each.subject is Subject.WEIGHT]
     found = []
-    for field in fields(run):
-        for contest in within(field, asked):
-            title = ", ".join(filter(None, (field_place(run, field), contest.unguided_title)))
+    for stratum in strata(run):
+        for contest in within(stratum, asked):
+            title = ", ".join(filter(None, (stratum_title(run, stratum), contest.unguided_title)))
             found.append((title, _weight_table(run, _by_weight(contest.standings))))
     return found
 

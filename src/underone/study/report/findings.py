@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from underone.metrics.uncertainty import CONFIDENCE
 from underone.study.answers import Standing, answers
 from underone.study.cell import CellResult
-from underone.study.measures import MEASURES, fields
+from underone.study.measures import MEASURES, strata
 from underone.study.report.grids import where_steps_lie
 from underone.study.report.models import which_model
 from underone.study.report.other_data import data_of, on_other_data
 from underone.study.report.samplers import how_many_steps, step_answers, which_sampler
-from underone.study.report.sentences import Part, field_title
+from underone.study.report.sentences import Part, model_title
 from underone.study.report.weights import which_weight
 from underone.study.run import Run
 from underone.study.words import listed
@@ -48,7 +48,7 @@ def findings(run: Run, beside: Sequence[Run] = ()) -> tuple[Finding, ...]:
 
     `beside` are studies of other data, which the fourth is answered with.
     """
-    if not fields(run):
+    if not strata(run):
         return (_single(WHICH_SAMPLER, "No setting is measured yet."),)
     grids, models = where_steps_lie(run), tuple(which_model(run))
     return (
@@ -77,7 +77,7 @@ def unresolved(run: Run) -> list[Unresolved]:
 
 
 def _place(run: Run, standing: Standing) -> str:
-    return field_title(run, standing.first.model, standing.first.draw.count)
+    return model_title(run, standing.first.model, standing.first.draw.count)
 
 
 def _harder_data(run: Run, beside: Sequence[Run]) -> Iterator[str]:
@@ -93,7 +93,7 @@ def _harder_data(run: Run, beside: Sequence[Run]) -> Iterator[str]:
 
 
 def _chance(run: Run) -> Iterator[str]:
-    every = [one.first for field in fields(run) for one in field.standings]
+    every = [one.first for stratum in strata(run) for one in stratum.standings]
     leaders = [each.leader for each in answers(run)]
     yield _FLATTERED
     yield from _leaders_drawn_again(run, leaders)
@@ -186,9 +186,9 @@ def _few_samples(every: Sequence[CellResult]) -> Iterator[str]:
 
 
 def _not_ranked_together(run: Run) -> Iterator[str]:
-    if len({field.samples for field in fields(run)}) > 1:
+    if len({stratum.samples for stratum in strata(run)}) > 1:
         yield "Figures of different numbers of samples are not ranked together."
-    if len({field.model for field in fields(run)}) > 1:
+    if len({stratum.model for stratum in strata(run)}) > 1:
         yield "Settings are ranked within their model, and of models the lowest of each."
 
 

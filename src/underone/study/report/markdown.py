@@ -15,7 +15,7 @@ from underone.files import write_bytes, write_text
 from underone.generation import Setting
 from underone.study.cell import PICTURE_COLUMNS
 from underone.study.contest import unguided
-from underone.study.measures import FID, Field, fields
+from underone.study.measures import FID, Stratum, strata
 from underone.study.report import protocol, tables, view
 from underone.study.report.answers_in_tables import model_tables, steps_tables, weight_tables
 from underone.study.report.charts import diversity_charts, extractor_charts, nfe_charts
@@ -160,26 +160,26 @@ def _escaped(cell: str) -> str:
 
 def _shown(run: Run) -> list[view.Card]:
     """The settings to look at: of the first model several, and the best of each other."""
-    every = _fields_of_models(run)
+    every = _strata_of_models(run)
     if not every:
         return []
     first, *others = every
-    best = [min(field.standings, key=lambda each: each.first.fid).first.id for field in others]
+    best = [min(stratum.standings, key=lambda each: each.first.fid).first.id for stratum in others]
     titles = {card.cell: card for card in view.cards(run)}
     return [titles[cell] for cell in (*_of_one_model(first)[:_PICTURES], *best)]
 
 
-def _fields_of_models(run: Run) -> list[Field]:
+def _strata_of_models(run: Run) -> list[Stratum]:
     """Each model at its most samples."""
-    found: dict[str, Field] = {}
-    for field in fields(run):
-        found.setdefault(field.model, field)
+    found: dict[str, Stratum] = {}
+    for stratum in strata(run):
+        found.setdefault(stratum.model, stratum)
     return list(found.values())
 
 
-def _of_one_model(field: Field) -> list[str]:
+def _of_one_model(stratum: Stratum) -> list[str]:
     """The usual sampler at the fewest and the most steps, and the weights of the best."""
-    mine = [each.first for each in field.asked]
+    mine = [each.first for each in stratum.asked]
     if not mine:
         return []
     best = min(mine, key=lambda first: first.fid).setting

@@ -7,7 +7,7 @@ from underone.generation import Setting
 from underone.study.answers import Answer, answers
 from underone.study.contest import Subject
 from underone.study.definition import shipped_studies
-from underone.study.measures import FID, fields
+from underone.study.measures import FID, strata
 from underone.study.report.agreement import rank_correlation
 from underone.study.report.sentences import Title, within
 from underone.study.run import Run
@@ -48,7 +48,7 @@ def on_other_data(run: Run, others: Sequence[Run]) -> Iterator[str]:
 
 def _figures(run: Run) -> dict[Setting, float]:
     """The FID of every setting on the first block, of the model and samples that come first."""
-    first = fields(run)[0]
+    first = strata(run)[0]
     return {each.first.setting: each.first.fid for each in first.asked}
 
 
@@ -69,7 +69,7 @@ def _order(here: str, there: str, mine: dict[Setting, float], theirs: dict[Setti
 
 def _answered(run: Run, subject: Subject) -> list[Answer]:
     """The contests of the model and samples that come first."""
-    return [each for each in within(fields(run)[0], answers(run)) if each.subject is subject]
+    return [each for each in within(strata(run)[0], answers(run)) if each.subject is subject]
 
 
 def _leaders(run: Run) -> dict[str, Answer]:

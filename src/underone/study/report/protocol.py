@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from underone.checkpoint import DiffusionConfig, ForeignNetwork
 from underone.study.cell import CellResult
-from underone.study.measures import FID, fields
+from underone.study.measures import FID, strata
 from underone.study.report.tables import Facts
 from underone.study.run import Run
 from underone.study.words import listed, setting_title
@@ -14,13 +14,13 @@ from underone.study.words import listed, setting_title
 def summary(run: Run) -> str:
     """What was measured, in a sentence or two."""
     plan, bench = run.plan, run.bench
-    found = fields(run)
-    counts = sorted({field.samples for field in found})
-    settings = sum(len(field.standings) for field in found)
+    found = strata(run)
+    counts = sorted({stratum.samples for stratum in found})
+    settings = sum(len(stratum.standings) for stratum in found)
     samples = listed([f"{count:,}" for count in counts])
     first = bench.yardsticks[0]
     others = ", ".join(bench.yardstick_names[1:])
-    drawn = sum(1 + len(one.fresh) for field in found for one in field.standings)
+    drawn = sum(1 + len(one.fresh) for stratum in found for one in stratum.standings)
     screening = {cell for each in plan.slices for cell in plan.screening(each)}
     screened = sum(cell in run.known for cell in screening)
     dropped = len(run.known) - drawn - screened
@@ -42,8 +42,8 @@ def summary(run: Run) -> str:
 
 def real_images(run: Run) -> str:
     """The FID of real images under the protocol that comes first, and of how many; "" of none."""
-    for field in fields(run):
-        for each in field.asked:
+    for stratum in strata(run):
+        for each in stratum.asked:
             value, floor = FID.floor(each.first), each.first.floor
             if value is not None and floor is not None:
                 return f"{FID.text(value)} ({floor.count:,} of them)"

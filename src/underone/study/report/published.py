@@ -6,9 +6,9 @@ from itertools import combinations
 
 from underone.generation import Setting
 from underone.study.answers import Standing
-from underone.study.measures import FID, Field, compared, fields
+from underone.study.measures import FID, Stratum, compared, strata
 from underone.study.report.agreement import rank_correlation
-from underone.study.report.sentences import Part, field_place
+from underone.study.report.sentences import Part, stratum_title
 from underone.study.report.tables import Table
 from underone.study.run import Run
 from underone.study.words import steps_title
@@ -54,10 +54,10 @@ class Counterpart:
         return self.standing.first.fid
 
 
-def counterparts(field: Field) -> list[Counterpart]:
-    """The settings of a field that the table has too."""
+def counterparts(stratum: Stratum) -> list[Counterpart]:
+    """The settings of a stratum that the table has too."""
     found = []
-    for each in field.asked:
+    for each in stratum.asked:
         setting = each.first.setting
         row = _ROWS.get(setting.sampler)
         plain = Setting(setting.sampler, setting.steps) == setting
@@ -72,13 +72,13 @@ def published_findings(run: Run) -> list[Part]:
 
 
 def published_tables(run: Run) -> list[tuple[str, Table]]:
-    """The counterparts side by side, of each field that has enough."""
+    """The counterparts side by side, of each stratum that has enough."""
     return [(where, _table(mine)) for where, mine in _enough(run)]
 
 
 def _enough(run: Run) -> list[tuple[str, list[Counterpart]]]:
-    """The counterparts of each field that has enough of them."""
-    found = ((field_place(run, field), counterparts(field)) for field in fields(run))
+    """The counterparts of each stratum that has enough of them."""
+    found = ((stratum_title(run, stratum), counterparts(stratum)) for stratum in strata(run))
     return [(where, mine) for where, mine in found if len(mine) >= _LEAST]
 
 

@@ -8,13 +8,13 @@ from underone.generation import TUNED, Setting
 from underone.metrics.uncertainty import CONFIDENCE, Comparison, Interval
 from underone.study.answers import Answer, Standing, answer, answers
 from underone.study.contest import Contest, Subject
-from underone.study.measures import FID, Field, fields, mean_text
+from underone.study.measures import FID, Stratum, mean_text, strata
 from underone.study.report.sentences import (
     NOT_KNOWN_YET,
     Part,
-    field_place,
     how_firmly,
     standing_text,
+    stratum_title,
     within,
 )
 from underone.study.run import Run
@@ -31,10 +31,10 @@ def which_sampler(run: Run) -> Iterator[Part]:
     """Who leads at each number of evaluations, and of all settings."""
     asked = [each for each in answers(run) if each.subject is Subject.SAMPLER]
     every = [each for each in answers(run) if each.subject is Subject.SETTING]
-    for field in fields(run):
+    for stratum in strata(run):
         said = []
-        group = sorted(within(field, asked), key=lambda each: each.leader.nfe)
-        overall = within(field, every)
+        group = sorted(within(stratum, asked), key=lambda each: each.leader.nfe)
+        overall = within(stratum, every)
         if group:
             told = _leaders_by_cost(_worth_their_cost(group))
             said.append(f"{'; '.join((*told, *_leaders(overall)))}.")
@@ -44,7 +44,7 @@ def which_sampler(run: Run) -> Iterator[Part]:
         said += _crossings(group)
         said += [f"Of all settings: {standing_text(each, setting_title)}" for each in overall]
         if said:
-            yield Part(field_place(run, field), tuple(said))
+            yield Part(stratum_title(run, stratum), tuple(said))
     if not asked and run.due():
         yield Part("", (NOT_KNOWN_YET,))
     elif not asked:
@@ -113,13 +113,13 @@ def _beats(each: Answer, other: Standing) -> bool:
 def how_many_steps(run: Run) -> Iterator[Part]:
     """How each sampler's numbers of steps stand, and whether samplers differ in that."""
     found = step_answers(run)
-    for field in fields(run):
-        mine = [(name, each) for owner, name, each in found if owner == field]
+    for stratum in strata(run):
+        mine = [(name, each) for owner, name, each in found if owner == stratum]
         said = [_enough(name, each) for name, each in mine]
         if len(mine) > 1:
             said.insert(0, _depends(run, mine))
         if said:
-            yield Part(field_place(run, field), tuple(said))
+            yield Part(stratum_title(run, stratum), tuple(said))
     if not found and run.due():
         yield Part("", (NOT_KNOWN_YET,))
     elif not found:
@@ -132,12 +132,12 @@ def how_many_steps(run: Run) -> Iterator[Part]:
         )
 
 
-def step_answers(run: Run) -> list[tuple[Field, str, Answer]]:
-    """Of each field and sampler at w = 0: how its numbers of steps stand to its best."""
+def step_answers(run: Run) -> list[tuple[Stratum, str, Answer]]:
+    """Of each stratum and sampler at w = 0: how its numbers of steps stand to its best."""
     found = []
-    for field in fields(run):
+    for stratum in strata(run):
         groups: dict[Setting, list[Standing]] = {}
-        for each in field.asked:
+        for each in stratum.asked:
             setting = each.first.setting
             if setting.guidance == 0:
                 groups.setdefault(replace(setting, steps=1), []).append(each)
@@ -149,7 +149,7 @@ def step_answers(run: Run) -> list[tuple[Field, str, Answer]]:
                     f"how many steps for {name}",
                     tuple(each.entry for each in members),
                 )
-                found.append((field, name, answer(contest, run.known, run.plan.fresh)))
+                found.append((stratum, name, answer(contest, run.known, run.plan.fresh)))
     return found
 
 

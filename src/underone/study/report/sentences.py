@@ -9,7 +9,7 @@ from underone.generation import Setting
 from underone.metrics.uncertainty import Blocks, Comparison, normal_factor
 from underone.study.answers import Answer, Standing
 from underone.study.contest import SPREAD_BLOCKS
-from underone.study.measures import FID, Field, Measure
+from underone.study.measures import FID, Measure, Stratum
 from underone.study.run import Run
 from underone.study.words import listed
 
@@ -32,7 +32,7 @@ class Part:
     sentences: tuple[str, ...]
 
 
-def field_title(run: Run, model: str, samples: int) -> str:
+def model_title(run: Run, model: str, samples: int) -> str:
     """What tells a model at a number of samples from the others of a study; "" of the only one."""
     plan, parts = run.plan, []
     if len(run.bench.models) > 1:
@@ -45,14 +45,14 @@ def field_title(run: Run, model: str, samples: int) -> str:
     return ", ".join(parts)
 
 
-def field_place(run: Run, field: Field) -> str:
-    """The same of a field."""
-    return field_title(run, field.model, field.samples)
+def stratum_title(run: Run, stratum: Stratum) -> str:
+    """The same of a stratum."""
+    return model_title(run, stratum.model, stratum.samples)
 
 
-def within(field: Field, found: Iterable[Answer]) -> list[Answer]:
-    """The contests within a field."""
-    mine = field.model, field.samples
+def within(stratum: Stratum, found: Iterable[Answer]) -> list[Answer]:
+    """The contests within a stratum."""
+    mine = stratum.model, stratum.samples
     leaders_of = ((each, each.leader.first) for each in found)
     return [each for each, first in leaders_of if (first.model, first.draw.count) == mine]
 

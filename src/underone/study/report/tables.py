@@ -13,14 +13,14 @@ from underone.study.measures import (
     KID,
     PRECISION,
     RECALL,
-    Field,
     Measure,
-    fields,
+    Stratum,
     mean_text,
     spread,
+    strata,
 )
 from underone.study.report.findings import Unresolved, unresolved
-from underone.study.report.sentences import behind_text, field_place
+from underone.study.report.sentences import behind_text, stratum_title
 from underone.study.run import Run
 from underone.study.words import setting_title
 
@@ -44,14 +44,14 @@ def settings_table(run: Run) -> Table:
     """All settings, by model and number of samples, the lowest FID first; real images below."""
     several = len(run.bench.models) > 1
     measures = [
-        m for m in COLUMNS if any(m.is_known_of([e]) for f in fields(run) for e in f.standings)
+        m for m in COLUMNS if any(m.is_known_of([e]) for s in strata(run) for e in s.standings)
     ]
     whose = ("setting", "model") if several else ("setting",)
     heads = (*whose, "w (1 + w)", "NFE", "samples", *(m.title for m in measures))
     rows, floors = [], []
-    for field in fields(run):
-        model = (field.model,) if several else ()
-        for each in sorted(field.standings, key=lambda one: one.fid):
+    for stratum in strata(run):
+        model = (stratum.model,) if several else ()
+        for each in sorted(stratum.standings, key=lambda one: one.fid):
             first = each.first
             rows.append(
                 (
@@ -64,7 +64,7 @@ def settings_table(run: Run) -> Table:
                     *(mean_text(measure, each) for measure in measures[1:]),
                 )
             )
-        for title, first in _floors(field):
+        for title, first in _floors(stratum):
             values = (measure.floor(first) for measure in measures)
             shown = (
                 "–" if value is None else measure.text(value)
@@ -76,9 +76,9 @@ def settings_table(run: Run) -> Table:
     return Table(heads, tuple(rows), tuple(floors))
 
 
-def _floors(field: Field) -> list[tuple[str, CellResult]]:
-    """What real images score, under each label policy of a field."""
-    by_policy = {each.first.measurement.protocol.labels: each.first for each in field.standings}
+def _floors(stratum: Stratum) -> list[tuple[str, CellResult]]:
+    """What real images score, under each label policy of a stratum."""
+    by_policy = {each.first.measurement.protocol.labels: each.first for each in stratum.standings}
     return [(f"real images, labels {policy}", first) for policy, first in by_policy.items()]
 
 
@@ -94,16 +94,16 @@ def weight_text(setting: Setting) -> str:
 
 
 def class_tables(run: Run) -> list[tuple[str, Table]]:
-    """FID within each class, of each field's leading settings beside that of real images."""
+    """FID within each class, of each stratum's leading settings beside that of real images."""
     asked = [each for each in answers(run) if each.subject is Subject.SETTING]
     leading = {_key(each.leader): _leading(each) for each in asked}
     found = []
-    for field in fields(run):
-        shown = leading.get((field.model, field.samples), field.asked[:1])
+    for stratum in strata(run):
+        shown = leading.get((stratum.model, stratum.samples), stratum.asked[:1])
         shown = [each for each in shown if Measure("fid-0", "").is_known_of([each])]
         if shown:
-            title = field_place(run, field)
-            found.append((title, _class_table(run, field.model, shown)))
+            title = stratum_title(run, stratum)
+            found.append((title, _class_table(run, stratum.model, shown)))
     return found
 
 

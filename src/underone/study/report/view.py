@@ -10,11 +10,11 @@ from underone.study.contest import unguided
 from underone.study.measures import (
     FID,
     MEASURES,
-    fields,
     spread,
+    strata,
     yardstick_fids,
 )
-from underone.study.report.sentences import field_place
+from underone.study.report.sentences import stratum_title
 from underone.study.report.tables import Facts, blocks_text, weight_text
 from underone.study.run import Run
 from underone.study.words import form_titles, sampler_title, setting_title
@@ -33,9 +33,9 @@ class Card:
 def cards(run: Run) -> list[Card]:
     """Every setting whose first block is known."""
     return [
-        _card(run, each, field_place(run, field))
-        for field in fields(run)
-        for each in field.standings
+        _card(run, each, stratum_title(run, stratum))
+        for stratum in strata(run)
+        for each in stratum.standings
     ]
 
 
@@ -82,8 +82,8 @@ class Family:
 def families(run: Run) -> list[Family]:
     """All settings by what the sliders do not reach, each setting once, of its most samples."""
     found: dict[str, dict[tuple[int, float], Shown]] = {}
-    for field in fields(run):
-        for each in field.standings:
+    for stratum in strata(run):
+        for each in stratum.standings:
             setting = each.first.setting
             title = _family(run, each.first)
             shown = Shown(each.first.id, setting.steps, setting.guidance)
@@ -104,7 +104,10 @@ def opening_pair(run: Run) -> tuple[str, str]:
     """The two cells to show first: the best, and the best of another family, if there is one."""
     shown = {each.cell for family in families(run) for each in family.cells}
     every = [
-        each.first for field in fields(run) for each in field.standings if each.first.id in shown
+        each.first
+        for stratum in strata(run)
+        for each in stratum.standings
+        if each.first.id in shown
     ]
     best, *others = sorted(every, key=lambda first: (-first.draw.count, first.fid))
     mine = _family(run, best)

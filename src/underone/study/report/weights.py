@@ -13,16 +13,16 @@ from underone.study.measures import (
     Measure,
     common,
     compared,
-    fields,
     mean_text,
+    strata,
     yardstick_fids,
 )
 from underone.study.report.sentences import (
     NOT_KNOWN_YET,
     Part,
     difference_text,
-    field_place,
     standing_text,
+    stratum_title,
     within,
 )
 from underone.study.run import Run
@@ -62,13 +62,13 @@ def preferences(among: Sequence[Standing], measures: Sequence[Measure]) -> list[
 def which_weight(run: Run) -> Iterator[Part]:
     """Of each contest of weights: whether the metrics agree, and who leads by FID."""
     found = [each for each in answers(run) if each.subject is Subject.WEIGHT]
-    for field in fields(run):
-        for each in within(field, found):
+    for stratum in strata(run):
+        for each in within(stratum, found):
             of = each.unguided_title
             measures = preferences(each.standings, (*MEASURES, *yardstick_fids(run)[1:]))
             verdict, *rest = _trust(measures)
             by_fid = f"By FID: {standing_text(each, weight_title)}"
-            title = ", ".join(filter(None, (field_place(run, field), of)))
+            title = ", ".join(filter(None, (stratum_title(run, stratum), of)))
             said = (f"{_by_fid(each)} {verdict}", by_fid, *rest, *_guided_steps(each))
             yield Part(title, said)
     if not found and run.due():
@@ -82,7 +82,9 @@ def which_weight(run: Run) -> Iterator[Part]:
                 "trained with label dropout.",
             ),
         )
-    if any(not one.first.setting.uses_labels for field in fields(run) for one in field.standings):
+    if any(
+        not one.first.setting.uses_labels for stratum in strata(run) for one in stratum.standings
+    ):
         yield Part(
             "",
             (

@@ -16,7 +16,7 @@ from markupsafe import Markup
 
 from underone.data.picture import data_uri
 from underone.files import write_bytes, write_json, write_text
-from underone.study.measures import FID, fields
+from underone.study.measures import FID, strata
 from underone.study.report import protocol, tables, view
 from underone.study.report.agreement import agreement, extractor_findings
 from underone.study.report.answers_in_tables import model_tables, steps_tables, weight_tables
@@ -32,7 +32,7 @@ from underone.study.report.drawing import Chart
 from underone.study.report.findings import findings
 from underone.study.report.html import templates
 from underone.study.report.published import published_findings
-from underone.study.report.sentences import Part, field_place
+from underone.study.report.sentences import Part, stratum_title
 from underone.study.run import Run
 
 _PACKAGE = "underone.study.report"
@@ -118,18 +118,18 @@ def _parts(parts: Iterable[Part]) -> list[dict[str, Any]]:
 
 
 def correlations(run: Run) -> list[tuple[str, tables.Table]]:
-    """The rank correlations of the extractors' FIDs, of each field that has them."""
+    """The rank correlations of the extractors' FIDs, of each stratum that has them."""
     names = run.bench.yardstick_names
     found = []
-    for field in fields(run):
+    for stratum in strata(run):
         values = {
             (names[pair.a.yardstick], names[pair.b.yardstick]): "–"
             if pair.correlation is None
             else FID.text(pair.correlation)
-            for pair in agreement(field, run)
+            for pair in agreement(stratum, run)
         }
         if values:
-            title = field_place(run, field)
+            title = stratum_title(run, stratum)
             found.append((title, tables.correlation_table(names, values)))
     return found
 

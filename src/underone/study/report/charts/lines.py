@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from underone.generation import Setting
 from underone.study.answers import Standing
 from underone.study.contest import unguided
-from underone.study.measures import Field, Measure
+from underone.study.measures import Measure, Stratum
 from underone.study.words import form_titles, sampler_title, setting_title
 
 
@@ -31,10 +31,10 @@ def sampler_lines(
     ]
 
 
-def _weight_lines(field: Field) -> list[Line]:
+def _weight_lines(stratum: Stratum) -> list[Line]:
     """Settings that differ in w alone, w = 0 among them whatever the form of guidance."""
     groups: dict[Setting, dict[str, list[Standing]]] = {}
-    for each in field.standings:
+    for each in stratum.standings:
         setting = each.first.setting
         forms = groups.setdefault(unguided(setting), {})
         forms.setdefault(", ".join(form_titles(setting)), []).append(each)
@@ -50,10 +50,10 @@ def _weight_lines(field: Field) -> list[Line]:
     return lines
 
 
-def known_lines(field: Field, measures: Sequence[Measure]) -> list[Line]:
+def known_lines(stratum: Stratum, measures: Sequence[Measure]) -> list[Line]:
     """The lines along w, without settings that lack a measure, and without lines of one point."""
     lines = []
-    for line in _weight_lines(field):
+    for line in _weight_lines(stratum):
         # What asks for no class is compared with no other weight.
         asked = (each for each in line.standings if each.first.setting.uses_labels)
         known = tuple(each for each in asked if all(m.is_known_of([each]) for m in measures))

@@ -67,7 +67,7 @@ def number(row: Row, key: str) -> float:
 
 
 def titled(title: str, where: str) -> str:
-    """A chart's title, with the field it is of where a report has several."""
+    """A chart's title, with the stratum it is of where a report has several."""
     return f"{title} ({where})" if where else title
 
 

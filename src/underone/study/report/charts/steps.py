@@ -9,7 +9,7 @@ import altair as alt
 
 from underone.generation import Setting
 from underone.study.answers import Standing
-from underone.study.measures import FID, KID, Field, Measure, fields, spread
+from underone.study.measures import FID, KID, Measure, Stratum, spread, strata
 from underone.study.report.charts.lines import Line, sampler_lines
 from underone.study.report.charts.rows import (
     HEIGHT,
@@ -34,7 +34,7 @@ from underone.study.report.drawing import (
     points,
     spans,
 )
-from underone.study.report.sentences import field_place
+from underone.study.report.sentences import stratum_title
 from underone.study.run import Run
 from underone.study.words import weight_title
 
@@ -45,20 +45,20 @@ _ANCHORS, _OTHERS = ("ddim", "ddpm-small", "ddpm-large"), "others"
 
 
 def nfe_charts(run: Run, measures: Sequence[Measure] = (FID, KID)) -> list[Chart]:
-    """Each measure against evaluations: of each field, of each weight with a line to draw."""
+    """Each measure against evaluations: of each stratum, of each weight with a line to draw."""
     return distinct(
-        _against_nfe(measure, weight, group, field_place(run, field))
-        for field in fields(run)
-        for weight, group in _by_weight(field).items()
+        _against_nfe(measure, weight, group, stratum_title(run, stratum))
+        for stratum in strata(run)
+        for weight, group in _by_weight(stratum).items()
         for measure in measures
         if measure.is_known_of(group)
     )
 
 
-def _by_weight(field: Field) -> dict[str, list[Standing]]:
+def _by_weight(stratum: Stratum) -> dict[str, list[Standing]]:
     """w = 0, and other weights where some sampler has two numbers of steps; or else everything."""
     groups: dict[str, list[Standing]] = {}
-    for each in field.asked or field.standings:
+    for each in stratum.asked or stratum.standings:
         groups.setdefault(weight_title(each.first.setting), []).append(each)
     shown = {
         weight: group for weight, group in groups.items() if weight == _PLAIN or _has_line(group)

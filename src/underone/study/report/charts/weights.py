@@ -13,7 +13,7 @@ from underone.study.measures import (
     PRECISION,
     RECALL,
     Measure,
-    fields,
+    strata,
     yardstick_fids,
 )
 from underone.study.report.charts.lines import Line, known_lines
@@ -42,7 +42,7 @@ from underone.study.report.drawing import (
     rings,
     texts,
 )
-from underone.study.report.sentences import field_place
+from underone.study.report.sentences import stratum_title
 from underone.study.run import Run
 from underone.study.words import weight_title
 
@@ -50,11 +50,11 @@ _SMALL_WIDTH, _SMALL_HEIGHT = 250, 165
 
 
 def diversity_charts(run: Run) -> list[Chart]:
-    """Precision against recall along w, of each field with two weights."""
+    """Precision against recall along w, of each stratum with two weights."""
     return distinct(
-        _diversity(lines, field_place(run, field))
-        for field in fields(run)
-        if (lines := known_lines(field, (PRECISION, RECALL)))
+        _diversity(lines, stratum_title(run, stratum))
+        for stratum in strata(run)
+        if (lines := known_lines(stratum, (PRECISION, RECALL)))
     )
 
 
@@ -113,12 +113,12 @@ def _diversity(lines: Sequence[Line], where: str) -> Chart:
 
 
 def weight_charts(run: Run) -> list[Chart]:
-    """Each measure against w, of each field with two weights."""
+    """Each measure against w, of each stratum with two weights."""
     return distinct(
-        _against_weight(measure, lines, field_place(run, field))
-        for field in fields(run)
+        _against_weight(measure, lines, stratum_title(run, stratum))
+        for stratum in strata(run)
         for measure in MEASURES
-        if (lines := known_lines(field, (measure,)))
+        if (lines := known_lines(stratum, (measure,)))
     )
 
 
@@ -173,9 +173,9 @@ def extractor_charts(run: Run) -> list[Chart]:
     """FID along w in the features of each extractor, of its own at w = 0; of each line along w."""
     by = yardstick_fids(run)
     return distinct(
-        _by_extractor(by, line, field_place(run, field))
-        for field in fields(run)
-        for line in known_lines(field, by)
+        _by_extractor(by, line, stratum_title(run, stratum))
+        for stratum in strata(run)
+        for line in known_lines(stratum, by)
         if len(by) > 1 and line.standings[0].first.setting.guidance == 0
     )
 
