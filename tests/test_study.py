@@ -23,7 +23,7 @@ from underone.networks.precision import fast_dtype
 from underone.study.answers import answer, answers, standings
 from underone.study.bench import Bench, open_bench
 from underone.study.cell import Cell, CellResult, Divergence, Outcome, run_cell
-from underone.study.contest import Candidate, Contest, Subject, contests, difference, paired
+from underone.study.contest import Candidate, Contest, Factor, contests, difference, paired
 from underone.study.costs import Costs
 from underone.study.definition import Study, for_model, load_study, shipped_studies
 from underone.study.engine import LocalEngine
@@ -429,7 +429,7 @@ def test_the_leader_is_chosen_on_one_block_and_reported_on_others(bench: Bench, 
         for entry, values in fids.items()
         for block, fid in enumerate(values)
     }
-    found = answer(Contest(Subject.SETTING, "which", (c, b, a)), known, range(1, 4))
+    found = answer(Contest(Factor.SETTING, "which", (c, b, a)), known, range(1, 4))
     assert [each.entry for each in found.standings] == [a, b, c]
     assert found.leader.fid == pytest.approx(1.5)  # not the 1.0 it was chosen for
     overtaker, trailer = found.standings[1:]
@@ -446,7 +446,7 @@ def test_only_those_not_separated_contend_for_another_block(bench: Bench, done: 
         entry.at(0): made_up(bench, entry.at(0), {"fid": fid})
         for entry, fid in ((a, 1.00), (b, 1.02), (c, 1.5))
     }
-    contest = Contest(Subject.SETTING, "which", (a, b, c))
+    contest = Contest(Factor.SETTING, "which", (a, b, c))
     assert contest.contenders(known, [0], most=4) == [a, b]
     assert contest.contenders(known, [0], most=1) == [a]
     assert contest.contenders({}, [0], most=4) == []

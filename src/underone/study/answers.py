@@ -13,8 +13,8 @@ from underone.study.cell import CellResult
 from underone.study.contest import (
     Contest,
     Entry,
+    Factor,
     Known,
-    Subject,
     contests,
     difference,
     unguided,
@@ -73,7 +73,7 @@ class Standing:
 class Answer:
     """A contest as it stands: the leader of the first block, then the others in its order."""
 
-    subject: Subject
+    factor: Factor
     question: str
     standings: tuple[Standing, ...]
 
@@ -109,7 +109,7 @@ def answer(contest: Contest, known: Known, fresh: Sequence[int]) -> Answer:
     """How a contest stands."""
     ranked = contest.ranked(known)
     found = tuple(_standing(entry, ranked[0], known, fresh) for entry in ranked)
-    return Answer(contest.subject, contest.question, found)
+    return Answer(contest.factor, contest.question, found)
 
 
 def _standing(entry: Entry, leader: Entry, known: Known, fresh: Sequence[int]) -> Standing:

@@ -54,8 +54,8 @@ class Entry:
         return {block: known[cell] for block, cell in cells.items() if cell in known}
 
 
-class Subject(Enum):
-    """What differs between the entries of a contest: anything, the sampler, the weight w."""
+class Factor(Enum):
+    """The factor that differs between the entries of a contest: any, the sampler, the weight w."""
 
     SETTING = "setting"
     SAMPLER = "sampler"
@@ -66,7 +66,7 @@ class Subject(Enum):
 class Contest:
     """Entries that answer one question, of which the lowest FID is the answer."""
 
-    subject: Subject
+    factor: Factor
     question: str
     entries: tuple[Entry, ...]
 
@@ -101,15 +101,15 @@ def contests(entries: Sequence[Entry]) -> list[Contest]:
         and entry.candidate.setting.declared_evaluations is not None
     ]
     every = (
-        *_grouped(Subject.SETTING, asked, lambda s: None, lambda s: "which setting"),
+        *_grouped(Factor.SETTING, asked, lambda s: None, lambda s: "which setting"),
         *_grouped(
-            Subject.SAMPLER,
+            Factor.SAMPLER,
             plain,
             lambda s: s.declared_evaluations,
             lambda s: f"which sampler at {cost_title(s)}",
         ),
         *_grouped(
-            Subject.WEIGHT, asked, unguided, lambda s: f"which w for {setting_title(unguided(s))}"
+            Factor.WEIGHT, asked, unguided, lambda s: f"which w for {setting_title(unguided(s))}"
         ),
     )
     return [contest for contest in every if len(contest.entries) > 1]
@@ -121,7 +121,7 @@ def unguided(setting: Setting) -> Setting:
 
 
 def _grouped(
-    subject: Subject,
+    factor: Factor,
     entries: Sequence[Entry],
     alike: Callable[[Setting], Hashable],
     question: Callable[[Setting], str],
@@ -133,7 +133,7 @@ def _grouped(
         key = (candidate.model, entry.draw.count, alike(candidate.setting))
         groups.setdefault(key, []).append(entry)
     return [
-        Contest(subject, question(members[0].candidate.setting), tuple(members))
+        Contest(factor, question(members[0].candidate.setting), tuple(members))
         for members in groups.values()
     ]
 

@@ -10,7 +10,7 @@ from underone.errors import UserError
 from underone.generation import Draw, check
 from underone.study.bench import Bench
 from underone.study.cell import Cell
-from underone.study.contest import Candidate, Entry, Subject, contests
+from underone.study.contest import Candidate, Entry, Factor, contests
 from underone.study.costs import Costs
 from underone.study.definition import Slice, Study
 from underone.study.plan import Plan, PlannedSlice
@@ -147,13 +147,13 @@ def _costliest_first(plan: Plan, bench: Bench) -> list[Candidate]:
     return sorted(ranks, key=lambda one: ranks[one], reverse=True)
 
 
-def _questions(plan: Plan) -> set[tuple[str, Subject | str]]:
+def _questions(plan: Plan) -> set[tuple[str, Factor | str]]:
     """What a plan can answer of each model: what contests are about, and how many steps."""
     entries = [
         Entry(one, plan.draw(each.samples)) for each in plan.slices for one in each.candidates
     ]
-    found: set[tuple[str, Subject | str]] = {
-        (contest.entries[0].candidate.model, contest.subject) for contest in contests(entries)
+    found: set[tuple[str, Factor | str]] = {
+        (contest.entries[0].candidate.model, contest.factor) for contest in contests(entries)
     }
     plain = {entry.candidate for entry in entries if entry.candidate.setting.guidance == 0}
     lines = Counter((one.model, replace(one.setting, steps=1)) for one in plain)

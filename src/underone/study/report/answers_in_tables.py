@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 
 from underone.checkpoint import ForeignConfig
 from underone.study.answers import Answer, Standing, answers, standings
-from underone.study.contest import Subject
+from underone.study.contest import Factor
 from underone.study.measures import (
     FID,
     INTRA_FID,
@@ -36,7 +36,7 @@ def front_tables(run: Run) -> list[tuple[str, Table]]:
 def _front_table(run: Run, stratum: Stratum) -> Table:
     asked = within(stratum, answers(run))
     # Of one that leads at its cost and of all settings too, the contest at its cost comes last.
-    contests = {each.leader.entry: each for each in asked if each.subject is not Subject.WEIGHT}
+    contests = {each.leader.entry: each for each in asked if each.factor is not Factor.WEIGHT}
     measures = [
         m for m in (FID, INTRA_FID, *yardstick_fids(run)[1:]) if m.is_known_of(stratum.asked)
     ]
@@ -91,7 +91,7 @@ def _steps_table(mine: Sequence[tuple[str, Answer]]) -> Table:
 
 def weight_tables(run: Run) -> list[tuple[str, Table]]:
     """Of each setting that weights compete in, every figure at every weight."""
-    asked = [each for each in answers(run) if each.subject is Subject.WEIGHT]
+    asked = [each for each in answers(run) if each.factor is Factor.WEIGHT]
     found = []
     for stratum in strata(run):
         for contest in within(stratum, asked):

@@ -3,7 +3,7 @@
 from collections.abc import Hashable, Iterable, Iterator
 
 from underone.study.answers import Answer, Standing, answer, standings
-from underone.study.contest import Contest, Subject
+from underone.study.contest import Contest, Factor
 from underone.study.measures import FID, mean_text
 from underone.study.report.sentences import Part, behind_text, how_firmly
 from underone.study.run import Run
@@ -32,7 +32,7 @@ def model_answers(run: Run) -> list[Answer]:
         protocol = each.first.measurement.protocol
         groups.setdefault((protocol.count, protocol.labels), []).append(each)
     contests = (
-        Contest(Subject.SETTING, "which model", tuple(each.entry for each in _best_of(group)))
+        Contest(Factor.SETTING, "which model", tuple(each.entry for each in _best_of(group)))
         for group in groups.values()
     )
     found = (answer(contest, run.known, run.plan.fresh) for contest in contests)

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from underone.data import DATASET_NAMES
 from underone.generation import Setting
 from underone.study.answers import Answer, answers
-from underone.study.contest import Subject
+from underone.study.contest import Factor
 from underone.study.definition import shipped_studies
 from underone.study.measures import FID, strata
 from underone.study.report.agreement import rank_correlation
@@ -67,14 +67,14 @@ def _order(here: str, there: str, mine: dict[Setting, float], theirs: dict[Setti
     )
 
 
-def _answered(run: Run, subject: Subject) -> list[Answer]:
+def _answered(run: Run, factor: Factor) -> list[Answer]:
     """The contests of the model and samples that come first."""
-    return [each for each in within(strata(run)[0], answers(run)) if each.subject is subject]
+    return [each for each in within(strata(run)[0], answers(run)) if each.factor is factor]
 
 
 def _leaders(run: Run) -> dict[str, Answer]:
     """How samplers stand at each number of evaluations, fewest first."""
-    asked = _answered(run, Subject.SAMPLER)
+    asked = _answered(run, Factor.SAMPLER)
     order = sorted(asked, key=lambda each: each.leader.nfe)
     return {cost_title(each.leader.first.setting): each for each in order}
 
@@ -131,7 +131,7 @@ def _surely_behind(name: str, found: Answer, title: Title) -> bool:
 
 def _preferred(run: Run) -> dict[str, Answer]:
     """How weights stand by FID, by the setting they are of."""
-    return {each.unguided_title: each for each in _answered(run, Subject.WEIGHT)}
+    return {each.unguided_title: each for each in _answered(run, Factor.WEIGHT)}
 
 
 def _weights(

@@ -7,7 +7,7 @@ from itertools import combinations, permutations
 from underone.generation import TUNED, Setting
 from underone.metrics.uncertainty import CONFIDENCE, Comparison, Interval
 from underone.study.answers import Answer, Standing, answer, answers
-from underone.study.contest import Contest, Subject
+from underone.study.contest import Contest, Factor
 from underone.study.measures import FID, Stratum, mean_text, strata
 from underone.study.report.sentences import (
     NOT_KNOWN_YET,
@@ -29,8 +29,8 @@ from underone.study.words import (
 
 def which_sampler(run: Run) -> Iterator[Part]:
     """Who leads at each number of evaluations, and of all settings."""
-    asked = [each for each in answers(run) if each.subject is Subject.SAMPLER]
-    every = [each for each in answers(run) if each.subject is Subject.SETTING]
+    asked = [each for each in answers(run) if each.factor is Factor.SAMPLER]
+    every = [each for each in answers(run) if each.factor is Factor.SETTING]
     for stratum in strata(run):
         said = []
         group = sorted(within(stratum, asked), key=lambda each: each.leader.nfe)
@@ -145,7 +145,7 @@ def step_answers(run: Run) -> list[tuple[Stratum, str, Answer]]:
             if len(members) > 1:
                 name = sampler_title(setting)
                 contest = Contest(
-                    Subject.SAMPLER,
+                    Factor.SAMPLER,
                     f"how many steps for {name}",
                     tuple(each.entry for each in members),
                 )
@@ -210,7 +210,7 @@ def _steps_of(each: Answer) -> set[int]:
 def _behind(run: Run, each: Answer, steps: set[int]) -> dict[int, Comparison]:
     """How far a sampler is behind its best of these steps at each of them, where that is known."""
     entries = tuple(one.entry for one in each.standings if one.first.setting.steps in steps)
-    found = answer(Contest(each.subject, each.question, entries), run.known, run.plan.fresh)
+    found = answer(Contest(each.factor, each.question, entries), run.known, run.plan.fresh)
     behind = {
         one.first.setting.steps: one.behind for one in found.standings[1:] if one.behind is not None
     }

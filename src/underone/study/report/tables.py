@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from underone.generation import Setting
 from underone.study.answers import Answer, Standing, answers
 from underone.study.cell import CellResult
-from underone.study.contest import Subject
+from underone.study.contest import Factor
 from underone.study.measures import (
     CONSISTENCY,
     FID,
@@ -95,7 +95,7 @@ def weight_text(setting: Setting) -> str:
 
 def class_tables(run: Run) -> list[tuple[str, Table]]:
     """FID within each class, of each stratum's leading settings beside that of real images."""
-    asked = [each for each in answers(run) if each.subject is Subject.SETTING]
+    asked = [each for each in answers(run) if each.factor is Factor.SETTING]
     leading = {_key(each.leader): _leading(each) for each in asked}
     found = []
     for stratum in strata(run):

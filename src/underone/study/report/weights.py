@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from underone.study.answers import Answer, Standing, answers
-from underone.study.contest import Subject
+from underone.study.contest import Factor
 from underone.study.measures import (
     FID,
     MEASURES,
@@ -61,7 +61,7 @@ def preferences(among: Sequence[Standing], measures: Sequence[Measure]) -> list[
 
 def which_weight(run: Run) -> Iterator[Part]:
     """Of each contest of weights: whether the metrics agree, and who leads by FID."""
-    found = [each for each in answers(run) if each.subject is Subject.WEIGHT]
+    found = [each for each in answers(run) if each.factor is Factor.WEIGHT]
     for stratum in strata(run):
         for each in within(stratum, found):
             of = each.unguided_title
