@@ -71,13 +71,13 @@ class Plan(Config):
         """The first block of seeds of so many samples."""
         return Draw(samples, self.study.seed, first, self.study.labels)
 
-    def entries(self, known: Known, gone: Collection[Cell] = ()) -> list[Entry]:
+    def entries(self, known: Known, diverged: Collection[Cell] = ()) -> list[Entry]:
         """All candidates with the blocks of their slice, finalists as far as they are known.
 
-        `gone` are cells that have diverged: they are never due again.
+        The cells that have `diverged` are never due again.
         """
         found = chain.from_iterable(
-            (Entry(each, self.draw(of.samples)) for each in self.drawn(of, known, gone))
+            (Entry(each, self.draw(of.samples)) for each in self.drawn(of, known, diverged))
             for of in self.slices
         )
         return list(dict.fromkeys(found))
@@ -90,43 +90,43 @@ class Plan(Config):
         return [candidate.cell(draw) for candidate in each.candidates]
 
     def drawn(
-        self, each: PlannedSlice, known: Known, gone: Collection[Cell]
+        self, each: PlannedSlice, known: Known, diverged: Collection[Cell]
     ) -> Sequence[Candidate]:
         """The candidates of a slice that are drawn in full: all, or its finalists once known."""
         cells = self.screening(each)
         if not cells:
             return each.candidates
-        if not all(cell in known or cell in gone for cell in cells):
+        if not all(cell in known or cell in diverged for cell in cells):
             return ()
         order = sorted((c for c in cells if c in known), key=lambda cell: known[cell].fid)
         return [
             Candidate(model=cell.model, setting=cell.setting) for cell in order[: each.finalists]
         ]
 
-    def due(self, known: Known, bench: Bench, gone: Collection[Cell] = ()) -> list[Cell]:
+    def due(self, known: Known, bench: Bench, diverged: Collection[Cell] = ()) -> list[Cell]:
         """The cells to run now, cheapest first; more may follow from their results.
 
         Screening comes before all else: it says which settings are drawn in full.
         """
         screening = dict.fromkeys(chain.from_iterable(map(self.screening, self.slices)))
-        base = list(self._base(known, gone))
-        missing = [cell for cell in screening if cell not in known and cell not in gone]
-        missing = missing or [cell for cell in base if cell not in known and cell not in gone]
+        base = list(self._base(known, diverged))
+        missing = [cell for cell in screening if cell not in known and cell not in diverged]
+        missing = missing or [cell for cell in base if cell not in known and cell not in diverged]
         if not missing:
-            missing = self._next_block(base, known, bench, gone)
+            missing = self._next_block(base, known, bench, diverged)
         return sorted(missing, key=lambda cell: cell.evaluations(bench))
 
-    def _base(self, known: Known, gone: Collection[Cell]) -> Iterator[Cell]:
+    def _base(self, known: Known, diverged: Collection[Cell]) -> Iterator[Cell]:
         found: dict[Cell, None] = {}
         for each in self.slices:
             found |= dict.fromkeys(self.screening(each))
-            for candidate in self.drawn(each, known, gone):
+            for candidate in self.drawn(each, known, diverged):
                 entry = Entry(candidate, self.draw(each.samples))
                 found |= dict.fromkeys(entry.at(block) for block in range(each.blocks))
         yield from found
 
     def _next_block(
-        self, base: list[Cell], known: Known, bench: Bench, gone: Collection[Cell]
+        self, base: list[Cell], known: Known, bench: Bench, diverged: Collection[Cell]
     ) -> list[Cell]:
         """What contenders lack of the first block that is not complete, as budgets allow.
 
@@ -134,7 +134,7 @@ class Plan(Config):
         when a study was stopped. The cheapest contests come first, so that most are answered.
         """
         planned = dict.fromkeys(base)
-        asked = contests(self.entries(known, gone))
+        asked = contests(self.entries(known, diverged))
         for block in range(self.study.blocks, self.study.most_blocks):
             due: dict[Cell, None] = {}
             cells = [
@@ -143,7 +143,7 @@ class Plan(Config):
             ]
             for contending in sorted(cells, key=lambda each: self._cost(each, bench)):
                 due |= dict.fromkeys(self._allowed(contending, [*(planned | due)], bench))
-            missing = [cell for cell in due if cell not in known and cell not in gone]
+            missing = [cell for cell in due if cell not in known and cell not in diverged]
             if missing:
                 return missing
             planned |= due
