@@ -15,7 +15,7 @@ from underone.generation import Draw, Setting, compiled, generate, repays_compil
 from underone.generation.compilation import Speed
 from underone.networks.fixed_batches import InFixedBatches
 from underone.study.bench import open_bench
-from underone.study.engine import Commission
+from underone.study.engine import WorkerSetup
 from underone.study.run import open_run
 
 SETTING = Setting("ddim", 2)
@@ -134,8 +134,8 @@ def test_a_long_study_is_drawn_by_compiled_networks_wherever_its_cells_run(
     assert run.plan.compiled == (name,)
     again, continued = open_run(tmp_path / "study", study, bench)
     assert (continued, again.plan.compiled) == (True, (name,))
-    commission = Commission.of(study, bench, 1, run.plan.compiled)
-    fast = commission.opened("a worker").models[name]
+    setup = WorkerSetup.of(study, bench, 1, run.plan.compiled)
+    fast = setup.opened("a worker").models[name]
     assert isinstance(fast, DiffusionModel)
     plain = bench.models[name]
     assert isinstance(plain, DiffusionModel)

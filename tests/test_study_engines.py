@@ -26,7 +26,7 @@ from underone.metrics.moments import Moments
 from underone.study.bench import Bench, open_bench
 from underone.study.cell import Cell, Divergence
 from underone.study.definition import Study, load_study
-from underone.study.engine import Commission, LocalEngine
+from underone.study.engine import LocalEngine, WorkerSetup
 from underone.study.ranks import merged, share
 from underone.study.run import Run, open_run
 
@@ -240,12 +240,12 @@ def test_moments_of_shards_merge_to_those_of_one_process(bench: Bench) -> None:
 
 
 def test_a_worker_with_other_files_is_refused(study: Study, bench: Bench) -> None:
-    commission = Commission(study, 1, {"model model": "another hash"})
+    setup = WorkerSetup(study, 1, {"model model": "another hash"})
     with pytest.raises(UserError, match=r"^the worker on mars has another model model than"):
-        commission.opened("the worker on mars")
+        setup.opened("the worker on mars")
     nowhere = study.model_copy(update={"model": "nowhere"})
     with pytest.raises(UserError, match=r"^the worker on mars: .*nowhere"):
-        Commission.of(nowhere, bench, 1).opened("the worker on mars")
+        WorkerSetup.of(nowhere, bench, 1).opened("the worker on mars")
 
 
 @pytest.mark.slow
@@ -271,7 +271,7 @@ def test_a_killed_ray_worker_loses_nothing(
     from underone.study.ray_engine import open_ray
 
     run, _ = open_run(place / "killed", study, open_bench(study))
-    with open_ray(Commission.of(study, run.bench, 1), workers=1) as engine:
+    with open_ray(WorkerSetup.of(study, run.bench, 1), workers=1) as engine:
         processes = worker_processes(engine)
         results = run.advance(engine, lambda cell, images: None)
         next(results)
@@ -303,7 +303,7 @@ def test_20_kills_of_ray_workers_at_random_moments_lose_nothing(
     moments = random.Random(0)
     bench = open_bench(study)
     total = sum(name.endswith(".json") for name in local)
-    with open_ray(Commission.of(study, bench, 1)) as engine:
+    with open_ray(WorkerSetup.of(study, bench, 1)) as engine:
         for attempt in range(20):
             run, _ = open_run(place / f"killed-{attempt}", study, bench)
             victim = moments.choice(worker_processes(engine))
@@ -351,7 +351,7 @@ def test_a_cluster_that_is_not_there_is_told_at_once(
 
     monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
     with pytest.raises(UserError, match=r"nothing answers at 127\.0\.0\.1:1"):
-        open_ray(Commission.of(study, bench, 1)).__enter__()
+        open_ray(WorkerSetup.of(study, bench, 1)).__enter__()
 
 
 @pytest.mark.parametrize(

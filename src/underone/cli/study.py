@@ -17,7 +17,7 @@ from underone.errors import UserError
 from underone.generation import Draw
 from underone.study.bench import Bench, open_bench
 from underone.study.definition import Study, for_model, load_study, shipped_studies
-from underone.study.engine import Commission, Engine, LocalEngine
+from underone.study.engine import Engine, LocalEngine, WorkerSetup
 from underone.study.fit import planned_cells
 from underone.study.folder import Folder
 from underone.study.plan import Plan
@@ -130,24 +130,24 @@ def _engine(name: str, workers: int | None, device: torch.device) -> Opener:
         from underone.study.ray_engine import open_ray
     except ImportError:
         raise UserError("--engine ray needs Ray: pip install underone[ray]") from None
-    return lambda run: open_ray(_commission(run), workers)
+    return lambda run: open_ray(_worker_setup(run), workers)
 
 
 def _ranks(run: Run) -> Engine:
-    engine = open_ranks(_commission(run), run.bench)
+    engine = open_ranks(_worker_setup(run), run.bench)
     run.check_precision()  # now that its models are where they draw
     return engine
 
 
 def _local(run: Run, device: torch.device) -> LocalEngine:
     run.check_precision()
-    commission = replace(_commission(run), device=str(device))
-    return LocalEngine(commission.prepared(run.bench), run.plan.threads)
+    setup = replace(_worker_setup(run), device=str(device))
+    return LocalEngine(setup.prepared(run.bench), run.plan.threads)
 
 
-def _commission(run: Run) -> Commission:
+def _worker_setup(run: Run) -> WorkerSetup:
     plan = run.plan
-    return Commission.of(plan.study, run.bench, plan.threads, plan.compiled)
+    return WorkerSetup.of(plan.study, run.bench, plan.threads, plan.compiled)
 
 
 def _run_study(

@@ -41,8 +41,8 @@ class LocalEngine:
 
 
 @dataclass(frozen=True)
-class Commission:
-    """What a process that works for another one is told first.
+class WorkerSetup:
+    """What a process that works for another one needs to draw as that one does.
 
     It opens the bench by itself, from the study; `content` is what it must find there, `device`
     where its models draw, and `compiled` are those whose networks are compiled, if that is a CPU.
@@ -59,7 +59,7 @@ class Commission:
     @classmethod
     def of(
         cls, study: Study, bench: Bench, threads: int, compiled: tuple[str, ...] = ()
-    ) -> "Commission":
+    ) -> "WorkerSetup":
         """What makes another process draw as this one does."""
         return cls(study, threads, content_of(bench), compiled=compiled, code=named_code())
 

@@ -32,7 +32,7 @@ from underone.errors import UserError
 from underone.generation import DEFAULT_BATCH_SIZE, generate
 from underone.study.bench import Bench
 from underone.study.cell import Cell, Divergence, Outcome, diverged, made_otherwise, measured
-from underone.study.engine import Commission, OnImages
+from underone.study.engine import OnImages, WorkerSetup
 
 # The first rank may plan or measure for long, and the others have nothing to do meanwhile; where
 # one is lost its connections break at once, whatever this is.
@@ -113,13 +113,13 @@ class RankEngine:
         return measured(cell, task.identity, self.bench, merged(_in_turn(shares)), seconds)
 
 
-def open_ranks(commission: Commission, bench: Bench) -> RankEngine:
+def open_ranks(setup: WorkerSetup, bench: Bench) -> RankEngine:
     """All ranks at work for the first, whose bench is `bench`: each must have the same."""
     if torch.cuda.is_available():
-        commission = replace(commission, device="cuda")
+        setup = replace(setup, device="cuda")
         _take_gpu()
-    _tell(commission)
-    prepared = commission.prepared(bench)
+    _tell(setup)
+    prepared = setup.prepared(bench)
     _gather([])
     return RankEngine(prepared)
 
@@ -130,7 +130,7 @@ def _follow() -> None:
     while (task := _told()) is not None:
         answer: Share | UserError = []
         try:
-            if isinstance(task, Commission):
+            if isinstance(task, WorkerSetup):
                 _take_gpu()
                 bench = task.opened(_name())
             elif bench is not None:
@@ -220,20 +220,20 @@ def _take_gpu() -> None:
     torch.cuda.set_device(mine)
 
 
-def _tell(task: Commission | Task | None) -> None:
+def _tell(task: WorkerSetup | Task | None) -> None:
     """To all other ranks; None: that there is no more."""
     with _all_there():
         dist.broadcast_object_list([task], src=0)
 
 
-def _told() -> Commission | Task | None:
+def _told() -> WorkerSetup | Task | None:
     """What the first rank says; None also where it is gone, whatever it died of."""
     said: list[Any] = [None]
     try:
         dist.broadcast_object_list(said, src=0)
     except RuntimeError:
         return None
-    task: Commission | Task | None = said[0]
+    task: WorkerSetup | Task | None = said[0]
     return task
 
 

@@ -17,7 +17,7 @@ from ray.util import ActorPool
 from underone.errors import UserError, first_line
 from underone.study.bench import Bench
 from underone.study.cell import Cell, Divergence, Outcome, run_cell
-from underone.study.engine import Commission, OnImages
+from underone.study.engine import OnImages, WorkerSetup
 
 # A cell whose worker dies is run again; one that outlives no worker is not tried for ever.
 _RETRIES = 3
@@ -29,15 +29,15 @@ class Worker:
     `folder` is where the study was begun, for names of files that are relative.
     """
 
-    def __init__(self, commission: Commission, folder: Path) -> None:
-        self._commission = commission
+    def __init__(self, setup: WorkerSetup, folder: Path) -> None:
+        self._setup = setup
         self._folder = folder
 
     @cached_property
     def _bench(self) -> Bench:
         with suppress(OSError):
             os.chdir(self._folder)
-        return self._commission.opened(f"the worker on {socket.gethostname()}")
+        return self._setup.opened(f"the worker on {socket.gethostname()}")
 
     def run(self, cell: Cell) -> Outcome | Divergence:
         """Draw and measure a cell."""
@@ -61,7 +61,7 @@ class RayEngine:
 
 
 @contextmanager
-def open_ray(commission: Commission, workers: int | None = None) -> Iterator[RayEngine]:
+def open_ray(setup: WorkerSetup, workers: int | None = None) -> Iterator[RayEngine]:
     """Workers on the cluster that RAY_ADDRESS names or runs here, or else on one of our own.
 
     As many as fit, unless said. Each takes a CPU for every thread and, where the cluster has GPUs,
@@ -72,8 +72,8 @@ def open_ray(commission: Commission, workers: int | None = None) -> Iterator[Ray
     try:
         gpus = int(ray.cluster_resources().get("GPU", 0) >= 1)
         if gpus:
-            commission = replace(commission, device="cuda")
-        needs = {"CPU": commission.threads, "GPU": gpus}
+            setup = replace(setup, device="cuda")
+        needs = {"CPU": setup.threads, "GPU": gpus}
         actor = ray.remote(Worker).options(
             num_cpus=needs["CPU"],
             num_gpus=needs["GPU"],
@@ -81,7 +81,7 @@ def open_ray(commission: Commission, workers: int | None = None) -> Iterator[Ray
             max_task_retries=_RETRIES,
         )
         count = _count(workers, needs)
-        yield RayEngine([actor.remote(commission, Path.cwd()) for _ in range(count)])
+        yield RayEngine([actor.remote(setup, Path.cwd()) for _ in range(count)])
     finally:
         ray.shutdown()
 
