@@ -47,7 +47,7 @@ from underone.study.report.charts import (
     weight_charts,
 )
 from underone.study.report.charts.lines import Line
-from underone.study.report.charts.steps import told_lines
+from underone.study.report.charts.steps import highlighted_lines
 from underone.study.report.drawing import log_ticks
 from underone.study.report.findings import (
     CHANCE,
@@ -387,10 +387,10 @@ def test_of_many_samplers_the_best_and_the_usual_are_told_apart(finished: Run) -
         Line("ddim", stratum.standings[-1:]),
         Line("ddpm-small", stratum.standings[-1:]),
     ]
-    told = told_lines(lines, FID)
-    assert len(told) == 8
-    assert {"ddim", "ddpm-small", "sampler 0"} <= set(told)
-    assert told_lines(lines[:8], FID) == tuple(line.title for line in lines[:8])
+    highlighted = highlighted_lines(lines, FID)
+    assert len(highlighted) == 8
+    assert {"ddim", "ddpm-small", "sampler 0"} <= set(highlighted)
+    assert highlighted_lines(lines[:8], FID) == tuple(line.title for line in lines[:8])
 
 
 # Ranks.

@@ -108,7 +108,7 @@ def tuned_sampler(model: DiffusionModel, purpose: Purpose) -> TunedSampler:
     path = tuned_path(model, purpose)
     if not path.exists():
         raise UserError(
-            f"no sampler is tuned for {model.name} at {_told(purpose)}: tune one with "
+            f"no sampler is tuned for {model.name} at {_in_words(purpose)}: tune one with "
             f"`underone tune` and the same options, or choose another sampler ({_known(model)})"
         )
     found = parse(TunedSampler, read_json(path), str(path))
@@ -118,7 +118,7 @@ def tuned_sampler(model: DiffusionModel, purpose: Purpose) -> TunedSampler:
             "tune anew"
         )
     if found.purpose != purpose:
-        raise UserError(f"{path} is tuned for {_told(found.purpose)}, not {_told(purpose)}")
+        raise UserError(f"{path} is tuned for {_in_words(found.purpose)}, not {_in_words(purpose)}")
     return found
 
 
@@ -129,7 +129,7 @@ def keep(model: DiffusionModel, tuned: TunedSampler) -> Path:
     return path
 
 
-def _told(purpose: Purpose) -> str:
+def _in_words(purpose: Purpose) -> str:
     options = purpose.model_dump(exclude={"steps"}, exclude_defaults=True)
     return ", ".join([f"{purpose.steps} steps", *(f"{k} {v}" for k, v in options.items())])
 

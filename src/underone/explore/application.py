@@ -45,8 +45,10 @@ def application(offer: Offer, desk: Desk, hosts: Sequence[str] = ("*",)) -> Star
                 return JSONResponse({"error": str(error)}, status_code=400)
             except ClientDisconnect:
                 return Response(status_code=400)
-            told = lines(partial(job, offer, asked), desk)
-            return StreamingResponse(_heard(request, told), media_type="application/x-ndjson")
+            answer = lines(partial(job, offer, asked), desk)
+            return StreamingResponse(
+                _while_read(request, answer), media_type="application/x-ndjson"
+            )
 
         return stream
 
@@ -60,15 +62,15 @@ def application(offer: Offer, desk: Desk, hosts: Sequence[str] = ("*",)) -> Star
     )
 
 
-async def _heard(request: HttpRequest, told: Generator[str]) -> AsyncIterator[str]:
+async def _while_read(request: HttpRequest, answer: Generator[str]) -> AsyncIterator[str]:
     """The lines of a job for as long as somebody reads them."""
     try:
-        async for line in iterate_in_threadpool(told):
+        async for line in iterate_in_threadpool(answer):
             if await request.is_disconnected():
                 return
             yield line
     finally:
-        told.close()
+        answer.close()
 
 
 async def _document(request: HttpRequest) -> Any:

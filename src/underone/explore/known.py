@@ -29,14 +29,14 @@ class Known:
             key = run.bench.models[each.first.model].sha256, each.first.setting.effective
             if key not in found or each.first.draw.count > found[key].first.draw.count:
                 found[key] = each
-        return cls({key: _told(each, path) for key, each in found.items()})
+        return cls({key: _in_words(each, path) for key, each in found.items()})
 
     def figure(self, model: GenerativeModel, setting: Setting) -> str | None:
         """What is known of a setting, None where it was not measured."""
         return self.figures.get((model.sha256, setting.effective))
 
 
-def _told(standing: Standing, path: Path) -> str:
+def _in_words(standing: Standing, path: Path) -> str:
     blocks = len(standing.reported)
     times = f"{blocks} × " if blocks > 1 else ""
     floor = FID.floor(standing.first)

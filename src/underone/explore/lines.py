@@ -47,7 +47,7 @@ def lines(job: Callable[[Tell], object], desk: Desk) -> Generator[str]:
     Empty lines come between, by which a reader that has left is noticed. Where the generator or
     the desk is closed, the job ends: at its next word, or the next evaluation of a network.
     """
-    told: SimpleQueue[Message | None] = SimpleQueue()
+    messages: SimpleQueue[Message | None] = SimpleQueue()
     left = Event()
 
     def heed(*_: object) -> None:
@@ -56,7 +56,7 @@ def lines(job: Callable[[Tell], object], desk: Desk) -> Generator[str]:
 
     def tell(message: Message) -> None:
         heed()
-        told.put(message)
+        messages.put(message)
 
     def run() -> None:
         try:
@@ -66,18 +66,18 @@ def lines(job: Callable[[Tell], object], desk: Desk) -> Generator[str]:
         except _NobodyReadsError:
             pass
         except UserError as error:
-            told.put({"error": str(error)})
+            messages.put({"error": str(error)})
         except Exception as error:  # the page goes on, whatever has happened to one of its jobs
             _log.exception("a job of the page has failed")
-            told.put({"error": f"this has failed: {type(error).__name__}: {error}"})
+            messages.put({"error": f"this has failed: {type(error).__name__}: {error}"})
         finally:
-            told.put(None)
+            messages.put(None)
 
     Thread(target=run).start()  # no daemon: torch aborts where a process ends under it
     try:
         while True:
             try:
-                message = told.get(timeout=_GLANCE)
+                message = messages.get(timeout=_GLANCE)
             except Empty:
                 yield "\n"
                 continue

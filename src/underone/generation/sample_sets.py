@@ -48,14 +48,14 @@ def generate(
     """
     images = []
     # As it is now: what guides may be another when the last image is drawn.
-    told = subject(model, setting, draw, precision)
+    protocol = subject(model, setting, draw, precision)
     # What an analytic sampler must know is found out before the count begins.
     batches = generate_batches(model, setting, draw, batch_size=batch_size, precision=precision)
     with count_evaluations() as counter:
         for batch in batches:
             images.append(batch)
             on_images(len(batch))
-    protocol = told | {"evaluations": per_image(counter, draw.count)}
+    protocol |= {"evaluations": per_image(counter, draw.count)}
     labels = labels_of(model, setting, draw)
     return SampleSet(torch.cat(images), labels, torch.tensor(draw.keys), protocol)
 

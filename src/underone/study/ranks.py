@@ -57,7 +57,7 @@ def led_by_first_rank(command: Callable[Arguments, None]) -> Callable[Arguments,
         elif int(os.environ["RANK"]) == 0:
             with _joined():
                 command(*arguments, **options)
-                _tell(None)
+                _broadcast(None)
         else:
             # Ctrl-C reaches all ranks; the first decides what comes of it.
             signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -103,7 +103,7 @@ class RankEngine:
     def _one(self, cell: Cell, on_images: Callable[[int], object]) -> Outcome | Divergence:
         task = Task(cell, cell.identity(self.bench))
         started = time.perf_counter()
-        _tell(task)
+        _broadcast(task)
         try:
             shares = _gather(_attempted(task, self.bench, on_images))
         except SamplingDivergedError as error:
@@ -118,7 +118,7 @@ def open_ranks(setup: WorkerSetup, bench: Bench) -> RankEngine:
     if torch.cuda.is_available():
         setup = replace(setup, device="cuda")
         _take_gpu()
-    _tell(setup)
+    _broadcast(setup)
     prepared = setup.prepared(bench)
     _gather([])
     return RankEngine(prepared)
@@ -127,7 +127,7 @@ def open_ranks(setup: WorkerSetup, bench: Bench) -> RankEngine:
 def _follow() -> None:
     """Do what the first rank says until it says no more."""
     bench: Bench | None = None
-    while (task := _told()) is not None:
+    while (task := _received()) is not None:
         answer: Share | UserError = []
         try:
             if isinstance(task, WorkerSetup):
@@ -220,13 +220,13 @@ def _take_gpu() -> None:
     torch.cuda.set_device(mine)
 
 
-def _tell(task: WorkerSetup | Task | None) -> None:
+def _broadcast(task: WorkerSetup | Task | None) -> None:
     """To all other ranks; None: that there is no more."""
     with _all_there():
         dist.broadcast_object_list([task], src=0)
 
 
-def _told() -> WorkerSetup | Task | None:
+def _received() -> WorkerSetup | Task | None:
     """What the first rank says; None also where it is gone, whatever it died of."""
     said: list[Any] = [None]
     try:

@@ -86,14 +86,14 @@ class Recommendation:
     def snippet(self) -> str:
         """The lines of Python that use it."""
         options = ", ".join(f"{name}={value!r}" for name, value in self.setting.options.items())
-        told = "" if self.precision == "auto" else f", precision={self.precision!r}"
+        precision = "" if self.precision == "auto" else f", precision={self.precision!r}"
         return "\n".join(
             [
                 "from underone.generation import Draw, Setting, generate",
                 "from underone.zoo import load_generative_model",
                 "",
                 f"model = load_generative_model({self.model!r})",
-                f"samples = generate(model, Setting({options}), Draw(count={_SAMPLES}){told})",
+                f"samples = generate(model, Setting({options}), Draw(count={_SAMPLES}){precision})",
             ]
         )
 

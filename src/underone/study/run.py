@@ -108,7 +108,7 @@ def open_run(
     study: Study,
     bench: Bench,
     minutes: float | None = None,
-    announce: Callable[[str], object] = lambda told: None,
+    announce: Callable[[str], object] = lambda text: None,
 ) -> tuple[Run, bool]:
     """The study in the folder `path`, planned now or going on as planned; and whether it goes on.
 

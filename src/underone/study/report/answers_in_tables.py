@@ -155,7 +155,7 @@ def _model_table(run: Run, rows: Sequence[Standing]) -> Table:
         "model", "setting", "FID", "of the lowest", "NFE", "labels", "trained for",
         *(measure.title for measure in measures),
     )  # fmt: skip
-    told = tuple(
+    body = tuple(
         (
             each.first.model,
             setting_title(each.first.setting),
@@ -168,7 +168,7 @@ def _model_table(run: Run, rows: Sequence[Standing]) -> Table:
         )
         for each in rows
     )
-    return Table(heads, told)
+    return Table(heads, body)
 
 
 def _trained_for(run: Run, name: str) -> str:

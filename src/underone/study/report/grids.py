@@ -63,7 +63,7 @@ def _of_model(run: Run, model: str) -> Iterator[str]:
     for (grid, _, cost), by_count in sorted(asked.items()):
         # FID depends on the number of samples: those of one number, of which there are the most.
         count = max(by_count, key=lambda count: (len(by_count[count]), count))
-        yield f"At {cost} {_told(by_count[count], grid)} ({count:,} samples each)."
+        yield f"At {cost} {_fares(by_count[count], grid)} ({count:,} samples each)."
 
 
 def _pairs(run: Run, model: str) -> Iterator[_Pair]:
@@ -72,7 +72,7 @@ def _pairs(run: Run, model: str) -> Iterator[_Pair]:
             yield _Pair(usual, run.known[cell])
 
 
-def _told(pairs: Sequence[_Pair], grid: str) -> str:
+def _fares(pairs: Sequence[_Pair], grid: str) -> str:
     lower = [pair for pair in pairs if pair.ratio > 1]
     higher = [pair for pair in pairs if pair.ratio <= 1]
     of_these = sum(pair.verdict is Verdict.A_LOWER for pair in lower) or "none"

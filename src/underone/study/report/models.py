@@ -21,8 +21,8 @@ def which_model(run: Run) -> Iterator[Part]:
         where = "without classes" if protocol.labels == "none" else f"{protocol.labels} labels"
         where += f", {protocol.count:,} samples" if several else ""
         lowest = f"{_title(each.leader)} has the lowest FID, {mean_text(FID, each.leader)}"
-        told = (_behind(other, each.leader) for other in each.standings[1:])
-        yield Part(where, (f"{lowest}, {how_firmly(each)}.", *told))
+        others = (_behind(other, each.leader) for other in each.standings[1:])
+        yield Part(where, (f"{lowest}, {how_firmly(each)}.", *others))
 
 
 def model_answers(run: Run) -> list[Answer]:

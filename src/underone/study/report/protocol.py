@@ -55,8 +55,8 @@ def _counted(count: int, noun: str) -> str:
 
 
 def _labels(run: Run) -> str:
-    told = any(model.num_classes is not None for model in run.bench.models.values())
-    return f"labels {run.plan.study.labels}" if told else "no labels"
+    labelled = any(model.num_classes is not None for model in run.bench.models.values())
+    return f"labels {run.plan.study.labels}" if labelled else "no labels"
 
 
 def revision_notice(run: Run) -> str:

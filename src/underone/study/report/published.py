@@ -104,11 +104,11 @@ def _pattern(mine: list[Counterpart]) -> Iterator[str]:
     correlation = rank_correlation(
         [each.measured for each in mine], [each.published for each in mine]
     )
-    told = "" if correlation is None else f", and the rank correlation is {FID.text(correlation)}"
+    ranks = "" if correlation is None else f", and the rank correlation is {FID.text(correlation)}"
     yield (
         f"Over the {len(mine)} settings that DDIM's Table 1 has too (CIFAR-10, other features: the "
         f"order compares, the figures do not) {len(separated)} of {len(pairs)} pairs with the same "
-        f"steps are separated here, {same} in the order there{told}."
+        f"steps are separated here, {same} in the order there{ranks}."
     )
     for steps in sorted({each.steps for each in mine}):
         yield from _at(steps, {each.row: each for each in mine if each.steps == steps})

@@ -36,8 +36,8 @@ def which_sampler(run: Run) -> Iterator[Part]:
         group = sorted(within(stratum, asked), key=lambda each: each.leader.nfe)
         overall = within(stratum, every)
         if group:
-            told = _leaders_by_cost(_worth_their_cost(group))
-            said.append(f"{'; '.join((*told, *_leaders(overall)))}.")
+            by_cost = _leaders_by_cost(_worth_their_cost(group))
+            said.append(f"{'; '.join((*by_cost, *_leaders(overall)))}.")
         for each in group:
             cost = cost_title(each.leader.first.setting)
             said.append(f"At {cost}: {standing_text(each, sampler_title)}")

@@ -125,8 +125,8 @@ def columns_are_classes(run: Run) -> tuple[str, ...]:
     """The names of the classes that the columns of all pictures show; none where they do not."""
     models = run.bench.models.values()
     (first, *others) = {model.config.data.class_names for model in models}
-    told = run.plan.study.labels == "balanced" and all(model.num_classes for model in models)
-    return first if told and not others and len(first) == PICTURE_COLUMNS else ()
+    in_turn = run.plan.study.labels == "balanced" and all(model.num_classes for model in models)
+    return first if in_turn and not others and len(first) == PICTURE_COLUMNS else ()
 
 
 def some_are_told_no_class(run: Run) -> bool:

@@ -34,7 +34,7 @@ def distinct(charts: Iterable[Chart]) -> list[Chart]:
     return found
 
 
-def row_of(standing: Standing, series: str, told: str, **values: float) -> Row:
+def row_of(standing: Standing, series: str, values_text: str, **values: float) -> Row:
     """A point's row: its setting, its values, where it leads, what a screen reader says."""
     first = standing.first
     title = setting_title(first.setting)
@@ -48,7 +48,7 @@ def row_of(standing: Standing, series: str, told: str, **values: float) -> Row:
         **values,
         "cell": first.id,
         "link": f"#cell-{first.id}",
-        "says": f"{title}: {told}",
+        "says": f"{title}: {values_text}",
     }
 
 

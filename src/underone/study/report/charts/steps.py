@@ -73,11 +73,11 @@ def _has_line(group: Sequence[Standing]) -> bool:
 
 def _against_nfe(measure: Measure, weight: str, group: Sequence[Standing], where: str) -> Chart:
     lines = sampler_lines(group)
-    told = told_lines(lines, measure)
+    highlighted = highlighted_lines(lines, measure)
     rows = tuple(
         row_of(
             each,
-            line.title if line.title in told else _OTHERS,
+            line.title if line.title in highlighted else _OTHERS,
             f"NFE {each.nfe:g}, {measure.title} {spread(measure, each)}",
             fresh_blocks=len(each.fresh),
             **_spanned(measure, each),
@@ -97,7 +97,7 @@ def _against_nfe(measure: Measure, weight: str, group: Sequence[Standing], where
     drawn = [{**row, **_within(row, y, logarithmic)} for row in rows]
     widths = sorted({number(row, "nfe") for row in rows})
     x = log_axis("nfe", "network evaluations an image (NFE)", widths, widths)
-    series = Series(told, _OTHERS if len(told) < len(lines) else "")
+    series = Series(highlighted, _OTHERS if len(highlighted) < len(lines) else "")
 
     def draw(look: Look) -> Any:
         # Hollow is what has no place on the axis.
@@ -105,7 +105,7 @@ def _against_nfe(measure: Measure, weight: str, group: Sequence[Standing], where
         others = [row for row in drawn if row["shown"] != row["value"]]
         layers = [
             spans(drawn, x, y, series),
-            joined([row for row in drawn if row["series"] in told], x, y, series, "nfe"),
+            joined([row for row in drawn if row["series"] in highlighted], x, y, series, "nfe"),
             points(placed, x, y, series, look),
         ]
         if others:
@@ -123,7 +123,7 @@ def _against_nfe(measure: Measure, weight: str, group: Sequence[Standing], where
     )
 
 
-def told_lines(lines: Sequence[Line], measure: Measure) -> tuple[str, ...]:
+def highlighted_lines(lines: Sequence[Line], measure: Measure) -> tuple[str, ...]:
     """The lines that are told apart: all, or of many those that are best at some cost, those that
     all samplers are compared with, and those that come nearest to the best.
     """

@@ -77,8 +77,8 @@ def _diversity(lines: Sequence[Line], where: str) -> Chart:
     floors = [measure.comparable_floor(first) for measure in (RECALL, PRECISION)]
     real: list[Row] = []
     if floors[0] is not None and floors[1] is not None:
-        told = f"real images: precision {floors[1]:.3f}, recall {floors[0]:.3f}"
-        real = [{"recall": floors[0], "precision": floors[1], "text": "real images", "says": told}]
+        says = f"real images: precision {floors[1]:.3f}, recall {floors[0]:.3f}"
+        real = [{"recall": floors[0], "precision": floors[1], "text": "real images", "says": says}]
     everywhere = [*rows, *real]
     x = linear_axis("recall", "recall (diversity)", [number(row, "recall") for row in everywhere])
     y = linear_axis(
