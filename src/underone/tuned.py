@@ -34,10 +34,9 @@ class Purpose(Config):
         """The name of the file it is kept in: what differs from the default, in words."""
         default = Purpose(steps=self.steps)
         parts = [f"{self.steps}-steps"]
-        for field in ("guidance", "form", "interval", "threshold"):
-            value = getattr(self, field)
-            if value != getattr(default, field):
-                parts.append(re.sub(r"[^\w.-]+", "_", f"{field}-{value}"))
+        for name, value in self:
+            if value != getattr(default, name):
+                parts.append(re.sub(r"[^\w.-]+", "_", f"{name}-{value}"))
         return f"{'-'.join(parts)}.json"
 
 

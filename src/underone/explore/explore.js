@@ -122,8 +122,7 @@ class Panel {
 
   reset(setting) {
     for (const name of OPTIONS) this.at(`${name}-options`).value = "";
-    for (const name of ["sampler", "steps", "grid", "guidance", "form", "threshold"]) this.at(name).value = setting[name];
-    this.at("interval").value = "";
+    for (const [name, value] of Object.entries(setting)) this.at(name).value = value ?? "";
   }
 
   // Sliders stand where the numbers are; learned samplers have grids of their own.

@@ -103,13 +103,7 @@ class Setting:
         setting = self.effective
         if setting.interval is not None and setting.interval[1] == float("inf"):
             raise UserError("a tuned sampler needs an interval with a finite end, like 0.2:100")
-        return Purpose(
-            steps=setting.steps,
-            guidance=setting.guidance,
-            form=setting.form,
-            interval=setting.interval,
-            threshold=setting.threshold,
-        )
+        return Purpose.model_validate(setting, from_attributes=True)
 
     @property
     def effective(self) -> "Setting":

@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Iterator, Sequence
+from dataclasses import fields
 from importlib.resources import files
 from typing import Annotated, Self, TypeVar
 
@@ -69,15 +70,7 @@ class Slice(Config):
 
         Where an axis changes nothing, as an interval at w = 0, the same setting comes again.
         """
-        axes = (
-            self.sampler,
-            self.steps,
-            self.grid,
-            self.guidance,
-            self.threshold,
-            self.form,
-            self.interval,
-        )
+        axes = (getattr(self, field.name) for field in fields(Setting))
         for combination in itertools.product(*axes):
             try:
                 yield Setting(*combination).effective

@@ -2,7 +2,7 @@
 
 import statistics
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from underone.errors import UserError, unknown
@@ -212,9 +212,7 @@ def _difference(apart: Comparison) -> dict[str, float]:
 def _described(each: Standing) -> dict[str, Any]:
     figures = each.first.measurement.figures
     return {
-        "setting": {
-            field.name: getattr(each.first.setting, field.name) for field in fields(Setting)
-        },
+        "setting": asdict(each.first.setting),
         "nfe": each.nfe,
         "samples": each.first.draw.count,
         "fresh_blocks": len(each.fresh),
