@@ -10,14 +10,13 @@ from conftest import ModelFolder
 from studies import made_up, small_study
 from test_study_report import run_of
 from underone.errors import UserError
-from underone.generation import Setting
+from underone.generation import Setting, option_words
 from underone.metrics import Figure
 from underone.study.answers import Standing
 from underone.study.bench import open_bench
 from underone.study.cell import Cell, CellResult
 from underone.study.recommend import Budget, Recommendation, recommend
 from underone.study.run import Run, open_folder
-from underone.study.words import option_words
 
 SLICES = [
     {"name": "samplers", "sampler": ["ddim", "ddpm-small"], "steps": [2, 4, 8]},

@@ -28,11 +28,11 @@ from underone.generation import (
     autocast_of,
     check,
     labels_of,
+    sample_command,
     to_images,
 )
 from underone.named import MADE_FOR_A_MODEL
 from underone.study.measures import FID
-from underone.study.words import sample_command
 
 Job = Callable[[Offer, Request, Tell], None]
 

@@ -1,9 +1,8 @@
 """From a model and a setting to a sample set: the one way images are made."""
 
+from underone.generation.command_line import option_words, sample_command
 from underone.generation.compilation import compiled, repays_compiling
-from underone.generation.draw import (
-    Draw,
-)
+from underone.generation.draw import Draw
 from underone.generation.sample_sets import (
     DEFAULT_BATCH_SIZE,
     check,
@@ -48,8 +47,10 @@ __all__ = [
     "generate_batches",
     "grid_for",
     "labels_of",
+    "option_words",
     "precision_name",
     "repays_compiling",
+    "sample_command",
     "sampler_for",
     "subject",
     "to_images",

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from underone.errors import UserError, unknown
-from underone.generation import Draw, Precision, Setting
+from underone.generation import Draw, Precision, Setting, sample_command
 from underone.metrics.uncertainty import Comparison
 from underone.study.answers import Standing, standings
 from underone.study.measures import (
@@ -20,7 +20,7 @@ from underone.study.measures import (
     compared,
 )
 from underone.study.run import Run
-from underone.study.words import sample_command, setting_title
+from underone.study.words import setting_title
 
 # What can be preferred.
 PREFERENCES = {measure.name: measure for measure in (FID, PRECISION, RECALL, CONSISTENCY)}

@@ -1,0 +1,39 @@
+"""Settings as the command line has them."""
+
+import shlex
+
+import torch
+
+from underone.generation.draw import Draw
+from underone.generation.setting import Precision, Setting
+
+
+def option_words(setting: Setting) -> list[str]:
+    """The options of a command line that ask for a setting; the sampler is always among them.
+
+    Without it a model may have one of its own.
+    """
+    options = {"sampler": setting.sampler, **setting.options}
+    return [word for name, value in options.items() for word in (f"--{name}", _option(value))]
+
+
+def sample_command(
+    model: str,
+    setting: Setting,
+    draw: Draw,
+    precision: Precision = "auto",
+    device: torch.device | str = "cpu",
+) -> str:
+    """The command line that draws these samples of the model of a name."""
+    others = {"precision": (precision, "auto"), "device": (str(device), "cpu")}
+    others |= {name: (getattr(draw, name), getattr(Draw, name)) for name in ("labels", "seed")}
+    words = ["underone", "sample", model, *option_words(setting)]
+    for name, (value, usual) in others.items():
+        words += [] if value == usual else [f"--{name}", str(value)]
+    return shlex.join([*words, "--count", str(draw.count), "--out", "samples.png"])
+
+
+def _option(value: object) -> str:
+    if isinstance(value, tuple):
+        return ":".join(map(_option, value))
+    return str(value).removesuffix(".0") if isinstance(value, float) else str(value)
