@@ -270,6 +270,11 @@ def test_shipped_models_are_offered_with_what_is_learned_for_them() -> None:
     assert all(each["reference"] == "fashion-mnist" for each in offered.values())
 
 
+def test_the_page_knows_for_which_samplers_there_is_no_grid_to_choose() -> None:
+    described = Offer({}).document()
+    assert described["samplers_with_own_grid"] == ["tuned", "decoder", "distilled"]
+
+
 def test_names_of_models_cannot_end_the_script_of_the_page(small_model: DiffusionModel) -> None:
     html = page(Offer({"</script><script>alert(1)</script>": small_model}))
     assert "<script>alert" not in html

@@ -6,8 +6,6 @@ const LADDER = [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 12, 15, 20, 25, 30, 40, 50, 75, 1
 const OPTIONS = ["sampler", "grid", "form"];
 const KEPT = ["model", "sampler", "sampler-options", "steps", "grid", "grid-options", "guidance", "form", "form-options", "interval", "threshold"];
 const SHARED = ["seed", "labels", "count"];
-// Samplers whose steps are placed where they have learned to, or that have none to place.
-const OWN_GRIDS = ["tuned", "distilled", "decoder"];
 // What the right side begins with, to be seen beside what is usual.
 const FEW_STEPS = 5;
 const common = document.getElementById("common").elements;
@@ -125,14 +123,14 @@ class Panel {
     for (const [name, value] of Object.entries(setting)) this.at(name).value = value ?? "";
   }
 
-  // Sliders stand where the numbers are; learned samplers have grids of their own.
+  // Sliders stand where the numbers are; a grid is chosen for samplers that have none of their own.
   follow() {
     const steps = Number(this.at("steps").value);
     const slider = this.sliders.steps;
     slider.value = this.ladder.reduce((best, value, i) => (Math.abs(value - steps) < Math.abs(this.ladder[best] - steps) ? i : best), 0);
     slider.setAttribute("aria-valuetext", steps);
     this.sliders.guidance.value = this.at("guidance").value;
-    const own = OWN_GRIDS.includes(this.at("sampler").value);
+    const own = offer.samplers_with_own_grid.includes(this.at("sampler").value);
     for (const label of this.element.querySelectorAll(".placed")) label.hidden = own;
   }
 

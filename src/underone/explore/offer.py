@@ -23,6 +23,7 @@ from underone.generation import (
     ANALYTIC,
     DECODER,
     DISTILLED,
+    OWN_GRIDS,
     TUNED,
     Precision,
     Setting,
@@ -31,7 +32,7 @@ from underone.generation import (
 from underone.guides import FORMS
 from underone.metrics import Yardstick
 from underone.modules import own_parts
-from underone.named import grid_named, sampler_named
+from underone.named import MADE_FOR_A_MODEL, grid_named, sampler_named
 from underone.shipped import find_checkpoint, model_names
 from underone.tuned import tuned_names
 from underone.zoo import find_reference, load_generative_model, reference_names
@@ -109,6 +110,9 @@ class Offer:
         return {
             "models": {name: self._described(model) for name, model in self.models.items()},
             "grids": [*GRIDS, *self.grids],
+            "samplers_with_own_grid": [
+                name for name in MADE_FOR_A_MODEL if Setting(name).grid in OWN_GRIDS
+            ],
             "forms": list(FORMS),
             "thresholds": list(THRESHOLDS),
             "usual": asdict(Setting()),
