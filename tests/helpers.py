@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from underone.checkpoint import DiffusionModel
 from underone.diffusion import (
     DDIM,
     DDPM,
@@ -29,6 +30,7 @@ from underone.diffusion import (
 from underone.diffusion.node import expand
 from underone.errors import UserError
 from underone.networks.unet import UNet, UNetConfig
+from underone.tuned import Purpose, TunedSampler, TuningRecord
 
 PRESERVING: dict[str, Schedule] = {"linear-beta": LinearBeta(), "cosine": Cosine()}
 SCHEDULES: dict[str, Schedule] = {
@@ -127,6 +129,10 @@ def normal(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(shape, generator=generator, dtype=torch.float64)
 
 
+def generator(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
 def draws(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> Callable[[], Tensor]:
     """An endless source of noise, the same for the same seed."""
     counter = itertools.count(1_000_000 * (seed + 1))
@@ -159,3 +165,24 @@ def moments(
     x = mean + variance**0.5 * next(units)
     states = [estimate.x for estimate in run(denoiser, sampler, path, x, lambda: next(units))]
     return [(x[0].item(), (x - x[0]).square().sum().item()) for x in states]
+
+
+def tuned_by_hand(model: DiffusionModel, purpose: Purpose) -> TunedSampler:
+    """A tuned sampler as it is kept, which nothing was learned for."""
+    steps = purpose.steps
+    return TunedSampler(
+        model_sha256=model.sha256,
+        purpose=purpose,
+        grid=tuple(1000.0 - 10 * step for step in range(steps)),
+        etas=(0.1,) * (steps - 1),
+        weights=((1.0, 0.0),) * steps,
+        shifts=(0.0,) * steps,
+        learning=TuningRecord(
+            seed=0,
+            batch_size=1,
+            iterations=1,
+            minutes=1,
+            distance_before=1,
+            distance_after=1,
+        ),
+    )

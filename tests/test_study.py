@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from conftest import ModelFolder
+from helpers import tuned_by_hand
 from studies import SLICES, made_up, small_study, timeless
-from test_tuning import kept
 from underone.checkpoint import save_weights
 from underone.config import parse
 from underone.data import Dataset, SampleSet, load_dataset
@@ -709,7 +709,7 @@ def test_a_sampler_that_is_tuned_anew_makes_other_cells(model_folder: ModelFolde
     folder = model_folder("tuned")
     slices = [{"name": "tuned", "sampler": ["tuned", "ddim"], "steps": 3}]
     model = load_model(str(folder))
-    first = kept(model, Purpose(steps=3))
+    first = tuned_by_hand(model, Purpose(steps=3))
     keep(model, first)
     study = small_study(folder, slices=slices)
     bench = open_bench(study)
