@@ -1,4 +1,4 @@
-"""What many tests need: a small diffusion model in a checkpoint folder, and commands run."""
+"""What many tests need: a small model in a checkpoint folder, small studies, and commands run."""
 
 import functools
 import sys
@@ -12,6 +12,7 @@ import torch
 from hypothesis import settings
 from torch import nn
 
+from studies import run_of, small_study
 from underone.checkpoint import (
     DataRecord,
     DiffusionConfig,
@@ -27,6 +28,12 @@ from underone.metrics import Reference, load_reference
 from underone.networks import UNetConfig, build_network
 from underone.networks.layers import Revision
 from underone.shipped import zoo_folder
+from underone.study.bench import Bench, open_bench
+from underone.study.definition import Study
+from underone.study.engine import LocalEngine
+from underone.study.report import write_report
+from underone.study.run import Run as StudyRun
+from underone.study.run import open_run
 from underone.training import run as run_module
 
 # Deadlines measure how busy the machine is, not the code.
@@ -130,6 +137,52 @@ def small_model(model_folder: ModelFolder) -> DiffusionModel:
     model = load_checkpoint(model_folder())
     assert isinstance(model, DiffusionModel)
     return model
+
+
+@pytest.fixture(scope="session")
+def folder_of_model(model_folder: ModelFolder) -> Path:
+    """A model of ten steps in all, so that every setting is cheap."""
+    return model_folder("ten-steps", steps=10)
+
+
+@pytest.fixture(scope="session")
+def study(folder_of_model: Path) -> Study:
+    """A study of a few cells."""
+    return small_study(folder_of_model)
+
+
+@pytest.fixture(scope="session")
+def bench(study: Study) -> Bench:
+    """What its cells share."""
+    return open_bench(study)
+
+
+@pytest.fixture(scope="session")
+def done(study: Study, bench: Bench, tmp_path_factory: pytest.TempPathFactory) -> StudyRun:
+    """The study run to its end, with contests."""
+    more = study.model_copy(update={"most_blocks": 3})
+    run, continued = open_run(tmp_path_factory.mktemp("studies") / "done", more, bench)
+    assert not continued
+    for _ in run.advance(LocalEngine(bench, 1), lambda cell, images: None):
+        pass
+    return run
+
+
+@pytest.fixture(scope="session")
+def finished(model_folder: ModelFolder, tmp_path_factory: pytest.TempPathFactory) -> StudyRun:
+    """A study by two extractors, run to its end, with its report."""
+    study = small_study(
+        # A name that would be markup, were it not escaped.
+        model_folder("ten <b>steps</b> & more", steps=10),
+        title="Two samplers <i>& one</i> weight",
+        references=["fashion-mnist", "fashion-mnist-transformer"],
+        metrics=["fid", "intra-fid", "kid", "manifold", "consistency"],
+    )
+    run = run_of(study, open_bench(study), tmp_path_factory.mktemp("studies") / "finished")
+    for _ in run.advance(LocalEngine(run.bench, 1), lambda cell, images: None):
+        pass
+    write_report(run)
+    return run
 
 
 @pytest.fixture

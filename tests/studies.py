@@ -1,15 +1,23 @@
 """What tests of studies share: small studies, and results made by hand."""
 
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from underone.config import parse
-from underone.generation import labels_of, subject
+from underone.generation import Setting, labels_of, subject
 from underone.metrics.figures import Figure
 from underone.metrics.measurement import FloorRecord, Identity, Measurement, Protocol
 from underone.study.bench import Bench
 from underone.study.cell import Cell, CellResult
+from underone.study.costs import Costs
 from underone.study.definition import Study
+from underone.study.fit import make_plan
+from underone.study.folder import Folder
+from underone.study.plan import Plan
+from underone.study.report.findings import findings
+from underone.study.run import Run
 
 PROTOCOL = Protocol(
     count=1000,
@@ -76,3 +84,66 @@ def made_up(
 def timeless(document: dict[str, object]) -> dict[str, object]:
     """A result without the time that it took."""
     return {key: value for key, value in document.items() if key != "seconds"}
+
+
+def plan_of(study: Study, bench: Bench, minutes: float | None = None, speed: float = 1e-3) -> Plan:
+    """Its plan on a machine that takes `speed` seconds an evaluation."""
+    costs = Costs(evaluation=dict.fromkeys(bench.models, speed), image=1e-3)
+    return make_plan(study, bench, costs, threads=1, minutes=minutes)
+
+
+def run_of(study: Study, bench: Bench, folder: Path) -> Run:
+    """A study that has begun in a folder, and has no cell yet."""
+    plan = plan_of(study, bench)
+    found = Folder(folder)
+    found.begin(plan)
+    return Run(found, bench, plan)
+
+
+# What a setting scores in a block.
+Figures = Callable[[Setting, int], dict[str, float]]
+
+
+def made(run: Run, figures: Figures, blocks: int = 1, error: float | None = 0.01) -> Run:
+    """The study as if each setting had these figures in each block."""
+    plan = run.plan.model_copy(
+        update={"study": run.plan.study.model_copy(update={"most_blocks": blocks})}
+    )
+    cells = [entry.at(block) for entry in run.entries for block in range(blocks)]
+    known = {cell: _made(run, cell, figures, blocks, error) for cell in cells}
+    return replace(run, plan=plan, known=known)
+
+
+def _made(run: Run, cell: Cell, figures: Figures, blocks: int, error: float | None) -> CellResult:
+    block = cell.draw.first // cell.draw.count
+    return made_up(run.bench, cell, figures(cell.setting, block), error)
+
+
+def said(run: Run, question: str) -> str:
+    """What a study says to a question."""
+    (found,) = (each for each in findings(run) if each.question == question)
+    return " ".join(sentence for part in found.parts for sentence in part.sentences)
+
+
+def by_sampler(ddim: float, ddpm: float) -> Figures:
+    """Figures that depend on the sampler, and fall with the steps."""
+
+    def figures(setting: Setting, block: int) -> dict[str, float]:
+        fid = ddim if setting.sampler == "ddim" else ddpm
+        # Paired: what a block adds, it adds to both.
+        return {"fid": fid + 1 / setting.steps + 0.1 * block}
+
+    return figures
+
+
+def of_weight(**slopes: float) -> Figures:
+    """Figures that rise by so much with w."""
+
+    def figures(setting: Setting, block: int) -> dict[str, float]:
+        # Not the same difference in every block, or its interval would be a point.
+        slope = 1 + 0.01 * block
+        return {
+            name: 1.0 + rise * slope * max(0.0, setting.guidance) for name, rise in slopes.items()
+        }
+
+    return figures

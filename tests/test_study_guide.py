@@ -10,8 +10,7 @@ from PIL import Image
 
 import conftest
 from conftest import ModelFolder
-from studies import made_up, small_study
-from test_study_report import Figures, run_of
+from studies import Figures, made_up, run_of, small_study
 from underone.data import save_picture, tile
 from underone.generation import Setting
 from underone.study.bench import Bench, open_bench

@@ -7,8 +7,7 @@ from statistics import median
 import pytest
 
 from conftest import ModelFolder
-from studies import made_up, small_study
-from test_study_report import run_of
+from studies import made_up, run_of, small_study
 from underone.errors import UserError
 from underone.generation import Setting, option_words
 from underone.metrics import Figure
