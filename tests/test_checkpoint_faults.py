@@ -133,6 +133,9 @@ def replaced(file: str, content: bytes) -> Damage:
         (edited(network__dropout=2.0), ("config.json", "dropout")),
         (edited(network__attention=[5]), ("config.json", "attention at [5]")),
         (edited(network={}), ("config.json", "network.image_size", "required")),
+        (edited(data__class_images=[1, 2]), ("config.json", "images of 3 classes, got 2 numbers")),
+        (edited(data__class_images=[0, 0, 0]), ("config.json", "that come to 0")),
+        (edited(data__class_images=[1, 2, -1]), ("config.json", "data.class_images")),
         (
             edited(schedule__name="linear"),
             ("config.json", "schedule", "'linear-beta', 'scaled-linear-beta', 'cosine'"),

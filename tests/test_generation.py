@@ -1,9 +1,13 @@
 """Sample sets: keyed by seed and index, labelled as asked, recorded as made."""
 
+import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from conftest import ModelFolder
 from underone.checkpoint import DiffusionModel, load_checkpoint
@@ -41,6 +45,39 @@ def test_label_policies() -> None:
     # As the noise, a random label belongs to its seed and index.
     assert torch.equal(Draw(7, labels="random", first=100).class_labels(10), drawn[100:107])
     assert not torch.equal(Draw(2000, labels="random", seed=1).class_labels(10), drawn)
+
+
+@given(
+    st.lists(st.integers(0, 5000), min_size=1, max_size=20).filter(any),
+    st.integers(0, 2**62),
+    st.integers(1, 3000),
+)
+def test_proportional_labels_are_so_over_any_range(
+    images: list[int], first: int, count: int
+) -> None:
+    draw = Draw(count, first=first, labels="proportional")
+    labels = draw.class_labels(len(images), images)
+    found = labels.bincount(minlength=len(images))
+    expected = count * torch.tensor(images, dtype=torch.float64) / sum(images)
+    # The discrepancy of multiples of the golden ratio grows with the logarithm of their number.
+    assert (found - expected).abs().max() <= 3 + math.log2(count)
+    assert all(found[label] == 0 for label, each in enumerate(images) if each == 0)
+    middle = count // 2
+    tail = Draw(count - middle, first=first + middle, labels="proportional")
+    assert torch.equal(tail.class_labels(len(images), images), labels[middle:])
+
+
+def test_proportional_labels_are_those_of_the_training_data(small_model: DiffusionModel) -> None:
+    draw = Draw(50, labels="proportional")
+    with pytest.raises(UserError, match=r"how often each class is .* is not known: choose labels"):
+        generate(small_model, FAST, draw)
+    images = (5, 0, 0, 0, 0, 20, 0, 0, 0, 0)
+    data = small_model.config.data.model_copy(update={"class_images": images})
+    config = small_model.config.model_copy(update={"data": data})
+    labels = generate(replace(small_model, config=config), FAST, draw).labels
+    assert labels is not None
+    assert torch.equal(labels, draw.class_labels(10, images))
+    assert labels.unique().tolist() == [0, 5]
 
 
 def test_evaluations_are_those_declared(small_model: DiffusionModel) -> None:

@@ -81,11 +81,25 @@ UNKNOWN_DATA = "unknown"
 
 
 class DataRecord(Config):
-    """The data a model was trained on; of a model from elsewhere no hash is known."""
+    """The data a model was trained on; of a model from elsewhere no hash is known.
+
+    `class_images`: how many images of each class there are, where that is known.
+    """
 
     name: str
     sha256: str | None
     class_names: tuple[str, ...]
+    class_images: tuple[Annotated[int, Field(ge=0, lt=2**40)], ...] | None = None
+
+    @model_validator(mode="after")
+    def _counts_each_class(self) -> Self:
+        counts = self.class_images
+        if counts is not None and (len(counts) != len(self.class_names) or sum(counts) == 0):
+            raise UserError(
+                f"class_images must count the images of {len(self.class_names)} classes, got "
+                f"{len(counts)} numbers that come to {sum(counts)}"
+            )
+        return self
 
 
 class TrainingRecord(Config):

@@ -110,7 +110,7 @@ def decode(
 ) -> None:
     """Draw the images of NOISE, an .npz of invert, with MODEL and the setting it was made with.
 
-    Other --labels, balanced, random or classes like 0,3,3, draw other classes from the same noise.
+    Other --labels, as of sample, draw other classes from the same noise.
     """
     check_output(out)
     loaded = load_model(model, device)

@@ -88,7 +88,11 @@ _OPTIONS = (
     ),
     click.option("--grid", default=_SETTING.grid, help="Where the steps are placed."),
     *_GUIDANCE_OPTIONS,
-    click.option("--labels", default=_DRAW.labels, help="balanced, random, or classes like 0,3,3."),
+    click.option(
+        "--labels",
+        default=_DRAW.labels,
+        help="balanced, random, proportional (to the training data), or classes like 0,3,3.",
+    ),
     click.option("--seed", default=_DRAW.seed, help="With a sample's index, the key of its noise."),
     click.option("--first", default=_DRAW.first, help="The index of the first sample."),
     precision_option,

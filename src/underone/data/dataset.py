@@ -48,6 +48,11 @@ class Dataset:
         return len(self.class_names)
 
     @property
+    def class_images(self) -> tuple[int, ...]:
+        """How many images of each class there are."""
+        return tuple(self.labels.bincount(minlength=self.num_classes).tolist())
+
+    @property
     def mirrored(self) -> "Dataset":
         """The mirror image of each image."""
         return replace(self, images=self.images.flip(3))

@@ -5,7 +5,7 @@ from torch import Tensor
 from underone.checkpoint import DiffusionModel
 from underone.data import SampleSet
 from underone.errors import UserError
-from underone.generation import Draw, Setting, uses_labels
+from underone.generation import Draw, Setting, class_labels, uses_labels
 
 # The label policy, beside those of `Draw`, that gives each image its own class.
 SOURCE_LABELS = "source"
@@ -32,7 +32,7 @@ def classes_of(
     if model.num_classes is None or not uses_labels(model, setting):
         return None
     if draw.labels != SOURCE_LABELS:
-        return draw.class_labels(model.num_classes)
+        return class_labels(model, draw)
     if source.labels is None:
         raise UserError(
             f"{model.name} must be told the class of each image, and these have no labels: give "

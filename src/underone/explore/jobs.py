@@ -150,7 +150,7 @@ def stills_of(
 
 
 def _decoded(model: VAEModel, autocast: torch.dtype | None, draw: Draw) -> Iterator[Still]:
-    labels = draw.class_labels(model.num_classes)
+    labels = draw.class_labels(model.num_classes, model.config.data.class_images)
     yield Still(1, model.decode(model.latents(draw.keys), labels, autocast), last=True)
 
 

@@ -6,6 +6,7 @@ from underone.generation.draw import Draw
 from underone.generation.sample_sets import (
     DEFAULT_BATCH_SIZE,
     check,
+    class_labels,
     generate,
     generate_batches,
     labels_of,
@@ -41,6 +42,7 @@ __all__ = [
     "Setting",
     "autocast_of",
     "check",
+    "class_labels",
     "compiled",
     "denoiser_for",
     "generate",

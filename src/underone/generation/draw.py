@@ -1,5 +1,6 @@
 """Which samples are drawn: how many, keyed by what, and of which classes."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,18 +9,20 @@ from torch import Tensor
 
 from underone.errors import UserError
 
-LABEL_POLICIES = ("balanced", "random")
+LABEL_POLICIES = ("balanced", "random", "proportional")
 # The stream that random labels are drawn from: no sample's, for those have the index in its place.
 _LABEL_STREAM = 2**64 - 1
 _MOST_RANDOM_LABELS = 2**26
+# The golden ratio's fraction, of 2^64: its multiples modulo 1 are as evenly spread as any.
+_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
 
 @dataclass(frozen=True)
 class Draw:
     """Which samples: `count` of them, keyed by (seed, first), (seed, first + 1), ...
 
-    `labels`: "balanced" (sample i has class i mod C), "random" (uniform), or whole numbers
-    separated by commas, repeated in turn.
+    `labels`: "balanced" (sample i has class i mod C), "random" (uniform), "proportional" (as often
+    as in the model's data), or whole numbers separated by commas, repeated in turn.
     """
 
     count: int
@@ -43,8 +46,12 @@ class Draw:
         """The (seed, index) of each sample."""
         return [(self.seed, self.first + offset) for offset in range(self.count)]
 
-    def class_labels(self, classes: int) -> Tensor:
-        """The label of each sample, (count,) int64."""
+    def class_labels(self, classes: int, images: Sequence[int] | None = None) -> Tensor:
+        """The label of each sample, (count,) int64; `images` of each class are in the data.
+
+        Proportional labels follow a sequence that is even over any range of indices: the class
+        whose share of [0, 1) holds i times the golden ratio modulo 1.
+        """
         indices = torch.arange(self.first, self.first + self.count)
         if self.labels == "balanced":
             return indices % classes
@@ -53,6 +60,15 @@ class Draw:
             stream = np.random.Generator(np.random.Philox(key=key))
             drawn = stream.integers(classes, size=self.first + self.count)
             return torch.from_numpy(drawn[self.first :])
+        if self.labels == "proportional":
+            if images is None:
+                raise UserError(
+                    "how often each class is in this model's data is not known: choose labels "
+                    "balanced, random or classes like 0,3,3"
+                )
+            turns = (indices.numpy().astype(np.uint64) * _GOLDEN) / 2.0**64
+            shares = np.cumsum(images) / sum(images)
+            return torch.from_numpy(np.searchsorted(shares[:-1], turns, side="right"))
         chosen = torch.tensor(_parse_labels(self.labels, classes))
         return chosen[indices % len(chosen)]
 

@@ -28,8 +28,14 @@ DEFAULT_BATCH_SIZE = 128
 def check(model: GenerativeModel, setting: Setting, draw: Draw) -> None:
     """A `UserError` where `model` cannot give this draw at this setting."""
     setting.check(model)
-    if model.num_classes is not None:
-        draw.class_labels(model.num_classes)
+    class_labels(model, draw)
+
+
+def class_labels(model: GenerativeModel, draw: Draw) -> Tensor | None:
+    """The class of each sample of a draw, (count,) int64; None where `model` knows no classes."""
+    if model.num_classes is None:
+        return None
+    return draw.class_labels(model.num_classes, model.config.data.class_images)
 
 
 def generate(
@@ -67,9 +73,7 @@ def uses_labels(model: GenerativeModel, setting: Setting) -> bool:
 
 def labels_of(model: GenerativeModel, setting: Setting, draw: Draw) -> Tensor | None:
     """The classes that a draw's samples were asked to be of; None where none was."""
-    if model.num_classes is None or not uses_labels(model, setting):
-        return None
-    return draw.class_labels(model.num_classes)
+    return class_labels(model, draw) if uses_labels(model, setting) else None
 
 
 def generate_batches(
@@ -99,7 +103,7 @@ def _denoised(
         setting.steps,
         shape=model.shape,
         keys=draw.keys,
-        labels=None if model.num_classes is None else draw.class_labels(model.num_classes),
+        labels=class_labels(model, draw),
         batch_size=batch_size,
         device=model.device,
     )
@@ -109,7 +113,7 @@ def _denoised(
 def _decoded(
     model: VAEModel, draw: Draw, batch_size: int, autocast: torch.dtype | None
 ) -> Iterator[Tensor]:
-    labels = draw.class_labels(model.num_classes)
+    labels = draw.class_labels(model.num_classes, model.config.data.class_images)
     for start in range(0, draw.count, batch_size):
         rows = slice(start, start + batch_size)
         yield model.decode(model.latents(draw.keys[rows]), labels[rows], autocast)

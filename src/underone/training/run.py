@@ -164,6 +164,7 @@ class Run:
             name=self.dataset.name,
             sha256=self.dataset.sha256,
             class_names=self.dataset.class_names,
+            class_images=self.dataset.class_images,
         )
         weak = weights_file(self.folder, "weak")
         training = TrainingRecord(
