@@ -143,7 +143,11 @@ def test_a_long_study_is_drawn_by_compiled_networks_wherever_its_cells_run(
         mine = generate(fast, setting, Draw(130))
         theirs = generate(plain, setting, Draw(130))
         assert (mine.protocol["compiled"], theirs.protocol["compiled"]) == (True, False)
-        assert (mine.images.int() - theirs.images.int()).abs().max() <= 1
+        exact = generate(plain, setting, Draw(130), precision="float32").images.int()
+        rounded = (theirs.images.int() - exact).abs().float().mean().item()
+        # In bfloat16 both round, each in its own way; in float32 neither does but for a grey level.
+        off = (mine.images.int() - exact).abs().float().mean().item()
+        assert off <= max(0.01, 1.2 * rounded)
         assert mine.protocol["evaluations"] == theirs.protocol["evaluations"]
 
 
