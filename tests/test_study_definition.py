@@ -1,11 +1,13 @@
 """Studies as they are written: axes, mistakes, and what a model cannot do."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from conftest import ModelFolder
 from studies import SLICES, plan_of, small_study
+from underone.checkpoint import DiffusionModel
 from underone.config import parse
 from underone.errors import UserError
 from underone.generation import Setting
@@ -104,6 +106,23 @@ def test_every_shipped_study_is_sound() -> None:
     assert "guide" in shipped_studies()
     for name in shipped_studies():
         assert load_study(name).slices
+
+
+@pytest.mark.parametrize(
+    ("images", "labels"),
+    [
+        (None, "balanced"),
+        ((60,) * 9 + (70,), "balanced"),
+        ((60,) * 9 + (80,), "proportional"),
+        ((0,) + (60,) * 9, "proportional"),
+    ],
+)
+def test_a_guide_has_as_many_of_each_class_as_uneven_data(
+    small_model: DiffusionModel, images: tuple[int, ...] | None, labels: str
+) -> None:
+    data = small_model.config.data.model_copy(update={"class_images": images})
+    model = replace(small_model, config=small_model.config.model_copy(update={"data": data}))
+    assert for_model(load_study("guide"), "small", model, ()).labels == labels
 
 
 def test_a_guide_asks_nothing_that_its_model_cannot_do(model_folder: ModelFolder) -> None:
