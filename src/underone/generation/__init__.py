@@ -13,6 +13,7 @@ from underone.generation.sample_sets import (
     subject,
     to_images,
     uses_labels,
+    usual_labels,
 )
 from underone.generation.setting import (
     ANALYTIC,
@@ -57,5 +58,6 @@ __all__ = [
     "subject",
     "to_images",
     "uses_labels",
+    "usual_labels",
     "usual_setting",
 ]

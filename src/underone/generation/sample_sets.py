@@ -23,6 +23,8 @@ from underone.generation.setting import (
 from underone.networks.fixed_batches import InFixedBatches
 
 DEFAULT_BATCH_SIZE = 128
+# How many times as many images of a class make data uneven.
+_UNEVEN = 1.2
 
 
 def check(model: GenerativeModel, setting: Setting, draw: Draw) -> None:
@@ -36,6 +38,16 @@ def class_labels(model: GenerativeModel, draw: Draw) -> Tensor | None:
     if model.num_classes is None:
         return None
     return draw.class_labels(model.num_classes, model.config.data.class_images)
+
+
+def usual_labels(model: GenerativeModel) -> str:
+    """The label policy that compares with a model's data: "balanced", if these are.
+
+    And "proportional" where they have more of one class than of another.
+    """
+    images = model.config.data.class_images
+    uneven = images is not None and max(images) > _UNEVEN * min(images)
+    return "proportional" if uneven else "balanced"
 
 
 def generate(

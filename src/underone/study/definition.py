@@ -11,14 +11,12 @@ from pydantic import BeforeValidator, Field, model_validator
 from underone.checkpoint import DiffusionModel
 from underone.config import Config, named_toml, parse, shipped_documents
 from underone.errors import UserError
-from underone.generation import Precision, Setting
+from underone.generation import Precision, Setting, usual_labels
 from underone.metrics import metric_names
 
 _SHIPPED = files("underone.study") / "studies"
 # What TOML has no value for: no interval.
 EVERYWHERE = "everywhere"
-# How many times as many images of a class make data uneven.
-_UNEVEN = 1.2
 
 T = TypeVar("T")
 
@@ -147,8 +145,8 @@ def load_study(name: str) -> Study:
 def for_model(study: Study, name: str, model: DiffusionModel, references: Sequence[str]) -> Study:
     """A study of one model made one of another, without what it cannot do.
 
-    That are guidance weights where it has no null label, and steps beyond its T. Labels are
-    proportional where its data have more of one class than of another, for the reference has too.
+    That are guidance weights where it has no null label, and steps beyond its T. Labels are the
+    `usual_labels`.
     """
     most = model.config.schedule.steps
     slices = []
@@ -159,13 +157,11 @@ def for_model(study: Study, name: str, model: DiffusionModel, references: Sequen
             slices.append(each.model_copy(update={"steps": steps, "guidance": weights}))
     if not slices:
         raise UserError(f"{name} can do nothing of what the study asks for")
-    images = model.config.data.class_images
-    uneven = images is not None and max(images) > _UNEVEN * min(images)
     return study.model_copy(
         update={
             "model": name,
             "slices": tuple(slices),
             "references": tuple(references) or None,
-            "labels": "proportional" if uneven else study.labels,
+            "labels": usual_labels(model),
         }
     )

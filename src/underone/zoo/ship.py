@@ -22,7 +22,7 @@ from underone.checkpoint import (
 )
 from underone.data import Dataset, load_dataset
 from underone.files import write_text
-from underone.generation import DECODER, Draw, Setting, generate
+from underone.generation import DECODER, Draw, Setting, generate, usual_labels
 from underone.metrics import Yardstick, build_reference, measure, save_reference
 from underone.shipped import zoo_folder
 from underone.training.calibration import calibrate
@@ -73,14 +73,14 @@ def write_card(folder: Path, count: int) -> None:
     model = load_generative_model(folder.name)
     reference = find_reference(model.config.data.name)
     extractor = load_extractor(reference.origin.extractor)
-    scores = {}
+    labels, scores = usual_labels(model), {}
     for setting in (Setting(DECODER),) if isinstance(model, VAEModel) else CARD_SETTINGS:
-        samples = generate(model, setting, Draw(count))
+        samples = generate(model, setting, Draw(count, labels=labels))
         result = measure(samples, Yardstick(extractor, reference))
         floor = "" if result.floor is None else f"; floor {result.floor.fid:.3f}"
         key = f"FID@{extractor.name}, {setting.sampler}, {setting.steps} steps, w = 0"
         scores[key] = (
-            f"{result.fid:.3f} ({count:,} balanced samples, seed 0, "
+            f"{result.fid:.3f} ({count:,} {labels} samples, seed 0, "
             f"{samples.protocol['precision']}{floor})"
         )
     write_text(folder / "README.md", model_card(folder, load_config(model.folder), scores))
