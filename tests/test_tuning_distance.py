@@ -37,7 +37,7 @@ def statistics(pooled: list[Tensor], maps: list[Tensor], labels: Tensor) -> Feat
     """With the first of the pooled features for the errors, too."""
     classes = torch.nn.functional.one_hot(labels, 3).double()
     sums = tuple(classes.T @ each for each in maps)
-    squares = tuple(each.square().sum() for each in maps)
+    squares = tuple(classes.T @ each.square().sum(1) for each in maps)
     return FeatureStatistics(tuple(pooled), sums, squares, classes.sum(0), pooled[0][:, :1])
 
 
@@ -62,7 +62,7 @@ def test_data_are_like_themselves_and_parts_are_like_the_whole() -> None:
     data = statistics(pooled, maps, labels)
     distance = FeatureDistance.to(data)
     # No gap to the very same images: what chance would make of as many others is taken off.
-    assert distance(data).item() == pytest.approx(-5.0 / 200, abs=1e-6)
+    assert distance(data).item() == pytest.approx(-5.0 / 199, abs=1e-6)
     halves = [
         statistics([each[part] for each in pooled], [each[part] for each in maps], labels[part])
         for part in (slice(0, 100), slice(100, 600))
@@ -115,13 +115,26 @@ def test_swapped_classes_are_seen_and_chance_is_not() -> None:
     assert whole(swapped) > whole(statistics(pooled, [images(2)], labels)) + 0.2
 
 
-def _sums(maps: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+def test_images_that_vary_less_or_more_than_the_data_are_not_preferred_for_it() -> None:
+    labels = torch.arange(3000) % 3
+    data = normal(3000, 20, seed=1) + labels[:, None]
+    distance = ClassMeanDistance(*_class_means(data, labels), torch.ones(3, dtype=torch.bool))
+    few = torch.arange(60) % 3
+    for scale in (0.5, 2.0):
+        chance = [
+            distance(*_sums(scale * normal(60, 20, seed=seed) + few[:, None], few)).item()
+            for seed in range(2, 202)
+        ]
+        assert sum(chance) / len(chance) == pytest.approx(1e-3, abs=4e-3 * scale)
+
+
+def _sums(maps: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     classes = torch.nn.functional.one_hot(labels, 3).double()
-    return classes.T @ maps, classes.sum(0)
+    return classes.T @ maps, classes.T @ maps.square().sum(1), classes.sum(0)
 
 
 def _class_means(maps: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    sums, counts = _sums(maps, labels)
+    sums, _, counts = _sums(maps, labels)
     means = sums / counts[:, None]
     return means, (maps - means[labels]).square().sum() / len(maps)
 
@@ -132,11 +145,11 @@ def test_a_class_without_images_does_not_count() -> None:
     distance = ClassMeanDistance(*means, torch.ones(3, dtype=torch.bool))
     two = labels < 2
     without = distance(*_sums(maps[two], labels[two]))
-    assert without.item() == pytest.approx(-1 / 100)
+    assert without.item() == pytest.approx(-1 / 99, rel=0.01)
     # Nor does one that the data have no image of, whatever is made of it.
     unknown = ClassMeanDistance(*means, torch.tensor([True, True, False]))
     strange = torch.where(two[:, None], maps, maps + 100)
-    assert unknown(*_sums(strange, labels)).item() == pytest.approx(-1 / 100)
+    assert unknown(*_sums(strange, labels)).item() == pytest.approx(-1 / 99, rel=0.01)
 
 
 def test_images_that_do_not_vary_within_a_class_are_refused() -> None:

@@ -39,8 +39,8 @@ class FeatureStatistics:
     """Statistics of the features of a set of images, float64.
 
     `pooled`: features, each (N, D), averaged over pixels. `sums`: of each class the sum of whole
-    feature maps, each (C, E), over as many images as `counts` (C,) says, and `squares`, each (),
-    the sum of their squared norms over all images. `errors` (N, 1): the logarithms of the squared
+    feature maps, each (C, E), over as many images as `counts` (C,) says, and `squares`, each (C,),
+    the sum of their squared norms. `errors` (N, 1): the logarithms of the squared
     errors with which it takes noise away again.
     """
 
@@ -99,7 +99,7 @@ class NetworkFeatures:
         return FeatureStatistics(
             tuple(each.double().mean(dim=(2, 3)) for at_time in maps for each in at_time),
             tuple(classes.T @ each for each in whole),
-            tuple(each.square().sum() for each in whole),
+            tuple(classes.T @ each.square().sum(1) for each in whole),
             classes.sum(0),
             self._errors(x0, network_labels, noise()),
         )
@@ -172,23 +172,25 @@ def _covariance(features: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class ClassMeanDistance:
-    """The mean over classes of |m_c - mean_c|^2 / v - 1 / n_c, with m_c the mean of n_c images.
+    """The mean over classes of (|m_c - mean_c|^2 - v_c / n_c) / v, of n_c images whose mean is m_c.
 
-    v is the variance of an image about its class's mean, so that 1 / n_c is what chance alone
-    makes of the first term. Classes without an image, here or in the data, do not count: `known`
-    (C,) says which are.
+    v is the variance of an image of the data about its class's mean, and v_c the same of the images
+    here, so that v_c / n_c is what chance alone makes of the first term; of a single image v has to
+    do. Classes without an image, here or in the data, do not count: `known` (C,) says which are.
     """
 
     means: Tensor
     variance: Tensor
     known: Tensor
 
-    def __call__(self, sums: Tensor, counts: Tensor) -> Tensor:
-        """Of images with these class `sums` (C, E) and `counts` (C,): a scalar."""
+    def __call__(self, sums: Tensor, squares: Tensor, counts: Tensor) -> Tensor:
+        """Of images with these class `sums` (C, E), `squares` and `counts` (C,): a scalar."""
         there = (counts > 0) & self.known
-        means = sums[there] / counts[there, None]
-        gaps = (means - self.means[there]).square().sum(1) / self.variance - 1 / counts[there]
-        return gaps.mean()
+        count, means = counts[there], sums[there] / counts[there, None]
+        about_mean = squares[there] - count * means.square().sum(1)
+        own = torch.where(count > 1, about_mean / (count - 1).clamp(min=1), self.variance)
+        gaps = (means - self.means[there]).square().sum(1) - own / count
+        return gaps.mean() / self.variance
 
 
 @dataclass(frozen=True)
@@ -210,11 +212,11 @@ class FeatureDistance:
     def to(cls, data: FeatureStatistics) -> "FeatureDistance":
         """The distance to data of these statistics."""
         gaps = []
-        for sums, square in zip(data.sums, data.squares, strict=True):
+        for sums, squares in zip(data.sums, data.squares, strict=True):
             means = sums / data.counts.clamp(min=1)[:, None]
             explained = (data.counts[:, None] * means.square()).sum()
-            within = square - explained
-            if not within > _NOTHING * square:
+            within = squares.sum() - explained
+            if not within > _NOTHING * squares.sum():
                 raise UserError(
                     "the images of a class are all alike, so that nothing can be told from how "
                     "they vary: this takes a data set with several different images a class"
@@ -230,8 +232,10 @@ class FeatureDistance:
             for distance, each in zip(self.distances, found.pooled, strict=True)
         ]
         gaps = [
-            distance(sums, found.counts)
-            for distance, sums in zip(self.class_means, found.sums, strict=True)
+            distance(sums, squares, found.counts)
+            for distance, sums, squares in zip(
+                self.class_means, found.sums, found.squares, strict=True
+            )
         ]
         total = torch.stack(shares).mean() + _CLASS_WEIGHT * torch.stack(gaps).mean()
         return total + _ERROR_WEIGHT * self.errors.share(found.errors)
