@@ -17,13 +17,18 @@ from underone.diffusion import (
     LinearBeta,
     LogSNR,
     Node,
+    Sampler,
+    SASolver,
     Schedule,
     Tuned,
+    UniPC,
     integrate,
+    node_at,
     nodes,
 )
 from underone.tuning.parameters import Parameters
 from underone.tuning.placement import jump_errors, shortest_path
+from underone.tuning.reading import weights_of
 
 
 @each_schedule
@@ -47,26 +52,61 @@ def _first_order(steps: int) -> tuple[Tensor, Tensor]:
 
 @each_schedule
 @pytest.mark.parametrize("steps", [1, 2, 3, 7])
-@pytest.mark.parametrize("first", [1000, 650])
+@pytest.mark.parametrize(
+    ("solver", "eta"),
+    [
+        (DPMSolver(1), 0.01),
+        (DPMSolver(2, eta=0.5), 0.5),
+        (SASolver(), 1.0),
+        (SASolver(eta=0.5), 0.5),
+        (SASolver(3, 0, eta=0.25), 0.25),
+    ],
+)
 def test_it_starts_as_a_classical_solver_on_the_steps_it_was_given(
-    schedule: Schedule, steps: int, first: int
+    schedule: Schedule, steps: int, solver: Sampler, eta: float
 ) -> None:
-    path = nodes(LogSNR(first=first, last=20), schedule, steps)
-    start = Parameters.classical(path[:-1], schedule)
+    path = nodes(LogSNR(first=900, last=20), schedule, steps)
+    start = Parameters.of_solver(solver, eta, path[:-1], schedule)
     for placed, given in zip(start.path(schedule), path, strict=True):
-        # At T there is no room before the first node, and a little is kept there to grow from.
-        torch.testing.assert_close(placed.t, given.t, rtol=1e-5, atol=1e-9)
+        torch.testing.assert_close(placed.t, given.t)
+    if solver == DPMSolver(1):
+        return  # which has no noise; of what is learned a little has a gradient
     x, denoiser = normal(7, 2), plane_mixture(schedule)
     mine = run(denoiser, start.sampler(), start.path(schedule), x, draws(7, 2))
-    solver = run(denoiser, DPMSolver(2, eta=0.5), path, x, draws(7, 2))
-    torch.testing.assert_close(mine[-1].x, solver[-1].x, rtol=1e-4, atol=1e-5)
+    theirs = run(denoiser, solver, path, x, draws(7, 2))
+    torch.testing.assert_close(mine[-1].x, theirs[-1].x, rtol=1e-6, atol=1e-8)
+
+
+@each_schedule
+def test_the_weights_of_a_solver_without_noise_are_read_too(schedule: Schedule) -> None:
+    path = nodes(LogSNR(first=900, last=20), schedule, 6)
+    x, denoiser = normal(7, 2), plane_mixture(schedule)
+    for solver in (DPMSolver(3), UniPC(2)):
+        read = weights_of(solver, 0.0, path, schedule)
+        assert torch.equal(read, read.tril())
+        torch.testing.assert_close(read.sum(dim=1), torch.ones(6, dtype=torch.float64))
+        newest_first = torch.stack([row.roll(5 - i).flip(0) for i, row in enumerate(read)])
+        same = Tuned(torch.zeros(5).double(), newest_first, torch.zeros(6).double())
+        mine = run(denoiser, same, path, x, draws(7, 2))
+        theirs = run(denoiser, solver, path, x, draws(7, 2))
+        torch.testing.assert_close(mine[-1].x, theirs[-1].x, rtol=1e-6, atol=1e-8)
+
+
+def test_where_it_starts_at_the_end_of_time_the_first_node_has_room_to_move() -> None:
+    schedule = LinearBeta()
+    path = nodes(LogSNR(last=20), schedule, 4)
+    start = Parameters.of_solver(UniPC(2), 0.0, path[:-1], schedule)
+    begin, end = (node_at(schedule, torch.tensor(t)).log_snr.item() for t in (1.0, 0.001))
+    placed = start.path(schedule)[0].log_snr.item()
+    assert 0.005 < (placed - begin) / (end - begin) < 0.01
+    assert start.roots.min() == 0.1
 
 
 @each_schedule
 def test_what_was_learned_spreads_over_other_numbers_of_steps(schedule: Schedule) -> None:
     path = nodes(LogSNR(first=800, last=20), schedule, 5)[:-1]
     generator = torch.Generator().manual_seed(0)
-    classical = Parameters.classical(path, schedule).sampler()
+    classical = Parameters.of_solver(SASolver(), 1.0, path, schedule).sampler()
     sampler = replace(
         classical,
         etas=torch.rand(4, generator=generator).double(),
@@ -89,6 +129,11 @@ def test_what_was_learned_spreads_over_other_numbers_of_steps(schedule: Schedule
         assert sampler.etas.min() <= spread.sampler().etas.min()
         assert spread.shifts[0] == sampler.shifts[0]
         assert spread.shifts[-1] == sampler.shifts[-1]
+        # Steps within are second order where all were, and at either end first order as those.
+        weights = spread.sampler().weights
+        assert torch.equal(weights[0], sampler.weights[0])
+        assert torch.equal(weights[-1], sampler.weights[-1])
+        assert (weights[1:-1, 1] < -0.5).all()
 
 
 @dataclass(frozen=True)
@@ -121,7 +166,8 @@ def test_gradients_reach_every_number_and_agree_with_differences() -> None:
     # It begins below T, where the noise that it begins with depends on the first node; and between
     # whole steps, where the schedule has kinks, and which side of one a node is on is rounding.
     grid = LogSNR(first=500.5, last=20.5)
-    start = Parameters.classical(nodes(grid, schedule, 4)[:-1], schedule)
+    path = nodes(grid, schedule, 4)[:-1]
+    start = Parameters.of_solver(DPMSolver(2, eta=0.5), 0.5, path, schedule)
     bound = Bound(plane_mixture(schedule), None)
     z = 0.3 * normal(5, 2)
 

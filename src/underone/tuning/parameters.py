@@ -7,13 +7,16 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from underone.diffusion import Node, Schedule, Tuned, node_at, path_at
+from underone.diffusion import Node, Sampler, Schedule, Tuned, node_at, path_at
+from underone.tuning.reading import weights_of
 
-# How many estimates a step weights, and the noise it starts with.
+# How many estimates a step weights.
 WINDOW = 3
-_ETA = 0.5
-# The least share of the way in log-SNR that a gap starts with, and that before the first node.
+# The least share of the way in log-SNR that a gap has, and what lies before the first node; and
+# the least root of an eta: at 0 it has no gradient. A solver starts with more than what is learned
+# may come to, for logarithms of nearly nothing hardly move.
 _LEAST_GAP, _LEAST_LEAD = 1e-3, 1e-6
+_FIRST_LEAD, _FIRST_ROOT = 1e-2, 0.1
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,15 +36,22 @@ class Parameters:
     shifts: Tensor
 
     @classmethod
-    def classical(cls, nodes: Sequence[Node], schedule: Schedule) -> "Parameters":
-        """DPM-Solver++(2M) of the SDE with eta = 0.5 on `nodes`, first order at both ends."""
+    def of_solver(
+        cls, solver: Sampler, eta: float, nodes: Sequence[Node], schedule: Schedule
+    ) -> "Parameters":
+        """A classical `solver`, whose noise is that of `eta`, on `nodes`; see `weights_of`."""
         lead, *steps = _gaps(nodes, schedule)
         shares = torch.stack(steps).clamp(min=_LEAST_GAP)
-        weights = torch.zeros(len(nodes), WINDOW - 1, dtype=torch.float64)
-        weights[1:-1, 0] = -0.5 * shares[1:-1] / shares[:-2]
+        path = path_at(schedule, torch.stack([node.t for node in nodes]))
+        read, weights = (
+            weights_of(solver, eta, path, schedule),
+            shares.new_zeros(len(nodes), WINDOW - 1),
+        )
+        for age in range(1, min(WINDOW, len(nodes))):
+            weights[age:, age - 1] = read.diagonal(-age)
         return cls(
-            torch.cat([lead.clamp(min=_LEAST_LEAD)[None], shares]).log(),
-            torch.full_like(shares[1:], _ETA**0.5),
+            torch.cat([lead.clamp(min=_FIRST_LEAD)[None], shares]).log(),
+            torch.full_like(shares[1:], max(eta**0.5, _FIRST_ROOT)),
             weights,
             torch.zeros_like(shares),
         )
@@ -55,14 +65,18 @@ class Parameters:
     def spread(self, steps: int) -> "Parameters":
         """The like of them for another number of `steps` >= 2: each number between its neighbours.
 
-        The first node and the last stay where they are.
+        The first node and the last stay where they are. So do the weights at both ends: before a
+        step that has no earlier estimate, or in the last one, to sigma = 0, they mean other things.
         """
         places = _stretched(self.gaps.softmax(0).cumsum(0)[:-1], steps)
         ends = torch.tensor([0, 1], dtype=torch.float64)
         return Parameters(
             torch.cat([ends[:1], places, ends[1:]]).diff().log(),
             _stretched(self.roots, steps - 1),
-            torch.stack([_stretched(each, steps) for each in self.weights.T], dim=1),
+            torch.stack(
+                [_between_ends(each, steps, 1 + age) for age, each in enumerate(self.weights.T)],
+                dim=1,
+            ),
             _stretched(self.shifts, steps),
         )
 
@@ -94,6 +108,15 @@ def _stretched(values: Tensor, count: int) -> Tensor:
     """`values` (N,) as `count` of them, linear between neighbours, with the same ends."""
     row = values[None, None]
     return functional.interpolate(row, size=count, mode="linear", align_corners=True).flatten()
+
+
+def _between_ends(weights: Tensor, steps: int, without: int) -> Tensor:
+    """The weights (N,) of an estimate that the first `without` steps do not have, for `steps`."""
+    inner = weights[without:-1]
+    if len(inner) == 0 or steps <= without + 1:
+        return _stretched(weights, steps)
+    ends = weights.new_zeros(without), weights[-1:]
+    return torch.cat([ends[0], _stretched(inner, steps - without - 1), ends[1]])
 
 
 def _ends(schedule: Schedule) -> tuple[Tensor, Tensor]:

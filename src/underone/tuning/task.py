@@ -19,6 +19,8 @@ from underone.diffusion import (
     Node,
     NoiseStreams,
     Sampler,
+    SASolver,
+    UniPC,
     integrate,
     nodes,
 )
@@ -31,6 +33,13 @@ _REFERENCE_IMAGES, _REFERENCE_BATCH = 10_000, 250
 _TEACHER_STEPS, _TEACHER_IMAGES, _TEACHER_LAST = 60, 64, 5.0
 # Where grids even in log-SNR may begin and end, as shares of T.
 _ENDS = ((1.0, 0.02), (1.0, 0.04), (1.0, 0.08), (0.8, 0.04), (0.65, 0.04), (0.65, 0.08))
+# Each with the eta of its noise; the others are tried on the first two of these grids alone.
+_USUAL_SOLVER: tuple[Sampler, float] = (DPMSolver(2, eta=0.5), 0.5)
+_OTHER_SOLVERS: tuple[tuple[Sampler, float], ...] = (
+    (SASolver(), 1.0),
+    (SASolver(eta=0.5), 0.5),
+    (UniPC(2), 0.0),
+)
 # The seeds of sample sets end where these begin.
 _FIRST_SEED = 2**63
 # Of the teacher's noise: no batch's.
@@ -98,7 +107,7 @@ class Task:
         return NoiseStreams(keys, self.model.shape)
 
     def classical_starts(self) -> list[Parameters]:
-        """Where tuning may start: a classical solver on steps placed along a fine trajectory.
+        """Where tuning may start: classical solvers on steps placed along a fine trajectory.
 
         And on steps even in log-SNR that end earlier: the trajectory is the network's own, and its
         last steps hardly change what noise is going to change anyway. Some begin later too: where
@@ -110,11 +119,14 @@ class Task:
         path = nodes(fine, schedule, min(schedule.steps, max(_TEACHER_STEPS, self.steps)))
         with torch.no_grad():
             trajectory = list(self._run(DPMSolver(2), path, noise, _TEACHING))
-        grids = [placed(trajectory, self.steps)]
-        for first, last in _ENDS:
-            grid = LogSNR(first=first * schedule.steps, last=max(1.0, last * schedule.steps))
-            grids.append(nodes(grid, schedule, self.steps)[:-1])
-        return [Parameters.classical(grid, schedule) for grid in grids]
+        even = [
+            LogSNR(first=first * schedule.steps, last=max(1.0, last * schedule.steps))
+            for first, last in _ENDS
+        ]
+        grids = [nodes(grid, schedule, self.steps)[:-1] for grid in even]
+        starts = [(_USUAL_SOLVER, grid) for grid in (placed(trajectory, self.steps), *grids)]
+        starts += [(solver, grid) for solver in _OTHER_SOLVERS for grid in grids[:2]]
+        return [Parameters.of_solver(*solver, grid, schedule) for solver, grid in starts]
 
     def learned_starts(self) -> list[Parameters]:
         """Where it may start too: what was learned for its neighbours, spread over its steps."""
