@@ -18,7 +18,12 @@ from underone.diffusion import NoiseStreams
 from underone.errors import UserError
 from underone.generation import TUNED, Draw, Setting, generate
 from underone.tuned import Purpose, keep, tuned_sampler
-from underone.tuning.descent import descend, initial_state, validation_distance
+from underone.tuning.descent import (
+    descend,
+    initial_state,
+    selection_distance,
+    validation_distance,
+)
 from underone.tuning.parameters import Parameters
 from underone.tuning.task import BATCH
 from underone.tuning.tune import draft_path, set_up
@@ -37,8 +42,7 @@ def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(f"underone.tuning.{module}.BATCH", BATCH // 2)
     monkeypatch.setattr("underone.tuning.descent._QUEUE_BATCHES", 8)
     monkeypatch.setattr("underone.tuning.descent.SELECTION_BATCHES", SELECTION_BATCHES)
-    for module in ("descent", "tune"):
-        monkeypatch.setattr(f"underone.tuning.{module}.VALIDATION_BATCHES", VALIDATION_BATCHES)
+    monkeypatch.setattr("underone.tuning.descent.VALIDATION_BATCHES", VALIDATION_BATCHES)
     monkeypatch.setattr("underone.tuning.task._TEACHER_IMAGES", 16)
 
 
@@ -69,8 +73,7 @@ def test_tuning_comes_nearer_to_the_data(model: DiffusionModel, dataset: Dataset
     for _ in itertools.islice(descend(tuning.task, tuning.state, budget=3600), 12):
         pass
     before, after = (
-        validation_distance(tuning.task, each, VALIDATION_BATCHES)
-        for each in (start, tuning.state.parameters)
+        validation_distance(tuning.task, each) for each in (start, tuning.state.parameters)
     )
     assert before == tuning.state.before
     assert after < before
@@ -110,15 +113,9 @@ def test_it_begins_with_the_best_start_and_never_ends_with_worse(
 ) -> None:
     tuning = set_up(model, SETTING, dataset, minutes=1, seed=4)
     task, state = tuning.task, tuning.state
-    judgements = [
-        validation_distance(task, start, SELECTION_BATCHES) for start in task.classical_starts()
-    ]
-    assert len(judgements) == 7
-    assert (
-        validation_distance(task, state.start, SELECTION_BATCHES)
-        == min(judgements)
-        < max(judgements)
-    )
+    judgements = [selection_distance(task, start) for start in task.classical_starts()]
+    assert len(judgements) == 13
+    assert selection_distance(task, state.start) == min(judgements) < max(judgements)
     state.average, state.averaged = Parameters(*(3 + each for each in state.start.tensors())), 1
     tuned = tuning.finish()
     assert tuned.learning.distance_after == tuned.learning.distance_before
@@ -141,9 +138,9 @@ def test_it_may_begin_where_another_number_of_steps_ended(
     task = set_up(model, SETTING, dataset, minutes=1, seed=4).task
     (start,) = task.learned_starts()
     assert len(start.path(model.config.schedule)) == 3
-    best = min(task.classical_starts(), key=lambda each: validation_distance(task, each, 5))
+    best = min(task.classical_starts(), key=lambda each: selection_distance(task, each))
     state = initial_state(task)
-    nearer = validation_distance(task, start, 5) < validation_distance(task, best, 5)
+    nearer = selection_distance(task, start) < selection_distance(task, best)
     assert state.learned == nearer
     assert torch.equal(state.start.gaps, start.gaps if nearer else best.gaps)
     keep(

@@ -12,15 +12,19 @@ from underone.tuning.parameters import Parameters
 from underone.tuning.task import BATCH, Task
 
 # The batches whose features the distance is taken over, beside the newest, which has gradients.
-_QUEUE_BATCHES = 24
+# More of them would tell the distance better, and of parameters longer left: the descent oversteps.
+_QUEUE_BATCHES = 7
 # The batches that a start is chosen by, and those that the whole descent is validated by.
-SELECTION_BATCHES, VALIDATION_BATCHES = 5, 16
+SELECTION_BATCHES, VALIDATION_BATCHES = 5, 32
 # What was learned already needs smaller steps: what these add is noise, too.
 _LEARNING_RATE, _FURTHER_RATE, _BETAS, _WARMUP = 0.005, 0.002, (0.9, 0.99), 10
+# How much faster logarithms of gaps and roots of etas change, and weights by this many steps: what
+# a weight changes is in proportion to its step.
+_FASTER_GAPS, _FASTER_ROOTS, _WEIGHTS_BY_STEPS = 3.0, 2.0, 1 / 5
 # The share of the time, at its end, over which the parameters are averaged.
 _AVERAGED = 0.4
-# The indices where the samples of validation begin, and those of the queue at the start.
-_VALIDATION_FIRST, _QUEUE_FIRST = 2**62, 2**60
+# The indices where the samples of validation begin, of selection, and of the queue at the start.
+_VALIDATION_FIRST, _SELECTION_FIRST, _QUEUE_FIRST = 2**62, 2**62 + 2**40, 2**60
 
 
 @dataclass
@@ -50,19 +54,26 @@ class Progress:
     distance: float
 
 
-@torch.no_grad()
-def validation_distance(task: Task, parameters: Parameters, batches: int) -> float:
+def validation_distance(task: Task, parameters: Parameters) -> float:
     """The distance of what `parameters` make, from samples that no iteration sees."""
-    return task.reference(merged(_statistics(task, parameters, _VALIDATION_FIRST, batches))).item()
+    return _distance(task, parameters, _VALIDATION_FIRST, VALIDATION_BATCHES)
+
+
+def selection_distance(task: Task, parameters: Parameters) -> float:
+    """The same from others, fewer, that a start is chosen by."""
+    return _distance(task, parameters, _SELECTION_FIRST, SELECTION_BATCHES)
+
+
+@torch.no_grad()
+def _distance(task: Task, parameters: Parameters, first: int, batches: int) -> float:
+    return task.reference(merged(_statistics(task, parameters, first, batches))).item()
 
 
 def initial_state(task: Task) -> State:
     """A tuning that starts from the best of the task's starts."""
     starts = [(start, False) for start in task.classical_starts()]
     starts += [(start, True) for start in task.learned_starts()]
-    start, learned = min(
-        starts, key=lambda each: validation_distance(task, each[0], SELECTION_BATCHES)
-    )
+    start, learned = min(starts, key=lambda each: selection_distance(task, each[0]))
     return State(start, learned, start, start)
 
 
@@ -74,11 +85,13 @@ def descend(task: Task, state: State, budget: float) -> Iterator[Progress]:
     decays to 0 linearly in time.
     """
     if state.before is None:
-        state.before = validation_distance(task, state.parameters, VALIDATION_BATCHES)
+        state.before = validation_distance(task, state.parameters)
     leaves = [tensor.clone().requires_grad_() for tensor in state.parameters.tensors()]
     parameters = Parameters(*leaves)
     rate = _FURTHER_RATE if state.learned else _LEARNING_RATE
-    optimizer = torch.optim.Adam(leaves, lr=rate, betas=_BETAS)
+    faster = (_FASTER_GAPS, _FASTER_ROOTS, max(1.0, task.steps * _WEIGHTS_BY_STEPS), 1.0)
+    groups = [{"params": [leaf], "faster": by} for leaf, by in zip(leaves, faster, strict=True)]
+    optimizer = torch.optim.Adam(groups, lr=rate, betas=_BETAS)
     first = BATCH * state.iterations
     with torch.no_grad():
         queue = deque(
@@ -90,7 +103,7 @@ def descend(task: Task, state: State, budget: float) -> Iterator[Progress]:
         share = seconds / budget
         warmth = min(1.0, (state.iterations - resumed + 1) / _WARMUP)
         for group in optimizer.param_groups:
-            group["lr"] = rate * warmth * (1 - share)
+            group["lr"] = rate * group["faster"] * warmth * (1 - share)
         newest = task.statistics(parameters, BATCH * state.iterations)
         distance = task.reference(merged([newest, *queue]))
         optimizer.zero_grad()
@@ -103,7 +116,7 @@ def descend(task: Task, state: State, budget: float) -> Iterator[Progress]:
             state.averaged = 0  # also what was averaged towards the end of a shorter time
         else:
             state.averaged += 1
-            state.average = _lerp(state.average, state.parameters, 1 / state.averaged)
+            state.average = lerp(state.average, state.parameters, 1 / state.averaged)
         state.seconds = time.monotonic() - started
         yield Progress(state.seconds, distance.item())
     # What ran out may have run out after the last iteration, while it was shown and saved.
@@ -117,7 +130,8 @@ def _statistics(
     return [task.statistics(parameters, first + BATCH * i) for i in range(batches)]
 
 
-def _lerp(one: Parameters, other: Parameters, share: float) -> Parameters:
+def lerp(one: Parameters, other: Parameters, share: float) -> Parameters:
+    """So large a share of the way from one to the other."""
     return Parameters(
         *(torch.lerp(a, b, share) for a, b in zip(one.tensors(), other.tensors(), strict=True))
     )

@@ -26,11 +26,11 @@ from underone.tuned import (
     tuned_sampler,
 )
 from underone.tuning.descent import (
-    VALIDATION_BATCHES,
     Progress,
     State,
     descend,
     initial_state,
+    lerp,
     validation_distance,
 )
 from underone.tuning.parameters import Parameters
@@ -147,11 +147,12 @@ class Tuning:
         state, model = self.state, self.task.model
         before = state.before
         if before is None:
-            before = validation_distance(self.task, state.start, VALIDATION_BATCHES)
-        parameters = state.average if state.averaged else state.parameters
-        after = validation_distance(self.task, parameters, VALIDATION_BATCHES)
-        if after > before:  # of too few iterations: what it began with is better
-            parameters, after = state.start, before
+            before = validation_distance(self.task, state.start)
+        end = state.average if state.averaged else state.parameters
+        # After too few iterations what it began with is better, or what lies between.
+        others = (lerp(state.start, end, 0.5), end)
+        candidates = [(validation_distance(self.task, each), each) for each in others]
+        after, parameters = min([(before, state.start), *candidates], key=lambda each: each[0])
         sampler = parameters.sampler()
         path = parameters.path(model.config.schedule)[:-1]
         tuned = TunedSampler(
