@@ -18,8 +18,6 @@ from underone.errors import UserError
 FEATURE_TIMES = (0.01, 0.1, 0.2)
 # How much more than a pooled feature the means of a class count, whose errors are far smaller.
 _CLASS_WEIGHT = 5.0
-# And how much more their errors, which alone tell that images are too rough, or too smooth.
-_ERROR_WEIGHT = 1.0
 # A variance within classes that is this part of the squares is rounding.
 _NOTHING = 1e-9
 
@@ -40,22 +38,20 @@ class FeatureStatistics:
 
     `pooled`: features, each (N, D), averaged over pixels. `sums`: of each class the sum of whole
     feature maps, each (C, E), over as many images as `counts` (C,) says, and `squares`, each (C,),
-    the sum of their squared norms. `errors` (N, 1): the logarithms of the squared
-    errors with which it takes noise away again.
+    the sum of their squared norms.
     """
 
     pooled: tuple[Tensor, ...]
     sums: tuple[Tensor, ...]
     squares: tuple[Tensor, ...]
     counts: Tensor
-    errors: Tensor
 
     def detached(self) -> "FeatureStatistics":
         """The same without gradients."""
         pooled, sums, squares = (
             tuple(each.detach() for each in part) for part in (self.pooled, self.sums, self.squares)
         )
-        return FeatureStatistics(pooled, sums, squares, self.counts, self.errors.detach())
+        return FeatureStatistics(pooled, sums, squares, self.counts)
 
 
 def merged(parts: Iterable[FeatureStatistics]) -> FeatureStatistics:
@@ -66,7 +62,6 @@ def merged(parts: Iterable[FeatureStatistics]) -> FeatureStatistics:
         _added(each.sums for each in every),
         _added(each.squares for each in every),
         reduce(torch.add, (each.counts for each in every)),
-        torch.cat([each.errors for each in every]),
     )
 
 
@@ -101,7 +96,6 @@ class NetworkFeatures:
             tuple(classes.T @ each for each in whole),
             tuple(classes.T @ each.square().sum(1) for each in whole),
             classes.sum(0),
-            self._errors(x0, network_labels, noise()),
         )
 
     def maps(
@@ -109,13 +103,6 @@ class NetworkFeatures:
     ) -> list[tuple[Tensor, Tensor, Tensor]]:
         """The maps themselves, (B, ...), at each of `FEATURE_TIMES`. Differentiable in x0."""
         return [self._maps(x0, self._node(time), network_labels, noise()) for time in FEATURE_TIMES]
-
-    def _errors(self, x0: Tensor, network_labels: Tensor | None, noise: Tensor) -> Tensor:
-        """log |x0 - D(alpha x0 + sigma z)|^2 at the last of `FEATURE_TIMES`: (B, 1)."""
-        node = self._node(FEATURE_TIMES[-1])
-        x = noised(x0, node, noise)
-        missed = self.model.denoiser(self.autocast)(x, node, network_labels) - x0
-        return missed.flatten(1).double().square().sum(1, keepdim=True).log()
 
     def _node(self, time: float) -> Node:
         return node_at(self.model.config.schedule, torch.tensor(time, dtype=torch.float64))
@@ -199,14 +186,12 @@ class FeatureDistance:
 
     The mean over all pooled features of their Fréchet distance over their variance in the data, so
     that no depth counts for more because its numbers are larger; plus 5 times the mean
-    `ClassMeanDistance` over all maps; plus the distance of the errors over their variance. Pooled
-    features tell texture, and little of whether a coat looks like a coat, or of how rough an image
-    is.
+    `ClassMeanDistance` over all maps: pooled features tell texture, and little of whether a coat
+    looks like a coat.
     """
 
     distances: tuple[FrechetDistance, ...]
     class_means: tuple[ClassMeanDistance, ...]
-    errors: FrechetDistance
 
     @classmethod
     def to(cls, data: FeatureStatistics) -> "FeatureDistance":
@@ -223,7 +208,7 @@ class FeatureDistance:
                 )
             gaps.append(ClassMeanDistance(means, within / data.counts.sum(), data.counts > 0))
         distances = tuple(FrechetDistance.to(each) for each in data.pooled)
-        return cls(distances, tuple(gaps), FrechetDistance.to(data.errors))
+        return cls(distances, tuple(gaps))
 
     def __call__(self, found: FeatureStatistics) -> Tensor:
         """Of images of these statistics: a scalar."""
@@ -237,5 +222,4 @@ class FeatureDistance:
                 self.class_means, found.sums, found.squares, strict=True
             )
         ]
-        total = torch.stack(shares).mean() + _CLASS_WEIGHT * torch.stack(gaps).mean()
-        return total + _ERROR_WEIGHT * self.errors.share(found.errors)
+        return torch.stack(shares).mean() + _CLASS_WEIGHT * torch.stack(gaps).mean()
