@@ -314,13 +314,20 @@ def test_the_worked_example_of_a_sampler_conforms(
 
 
 @pytest.mark.slow
-def test_the_guide_is_what_its_study_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("study", "other", "name"),
+    [("fashion-mnist", "noto-emoji", "guide.md"), ("noto-emoji", "fashion-mnist", "noto-emoji.md")],
+)
+def test_a_page_is_what_its_study_says(
+    study: str, other: str, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(ROOT)
-    folder, page = Path("studies") / "fashion-mnist", Path("docs") / "guide.md"
-    command = f"underone report {folder.as_posix()} --markdown {page.as_posix()}"
-    written = write_markdown(open_folder(folder), tmp_path / page.name, command)
+    page = Path("docs") / name
+    command = f"underone report studies/{study} --beside studies/{other} --markdown docs/{name}"
+    run, beside = (open_folder(Path("studies") / each) for each in (study, other))
+    written = write_markdown(run, tmp_path / name, command, [beside])
     assert written.read_text("utf-8") == page.read_text("utf-8")
-    figures = [path.name for path in (tmp_path / "guide").iterdir()]
+    figures = [path.name for path in written.with_suffix("").iterdir()]
     assert sorted(figures) == sorted(path.name for path in page.with_suffix("").iterdir())
 
 

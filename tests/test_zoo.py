@@ -13,6 +13,7 @@ from underone.checkpoint import FeatureModel, load_checkpoint
 from underone.data import SampleSet, load_dataset, read_arrays, write_arrays
 from underone.errors import UserError
 from underone.files import sha256_of_file
+from underone.generation import Draw, Setting, generate, usual_labels
 from underone.metrics import Yardstick, measure
 from underone.metrics.floor import Floor, floor
 from underone.metrics.frechet import Gaussian, frechet_distance
@@ -29,6 +30,7 @@ from underone.zoo import (
 )
 
 SLICE = Path(__file__).parent / "data" / "fashion-mnist"
+EMOJI = SLICE.parent / "noto-emoji"
 SYSTEM = Path("/usr/share/datasets/fashion-mnist")
 
 
@@ -225,5 +227,31 @@ def test_everything_shipped_loads_and_is_small() -> None:
     for name in reference_names():
         find_reference(name)
     files = [path for path in zoo_folder().rglob("*") if path.is_file()]
-    assert sum(path.stat().st_size for path in files) < 60e6
+    assert sum(path.stat().st_size for path in files) < 75e6
     assert len({sha256_of_file(path) for path in files}) == len(files)
+
+
+def test_the_classifier_of_emoji_is_right_on_held_out_ones() -> None:
+    model = load_checkpoint(find_checkpoint("noto-emoji-classifier"))
+    assert isinstance(model, FeatureModel)
+    held_out = load_dataset("noto-emoji", "test", EMOJI)  # of four of the nine classes
+    names = model.config.data.class_names
+    classes = torch.tensor([names.index(name) for name in held_out.class_names])
+    _, logits = model.features_and_logits(held_out.images)
+    assert logits is not None
+    assert (logits.argmax(dim=1) == classes[held_out.labels]).float().mean() > 0.6
+    assert find_reference("noto-emoji").covariance.trace().item() == pytest.approx(64, rel=1e-3)
+
+
+def test_the_model_of_emoji_draws_what_it_is_asked_for() -> None:
+    model, judge = (
+        load_model("noto-emoji"),
+        load_checkpoint(find_checkpoint("noto-emoji-classifier")),
+    )
+    assert isinstance(judge, FeatureModel)
+    assert usual_labels(model) == "proportional"
+    samples = generate(model, Setting("ddim", 10, guidance=1.0), Draw(45, labels="2,5,6"))
+    _, logits = judge.features_and_logits(samples.images)
+    assert logits is not None
+    assert samples.labels is not None
+    assert (logits.argmax(dim=1) == samples.labels).float().mean() > 0.7
