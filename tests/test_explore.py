@@ -265,9 +265,12 @@ def test_a_model_is_offered_no_more_than_it_has(
 
 def test_shipped_models_are_offered_with_what_is_learned_for_them() -> None:
     offered = Offer.of().document()["models"]
-    assert set(offered) == {"fashion-mnist", "fashion-mnist-preconditioned"}
-    assert all("tuned" in each["samplers"] for each in offered.values())
-    assert all(each["reference"] == "fashion-mnist" for each in offered.values())
+    clothes = {"fashion-mnist", "fashion-mnist-preconditioned"}
+    assert set(offered) == {*clothes, "noto-emoji"}
+    assert {name for name, each in offered.items() if "tuned" in each["samplers"]} == clothes
+    assert {name for name, each in offered.items() if each["reference"] != name} == {
+        "fashion-mnist-preconditioned"
+    }
 
 
 def test_the_page_knows_for_which_samplers_there_is_no_grid_to_choose() -> None:
