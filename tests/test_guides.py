@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from conftest import ModelFolder
-from helpers import normal
+from helpers import normal, refusal
 from underone import guides
 from underone.checkpoint import (
     AnyCheckpoint,
@@ -25,7 +25,6 @@ from underone.checkpoint import (
     save_weights,
 )
 from underone.diffusion import LinearBeta, count_evaluations, node_at
-from underone.errors import UserError
 from underone.generation import Draw, Setting, denoiser_for, generate
 from underone.guides import FORMS
 from underone.networks import NoisyClassifierConfig, build_network
@@ -168,14 +167,6 @@ def test_labels_are_used_but_where_no_network_is_given_any(model: DiffusionModel
 
 
 # What is refused.
-
-
-def refusal(act: Callable[[], object]) -> str:
-    with pytest.raises(UserError) as refused:
-        act()
-    text = str(refused.value)
-    assert "\n" not in text
-    return text
 
 
 @pytest.mark.parametrize("name", FORMS)

@@ -2,7 +2,6 @@
 
 import itertools
 import math
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,7 +9,7 @@ import pytest
 import torch
 
 from conftest import ModelFolder
-from helpers import tuned_by_hand
+from helpers import refusal, tuned_by_hand
 from test_architecture import ORDER, SOURCE, imported_rooms
 from underone.checkpoint import DiffusionModel, load_checkpoint, load_config, save_config
 from underone.data import Dataset, load_dataset
@@ -148,12 +147,6 @@ def test_it_may_begin_where_another_number_of_steps_ended(
         tuned_by_hand(model, Purpose(steps=3)).model_copy(update={"model_sha256": "of another"}),
     )
     assert starts() == []
-
-
-def refusal(act: Callable[[], object]) -> str:
-    with pytest.raises(UserError) as refused:
-        act()
-    return str(refused.value)
 
 
 def test_it_is_used_for_nothing_else_than_what_it_was_tuned_for(model: DiffusionModel) -> None:

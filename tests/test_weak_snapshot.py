@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
+from small_runs import advance
 from underone.checkpoint import DiffusionConfig, DiffusionModel, load_checkpoint, load_config
 from underone.cli import main
 from underone.data import Dataset, load_dataset
@@ -39,11 +40,6 @@ def recipe(*changes: str) -> Recipe:
 
 def begin(folder: Path, images: Dataset, *changes: str, steps: int = HORIZON) -> Run:
     return start(folder, "tiny", recipe(*changes), images, CPU, steps=steps)
-
-
-def advance(run: Run, until: int) -> None:
-    for _ in run.advance(lambda: run.state.step >= until):
-        pass
 
 
 def go_on(folder: Path, images: Dataset) -> Run:

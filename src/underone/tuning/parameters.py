@@ -43,10 +43,8 @@ class Parameters:
         lead, *steps = _gaps(nodes, schedule)
         shares = torch.stack(steps).clamp(min=_LEAST_GAP)
         path = path_at(schedule, torch.stack([node.t for node in nodes]))
-        read, weights = (
-            weights_of(solver, eta, path, schedule),
-            shares.new_zeros(len(nodes), WINDOW - 1),
-        )
+        read = weights_of(solver, eta, path, schedule)
+        weights = shares.new_zeros(len(nodes), WINDOW - 1)
         for age in range(1, min(WINDOW, len(nodes))):
             weights[age:, age - 1] = read.diagonal(-age)
         return cls(
