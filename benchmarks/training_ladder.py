@@ -4,21 +4,26 @@
     python benchmarks/training_ladder.py --minutes 30
     python benchmarks/training_ladder.py table           # the result as Markdown
 
-Every rung trains for the same minutes of the same two cores, on its own, and differs from
-`fashion-mnist-preconditioned` in what its name says; then FID of 2,000 balanced samples in 10
-evaluations, at a setting that was chosen beforehand. The two recipes that all others change, and at
-last the rung with the lowest FID, are trained with a second seed too, for that moves FID more than
-drawing again does. Each result is kept in `training_ladder.json` once measured, with its minutes:
-stopped at any moment, the same command goes on. The length of the moving average is no rung:
-`underone average` finds it after one training.
+Every rung trains for the same minutes of one core, and differs from `fashion-mnist-preconditioned`
+in what its name says; then FID of 2,000 balanced samples in 10 evaluations, at a setting that was
+chosen beforehand. The two recipes that all others change, and at last the rung with the lowest FID,
+are trained with a second seed too, for that moves FID more than drawing again does. Each result is
+kept in `training_ladder.json` once measured, with its minutes: stopped at any moment, the same
+command goes on. As each takes one core, start the command once for every core: each process trains
+a rung that no other holds. The length of the moving average is no rung: `underone average` finds it
+after one training.
 """
 
 import argparse
+import fcntl
 import json
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
 from measuring import environment
 from trained import DRAW, SCORE_HEADS, SETTING, advance, begun, score, scores_told
 
@@ -70,42 +75,63 @@ def known() -> dict[str, dict[str, Any]]:
 
 
 def best_again(found: dict[str, dict[str, Any]]) -> dict[str, tuple[str, tuple[str, ...]]]:
-    """The rung with the lowest FID, with a second seed."""
+    """The rung with the lowest FID, with a second seed; none until all are measured."""
+    if not found.keys() >= RUNGS.keys():
+        return {}
     name = min(RUNGS, key=lambda name: found[name]["fid"])
     first, (recipe, changes) = name.removesuffix(AGAIN), RUNGS[name]
     again = f"{first}{AGAIN}"
     return {} if again in RUNGS else {again: (recipe, (*changes, "seed=1"))}
 
 
+@contextmanager
+def held(path: Path, *, wait: bool) -> Iterator[bool]:
+    """Whether this process holds what `path` stands for, alone, until it leaves or dies."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            yield False
+        else:
+            yield True
+
+
 def climb(rungs: dict[str, tuple[str, tuple[str, ...]]], minutes: float, runs: Path) -> None:
-    """Train and measure every rung that is missing."""
+    """Train and measure every rung that is missing and that no other process holds."""
     for name, (recipe, changes) in rungs.items():
-        found = known()
-        if name in found and found[name]["minutes"] == minutes:
-            continue
-        settings = load_recipe(recipe, changes)
         folder = runs / name.replace(" ", "-").replace(",", "")
-        run = begun(folder, recipe, settings, minutes)
-        with stop_on_signals() as stop:
-            advance(run, name, stop)
-        if not run.done:
-            note("stopped and saved; the same command goes on")
-            sys.exit(130)
-        training = load_config(run.folder).training
-        found[name] = {
-            "recipe": recipe,
-            "changes": list(changes),
-            "minutes": minutes,
-            "updates": training.steps,
-            "images": training.images_seen,
-            "seconds": training.seconds,
-            **score(run.folder),
-            "setting": f"{SETTING.sampler}, {SETTING.steps} steps, {SETTING.grid}",
-            "samples": DRAW.count,
-            "environment": environment(),
-        }
-        write_json(RESULTS, found)
-        note(f"{name}: FID {found[name]['fid']:.3f}")
+        with held(folder.with_name(f"{folder.name}.lock"), wait=False) as mine:
+            if mine and known().get(name, {}).get("minutes") != minutes:
+                result = trained(name, recipe, changes, minutes, folder)
+                with held(runs / "results.lock", wait=True):
+                    write_json(RESULTS, known() | {name: result})
+                note(f"{name}: FID {result['fid']:.3f}")
+
+
+def trained(
+    name: str, recipe: str, changes: tuple[str, ...], minutes: float, folder: Path
+) -> dict[str, Any]:
+    """What a rung scores after its minutes; stopped by a signal, it is saved and goes on later."""
+    run = begun(folder, recipe, load_recipe(recipe, changes), minutes)
+    with stop_on_signals() as stop:
+        advance(run, name, stop)
+    if not run.done:
+        note("stopped and saved; the same command goes on")
+        sys.exit(130)
+    training = load_config(run.folder).training
+    return {
+        "recipe": recipe,
+        "changes": list(changes),
+        "minutes": minutes,
+        "updates": training.steps,
+        "images": training.images_seen,
+        "seconds": training.seconds,
+        **score(run.folder),
+        "setting": f"{SETTING.sampler}, {SETTING.steps} steps, {SETTING.grid}",
+        "samples": DRAW.count,
+        "environment": environment(),
+    }
 
 
 def table(results: dict[str, dict[str, Any]]) -> str:
@@ -126,6 +152,7 @@ def main() -> None:
     if arguments.what == "table":
         print(table(known()))
     else:
+        torch.set_num_threads(1)
         climb(RUNGS, arguments.minutes, arguments.runs)
         climb(best_again(known()), arguments.minutes, arguments.runs)
 
