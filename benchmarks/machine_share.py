@@ -162,7 +162,7 @@ def table(results: dict[str, Any]) -> str:
     low, peak, high = (results["peak_gflops"][part] for part in ("lower", "median", "upper"))
     rows = [
         f"Peak in {results['precision']}: {peak:.0f} GFLOP/s ({low:.0f} to {high:.0f}). "
-        "Training takes the network as it is.",
+        "Training uses the uncompiled network.",
         "",
         "| | network | share of the peak | quartiles | a second | GFLOP each |",
         "| --- " * 6 + "|",

@@ -293,7 +293,7 @@ def table(cells: dict[str, Any]) -> str:
         f"samples, measured by {CONFIRMED.count:,} of other seeds. Theirs are on the spacings that "
         "they offer; on the same steps UniPC and DPM-Solver++ of both give the same images, so "
         "that what is ahead is mostly where the steps lie. The deterministic limit of this model "
-        "is no goal: "
+        "is not worth approaching: "
         f"{REFERENCE_SETTING.sampler} at {REFERENCE_SETTING.steps} steps has FID {star}.",
         "",
         "| evaluations | the best of diffusers | FID | ours | FID | ours, evaluations | FID |",

@@ -38,10 +38,11 @@ PACKAGES = (
 )
 HEAD = """# Benchmarks
 
-One script a claim, its results beside it with the machine and the versions they were measured on;
+One script per claim, its results beside it with the machine and the versions they were measured on;
 this page is written from them by `python benchmarks/page.py`. `make bench` measures anew what takes
 minutes; the rest takes hours, and goes on where it was stopped. An idle machine is needed, and the
-requirements of the tests. The load before is told: above 1 on two cores, measure again.
+requirements of the tests. The load before each measurement is printed: if it is above 1 on two
+cores, measure again.
 """
 
 

@@ -1,4 +1,4 @@
-"""What the recipes in 32x32 colours cost: parameters, FLOPs and bytes, and one speed measured here.
+"""What the recipes for 32x32 colour images cost: parameters, FLOPs and bytes, and one speed measured here.
 
     python benchmarks/recipe_costs.py
 

@@ -269,9 +269,9 @@ def _paired_lines(bench: Bench, every: Sequence[Sequence[Candidate]]) -> list[st
         return []
     return [
         "",
-        f"Where it was behind, both on {PAIRED.count:,} samples of other seeds, one by one:",
+        f"Where it was behind, both on {PAIRED.count:,} paired samples of other seeds:",
         "",
-        "| evaluations | extractor | the best rival there | tuned above it, 95 % |",
+        "| evaluations | extractor | the best rival there | tuned minus rival, 95 % interval |",
         "| --- | --- | --- | --- |",
         *rows,
     ]
