@@ -20,6 +20,7 @@ from underone.study.report import protocol, tables, view
 from underone.study.report.answers_in_tables import model_tables, steps_tables, weight_tables
 from underone.study.report.charts import diversity_charts, extractor_charts, nfe_charts
 from underone.study.report.contents import contents
+from underone.study.report.copying import Panel, panel
 from underone.study.report.drawing import Chart
 from underone.study.report.findings import (
     HOW_MANY_STEPS,
@@ -59,12 +60,9 @@ def write_markdown(run: Run, path: Path, command: str, beside: Sequence[Run] = (
         enlarged = _enlarged(run.folder.picture_path(card.cell), counts[card.cell])
         write_bytes(folder / f"{card.cell}.png", enlarged)
         pictures.append((card.title, f"{card.cell}.png"))
-    nearest = None
-    drawn = view.panel(run)
-    if drawn is not None:
-        card, panel = drawn
-        write_bytes(folder / panel.name, panel.read_bytes())
-        nearest = (card.title, panel.name)
+    nearest = panel(run)
+    if nearest is not None:
+        write_bytes(folder / nearest.picture.name, nearest.picture.read_bytes())
     write_text(path, page(run, command, folder.name, figures, pictures, nearest, beside))
     return path
 
@@ -75,7 +73,7 @@ def page(
     figure_folder: str,
     figures: dict[str, list[Chart]],
     pictures: Sequence[tuple[str, str]],
-    nearest: tuple[str, str] | None,
+    nearest: Panel | None,
     beside: Sequence[Run] = (),
 ) -> str:
     """The page's text."""

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from underone.study.answers import Standing, standings
 from underone.study.cell import PICTURE_COLUMNS, CellResult
@@ -113,12 +112,6 @@ def opening_pair(run: Run) -> tuple[str, str]:
     mine = _family(run, best)
     other = next((first for first in others if _family(run, first) != mine), None)
     return best.id, (other or (others or [best])[-1]).id
-
-
-def panel(run: Run) -> tuple[Card, Path] | None:
-    """The setting whose samples were drawn beside training images, and where."""
-    every = ((card, run.folder.panel_path(card.cell)) for card in cards(run))
-    return next(((card, path) for card, path in every if path.is_file()), None)
 
 
 def columns_are_classes(run: Run) -> tuple[str, ...]:

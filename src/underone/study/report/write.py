@@ -28,6 +28,7 @@ from underone.study.report.charts import (
     weight_charts,
 )
 from underone.study.report.contents import contents
+from underone.study.report.copying import panel
 from underone.study.report.drawing import Chart
 from underone.study.report.findings import findings
 from underone.study.report.html import templates
@@ -88,7 +89,8 @@ def page(run: Run, charts: dict[str, list[Chart]], beside: Sequence[Run] = ()) -
             opening=view.opening_pair(run) if shown else ("", ""),
             unasked=view.some_are_told_no_class(run),
             screening=tables.screening_table(run),
-            nearest=_nearest(run),
+            nearest=panel(run),
+            data_uri=data_uri,
         )
     )
 
@@ -174,9 +176,3 @@ def _element(chart: Chart) -> Markup:
 def _family(each: view.Family) -> dict[str, Any]:
     cells = [{"cell": one.cell, "steps": one.steps, "w": one.w} for one in each.cells]
     return {"title": each.title, "cells": cells}
-
-
-def _nearest(run: Run) -> tuple[str, str] | None:
-    """Whose samples were drawn beside training images, and that picture."""
-    found = view.panel(run)
-    return None if found is None else (found[0].title, data_uri(found[1].read_bytes()))

@@ -1,0 +1,61 @@
+"""The samples beside their nearest training images, and what the measures say of copying."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from underone.metrics.figures import Figure
+from underone.metrics.measurement import Measurement
+from underone.study.report.view import cards
+from underone.study.run import Run
+
+# How far apart two values of C_T are at least if chance alone would hardly part them: each is about
+# standard normal of images that were drawn alike.
+_CHANCE = 3.0
+
+
+@dataclass(frozen=True)
+class Panel:
+    """Samples of the setting `title` beside training images, and what the measures say of them.
+
+    `words` is empty where the study did not look for memorisation.
+    """
+
+    title: str
+    picture: Path
+    words: str
+
+
+def panel(run: Run) -> Panel | None:
+    """The panel that was drawn of the study, if any."""
+    for card in cards(run):
+        picture = run.folder.panel_path(card.cell)
+        if picture.is_file():
+            measurement = run.known[card.cell].measurements[0]
+            return Panel(card.title, picture, copying_words(measurement))
+    return None
+
+
+def copying_words(measurement: Measurement) -> str:
+    """Whether samples are nearer to training images than held-out images are; "" if not known."""
+    held_out = {} if measurement.floor is None else measurement.floor.figures
+    every = measurement.figures, held_out, measurement.copies or {}
+    if not all(figures.keys() >= {"memorised-share", "data-copying"} for figures in every):
+        return ""
+    shares = (figures["memorised-share"] for figures in every)
+    share, share_held_out, share_copies = (f"{100 * figure.value:.2g} %" for figure in shares)
+    nearness = [figures["data-copying"] for figures in every]
+    statistic, statistic_held_out, statistic_copies = (f"{each.value:.1f}" for each in nearness)
+    return (
+        f"{share} of them all are memorised, that is less than a third as far from one training "
+        f"image as from any other (held-out images: {share_held_out}, copies: {share_copies}). "
+        f"{_nearness(*nearness[:2])}: C_T is {statistic} "
+        f"(held-out images: {statistic_held_out}, copies: {statistic_copies})."
+    )
+
+
+def _nearness(samples: Figure, held_out: Figure) -> str:
+    off = samples.value - held_out.value
+    if abs(off) <= _CHANCE:
+        return "Samples are about as near to training images as held-out images are"
+    nearer = "nearer to" if off < 0 else "further from"
+    return f"Samples are {nearer} training images than held-out images are"
