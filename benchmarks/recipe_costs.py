@@ -1,4 +1,4 @@
-"""What the recipes for 32x32 colour images cost: parameters, FLOPs and bytes, and one speed measured here.
+"""What the recipes for 32x32 colour images cost: parameters, FLOPs, bytes, and one measured speed.
 
     python benchmarks/recipe_costs.py
 

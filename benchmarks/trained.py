@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from underone.cli.console import progress_bar
-from underone.data import load_dataset
+from underone.data import Dataset, load_dataset
 from underone.generation import Draw, Setting, generate
 from underone.metrics import measure
 from underone.training.begin import resume, start
@@ -24,13 +24,23 @@ SCORES = ("fid", "intra-fid")
 SCORE_HEADS = "FID (real images) | intra-FID (real images)"
 
 
-def begun(folder: Path, name: str, recipe: Recipe, minutes: float) -> Run:
-    """The run for so many minutes, in a folder of that name and number; gone on with if there."""
+def begun(
+    folder: Path,
+    name: str,
+    recipe: Recipe,
+    minutes: float,
+    updates: Callable[[Recipe, Dataset], int] | None = None,
+) -> Run:
+    """The run of so many minutes, in a folder of that name and number; continued if it is there.
+
+    Its length in updates comes from `updates`, or else from the wall clock of the first few.
+    """
     folder = folder.with_name(f"{folder.name}-{minutes:g}-minutes")
     dataset, device = load_dataset(recipe.data), torch.device("cpu")
     if (folder / "training" / "plan.json").exists():
         return resume(folder, recipe, dataset, device)
-    return start(folder, name, recipe, dataset, device, minutes=minutes)
+    steps = None if updates is None else updates(recipe, dataset)
+    return start(folder, name, recipe, dataset, device, steps=steps, minutes=minutes)
 
 
 def advance(

@@ -4,23 +4,29 @@
     python benchmarks/training_ladder.py --minutes 30
     python benchmarks/training_ladder.py table           # the result as Markdown
 
-Every rung trains for the same minutes of one core, and differs from `fashion-mnist-preconditioned`
-in what its name says; then FID of 2,000 balanced samples in 10 evaluations, at a setting that was
-chosen beforehand. The two recipes that all others change, and at last the rung with the lowest FID,
-are trained with a second seed too, for that moves FID more than drawing again does. Each result is
-kept in `training_ladder.json` once measured, with its minutes: stopped at any moment, the same
-command goes on. As each takes one core, start the command once for every core: each process trains
-a rung that no other holds. The length of the moving average is no rung: `underone average` finds it
-after one training.
+Every rung differs from `fashion-mnist-preconditioned` in what its name says, and makes as many
+updates as one core makes in the same minutes: its speed is taken at the start in processor time,
+so that other work does not count. Its score is FID of 2,000 balanced samples in 10 evaluations, at
+a setting that was chosen beforehand. The two recipes that all others change, and at last the rung
+with the lowest FID, are trained with a second seed too, for that moves FID more than drawing again
+does. Each result is kept in `training_ladder.json` once measured, with its minutes: stopped at any
+moment, the same command continues. Start it once for every core: each process trains a rung that no
+other holds. The length of the moving average is no rung: `underone average` finds it after one
+training.
 """
 
 import argparse
 import fcntl
 import json
+import statistics
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
+from itertools import pairwise
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -29,12 +35,15 @@ from trained import DRAW, SCORE_HEADS, SETTING, advance, begun, score, scores_to
 
 from underone.checkpoint import load_config
 from underone.cli.console import note
+from underone.data import Dataset
 from underone.files import write_json
-from underone.training.recipe import load_recipe
+from underone.training.begin import start
+from underone.training.recipe import Recipe, load_recipe
 from underone.training.stop import stop_on_signals
 
 RESULTS = Path(__file__).with_suffix(".json")
 AGAIN = ", second seed"
+_WARM_UP, _TIMED = 5, 20
 PLAIN, BEST = "fashion-mnist", "fashion-mnist-preconditioned"
 MUON = ("optimisation.optimiser=muon", "optimisation.learning_rate=2e-3")
 # What differs, by the name of the rung: the recipe, and changes of it.
@@ -109,11 +118,24 @@ def climb(rungs: dict[str, tuple[str, tuple[str, ...]]], minutes: float, runs: P
                 note(f"{name}: FID {result['fid']:.3f}")
 
 
+def updates_in(minutes: float, recipe: Recipe, dataset: Dataset) -> int:
+    """How many updates so many minutes of one core make, by the time of the processor alone."""
+    with TemporaryDirectory() as folder:
+        steps = _WARM_UP + _TIMED
+        run = start(
+            Path(folder) / "run", "speed", recipe, dataset, torch.device("cpu"), steps=steps
+        )
+        times = [time.process_time() for _ in run.advance(lambda: False)]
+    each = [after - before for before, after in pairwise(times[_WARM_UP - 1 :])]
+    return round(60 * minutes / statistics.median(each))
+
+
 def trained(
     name: str, recipe: str, changes: tuple[str, ...], minutes: float, folder: Path
 ) -> dict[str, Any]:
     """What a rung scores after its minutes; stopped by a signal, it is saved and goes on later."""
-    run = begun(folder, recipe, load_recipe(recipe, changes), minutes)
+    updates = partial(updates_in, minutes)
+    run = begun(folder, recipe, load_recipe(recipe, changes), minutes, updates)
     with stop_on_signals() as stop:
         advance(run, name, stop)
     if not run.done:
