@@ -36,7 +36,10 @@ class Step:
 
     @property
     def h(self) -> Tensor:
-        """lambda_s - lambda_t with lambda = log(alpha / sigma): how far it goes, above 0."""
+        """lambda_s - lambda_t with lambda = log(alpha / sigma): how far it goes towards the image.
+
+        Above 0, and below 0 where a path is run backwards, as inversion runs it.
+        """
         return self.to.log_snr - self.now.log_snr
 
     @property
