@@ -13,7 +13,7 @@ from conftest import ModelFolder
 from underone.checkpoint import DiffusionModel, load_checkpoint
 from underone.data import read_samples
 from underone.errors import UserError
-from underone.generation import Draw, Setting, generate
+from underone.generation import Draw, Setting, generate, sample_command
 
 FAST = Setting("ddpm-small", 3)
 
@@ -32,6 +32,14 @@ def test_a_sample_depends_on_its_key_alone(small_model: DiffusionModel) -> None:
     assert (tail.images.int() - whole.images[18:].int()).abs().max() <= 1
     other = generate(small_model, FAST, Draw(5, seed=1, first=18), precision="float32")
     assert (tail.images.int() - other.images.int()).abs().float().mean() > 1
+
+
+def test_the_command_of_a_draw_says_all_that_is_not_usual() -> None:
+    assert sample_command("m", FAST, Draw(5)) == (
+        "underone sample m --sampler ddpm-small --steps 3 --count 5 --out samples.png"
+    )
+    given = sample_command("m", FAST, Draw(5, seed=3, first=18, labels="0,3"), "float32")
+    assert "--precision float32 --seed 3 --first 18 --labels 0,3 --count 5" in given
 
 
 def test_label_policies() -> None:

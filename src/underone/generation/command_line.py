@@ -1,6 +1,7 @@
 """Settings as the command line has them."""
 
 import shlex
+from dataclasses import fields
 
 import torch
 
@@ -26,7 +27,8 @@ def sample_command(
 ) -> str:
     """The command line that draws these samples of the model of a name."""
     others = {"precision": (precision, "auto"), "device": (str(device), "cpu")}
-    others |= {name: (getattr(draw, name), getattr(Draw, name)) for name in ("labels", "seed")}
+    names = (field.name for field in fields(Draw) if field.name != "count")  # it is always said
+    others |= {name: (getattr(draw, name), getattr(Draw, name)) for name in names}
     words = ["underone", "sample", model, *option_words(setting)]
     for name, (value, usual) in others.items():
         words += [] if value == usual else [f"--{name}", str(value)]
