@@ -281,6 +281,15 @@ def test_a_wrong_record_beside_pngs_is_refused(tmp_path: Path, record: str, mess
         read_samples(tmp_path / "a")
 
 
+def test_what_programs_keep_in_hidden_folders_is_passed_over(tmp_path: Path) -> None:
+    folder = tmp_path / ".cache" / "samples"  # the user's own, wherever it is
+    make_samples().save_png_folder(folder)
+    for hidden in (".thumbs", ".thumbs/large", "shown/.thumbs"):
+        (folder / hidden).mkdir(parents=True)
+        shutil.copy(folder / "00000_class0.png", folder / hidden / "a.png")
+    assert len(read_samples(folder)) == 6
+
+
 def test_missing_and_empty_places_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no such sample set"):
         read_samples(tmp_path / "absent.npz")

@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 
 from underone.data.dataset import SPLITS, Dataset
-from underone.data.image_files import is_image_file, read_images
+from underone.data.image_files import is_hidden, is_image_file, read_images
 from underone.errors import UserError
 
 
@@ -78,16 +78,11 @@ def _subfolders(folder: Path) -> list[Path]:
     )
 
 
-def _hidden(path: Path) -> bool:
-    """Whether a path leads through a folder that programs keep for themselves."""
-    return any(part.startswith(".") for part in path.parts)
-
-
 def _image_files(folder: Path) -> list[Path]:
     paths = [
         path
         for path in folder.rglob("*")
-        if is_image_file(path) and not _hidden(path.relative_to(folder))
+        if is_image_file(path) and not is_hidden(path.relative_to(folder))
     ]
     if not paths:
         raise UserError(f"{folder} holds no images: add some or delete it")

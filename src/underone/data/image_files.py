@@ -30,6 +30,14 @@ def is_image_file(path: Path) -> bool:
     return path.suffix.lower() in EXTENSIONS and not path.name.startswith(".") and path.is_file()
 
 
+def is_hidden(path: Path) -> bool:
+    """Whether a path leads through a folder that programs keep for themselves, or is a hidden file.
+
+    It is relative to a folder that the user named: what that lies in is nobody's concern.
+    """
+    return any(part.startswith(".") for part in path.parts)
+
+
 @contextmanager
 def open_image(path: Path) -> Iterator[Image.Image]:
     """An image file to read from; one that is damaged or deeper than 8 bits is a `UserError`."""

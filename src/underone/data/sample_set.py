@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from underone.data.arrays import read_arrays, write_arrays
-from underone.data.image_files import is_image_file, read_images
+from underone.data.image_files import is_hidden, is_image_file, read_images
 from underone.data.images import check_images
 from underone.data.picture import to_picture
 from underone.errors import UserError
@@ -184,10 +184,11 @@ def _read_png_folder(folder: Path) -> SampleSet:
     paths = sorted(
         (path for path in folder.iterdir() if is_image_file(path)), key=lambda path: path.name
     )
-    deeper = next((path for path in folder.glob("*/**/*") if is_image_file(path)), None)
+    inside = (path.relative_to(folder) for path in folder.glob("*/**/*") if is_image_file(path))
+    deeper = next((path for path in inside if not is_hidden(path)), None)
     if deeper is not None:
         raise UserError(
-            f"{folder} holds images in sub-folders as well ({deeper.relative_to(folder)}): put all "
+            f"{folder} holds images in sub-folders as well ({deeper}): put all "
             "samples into one folder, or measure each folder by itself"
         )
     if not paths:
