@@ -356,6 +356,23 @@ def test_copies_show_beside_both_controls(real: Dataset, by: Yardstick) -> None:
     assert copies.floor.figures["memorised-share"].value == pytest.approx(0.1, abs=0.03)
 
 
+def test_copies_are_of_the_classes_of_the_samples_streamed_or_not(real: Dataset) -> None:
+    reference = build_reference("quick", replace(real, split="train"), real, Pixels())
+    few = real.labels < 3
+    kept, streamed = (
+        measure_batches(
+            [real.images[few]],
+            real.labels[few],
+            {},
+            Yardstick(Pixels(), reference),
+            ["fid-held-out"],
+            streamed=streamed,
+        ).copies["fid-held-out"]
+        for streamed in (False, True)
+    )
+    assert streamed == kept
+
+
 def test_a_floor_of_few_held_out_images_is_as_large_as_it_can_be(real: Dataset) -> None:
     for held_out, classes, expected in ((1, 1, None), (1, 2, None), (40, 1, 40), (45, 1, 41)):
         chosen = torch.cat(

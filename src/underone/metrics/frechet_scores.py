@@ -6,7 +6,6 @@ from dataclasses import replace
 from torch import Tensor
 
 from underone.metrics.draws import disjoint_draws
-from underone.metrics.extractor import Features
 from underone.metrics.figures import NOTHING, Figure, Scores
 from underone.metrics.frechet import Gaussian, frechet_distance
 from underone.metrics.frechet_error import frechet_standard_error, influence, within_classes
@@ -36,8 +35,7 @@ def fid_held_out(images: Scored, by: Yardstick) -> Scores:
         return found
     # What training images score here is what copies would: no floor, but the lower end. Of as many
     # of each class as the samples have, for random labels raise FID by themselves.
-    labels = None if images.features is None else images.features.labels
-    chosen, *_ = disjoint_draws(train.labels, count, labels, len(train))
+    chosen, *_ = disjoint_draws(train.labels, count, images.labels, len(train))
     if len(chosen) < count:
         return found
     copies = Scored.of(train.at(chosen))
@@ -53,7 +51,7 @@ def _frechet(images: Scored, gaussian: Gaussian) -> Figure:
         each = influence(images.features.values, gaussian)
     except ValueError:  # of moments that are not of full rank none is known
         return Figure(value=distance)
-    labels = images.features.labels
+    labels = images.labels
     fixed = labels if labels is not None and _balanced(labels) else None
     return Figure(
         value=distance,
@@ -64,13 +62,13 @@ def _frechet(images: Scored, gaussian: Gaussian) -> Figure:
 
 def intra_fid(images: Scored, by: Yardstick) -> Scores:
     """The mean of the FIDs within each class, and these: "fid-0", "fid-1", ..."""
-    features, classes = images.features, by.reference.classes
-    if features is None or features.labels is None or classes is None:
+    features, labels, classes = images.features, images.labels, by.reference.classes
+    if features is None or labels is None or classes is None:
         return NOTHING
-    counts = features.labels.bincount(minlength=len(classes.counts))
+    counts = labels.bincount(minlength=len(classes.counts))
     if len(counts) > len(classes.counts) or counts.min() < 2:
         return NOTHING
-    result = intra_class(features.values, features.labels, dict(enumerate(classes.gaussians)))
+    result = intra_class(features.values, labels, dict(enumerate(classes.gaussians)))
     each = zip(result.classes.tolist(), result.scores.tolist(), strict=True)
     return Scores(
         {
@@ -90,13 +88,14 @@ def fid_infinity(images: Scored, by: Yardstick) -> Scores:
     held_out = by.reference.held_out
     if images.features is None or not enough_for_infinity(len(images.features), size):
         return NOTHING
-    found = _extrapolated(images.features, gaussian)
+    found = _extrapolated(images.features.values, images.labels, gaussian)
     error = _frechet(images, gaussian).error
     if error is not None:
         error = math.hypot(error, found.subset_error)
     real = {}
     if held_out is not None and enough_for_infinity(len(held_out), size):
-        real["fid-infinity"] = Figure(value=_extrapolated(held_out, gaussian).value)
+        extrapolated = _extrapolated(held_out.values, held_out.labels, gaussian)
+        real["fid-infinity"] = Figure(value=extrapolated.value)
     return Scores({"fid-infinity": Figure(value=found.value, error=error)}, real=real)
 
 
@@ -105,8 +104,7 @@ def enough_for_infinity(count: int, size: int) -> bool:
     return count >= max(20, LEAST_FOR_INFINITY * size)
 
 
-def _extrapolated(features: Features, gaussian: Gaussian) -> FrechetInfinity:
-    values, classes = features.values, features.labels
+def _extrapolated(values: Tensor, classes: Tensor | None, gaussian: Gaussian) -> FrechetInfinity:
     # The bias is linear in 1 / N only well above D samples.
     smallest = min(max(len(values) // 10, 2 * values.shape[1]), len(values) - 15)
     if classes is not None and not _balanced(classes):

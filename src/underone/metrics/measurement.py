@@ -2,7 +2,6 @@
 
 import platform
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 from typing import Any, Self
 
 import numpy
@@ -142,13 +141,10 @@ def measure_batches(
     judged = any(METRICS[name].judges for name in metrics) and labels is not None
     judge = by.judge if judged else None
     keep = not streamed or any(METRICS[name].keeps for name in metrics)
-    images = accumulated(by, batches, keep, judge)
+    images = accumulated(by, batches, labels, keep=keep, judge=judge)
     count = images.moments.count
     if count < 2:
         raise UserError(f"a measurement needs at least 2 samples, got {count}")
-    if images.features is not None:
-        features = Features(images.features.values, images.features.logits, labels)
-        images = replace(images, features=features)
     every = {name: METRICS[name].score(images, by) for name in metrics}
     scores = merged(list(every.values()))
     sought = any(METRICS[name].seeks and found.figures for name, found in every.items())
@@ -227,9 +223,17 @@ def _with_controls(drawn: FloorRecord | None, scores: Scores, count: int) -> Flo
 
 
 def accumulated(
-    by: Yardstick, batches: Iterable[Tensor], keep: bool, judge: Judge | None
+    by: Yardstick,
+    batches: Iterable[Tensor],
+    labels: Tensor | None,
+    *,
+    keep: bool,
+    judge: Judge | None,
 ) -> Scored:
-    """The moments of all batches merged, and their features where they are to be kept."""
+    """The moments of all batches merged, and their features where they are to be kept.
+
+    `labels` (N,) are of all batches.
+    """
     size = by.reference.mean.numel()
     moments: Moments | None = None
     kept: list[Features] = []
@@ -253,7 +257,10 @@ def accumulated(
     if moments is None:
         raise UserError("a measurement needs at least 2 samples, got none")
     return Scored(
-        moments, Features.joined(kept) if keep else None, torch.cat(judged) if judged else None
+        moments,
+        Features.joined(kept) if keep else None,
+        labels,
+        torch.cat(judged) if judged else None,
     )
 
 

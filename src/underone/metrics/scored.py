@@ -14,19 +14,21 @@ from underone.metrics.moments import Moments
 class Scored:
     """A set of images as metrics see it: its moments, and its features where they were kept.
 
-    `judged` (N, C) are the logits of the judge, where there is one. `errors`: whether standard
-    errors are wanted, which may cost more than the figures.
+    `labels` (N,) int64 are the classes asked for, where they are known; of `features` no others are
+    read. `judged` (N, C) are the logits of the judge, where there is one. `errors`: whether
+    standard errors are wanted, which may cost more than the figures.
     """
 
     moments: Moments
     features: Features | None = None
+    labels: Tensor | None = None
     judged: Tensor | None = None
     errors: bool = True
 
     @classmethod
     def of(cls, features: Features, errors: bool = True) -> "Scored":
-        """From features in memory."""
-        return cls(Moments.of(features.values), features, errors=errors)
+        """From features in memory, and the labels that came with them."""
+        return cls(Moments.of(features.values), features, features.labels, errors=errors)
 
     @cached_property
     def gaussian(self) -> Gaussian:

@@ -98,7 +98,7 @@ def consistency(images: Scored, by: Yardstick) -> Scores:
 
     Of these, all that are held out, classes weighted as they were asked for.
     """
-    labels = None if images.features is None else images.features.labels
+    labels = images.labels
     if images.judged is None or labels is None or by.judge is None:
         return NOTHING
     if labels.max() >= images.judged.shape[1]:
