@@ -1,5 +1,6 @@
 """JSON documents of other programs: small objects, read with care."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -19,3 +20,10 @@ def read_document(path: Path) -> dict[str, Any]:
     if not isinstance(document, dict):
         raise UserError(f"{path} holds no JSON object but a {type(document).__name__}: restore it")
     return document
+
+
+def refuse(path: Path, refusals: Iterable[tuple[bool, str]]) -> None:
+    """A `UserError` with the first message that goes with a truth: what `path` asks for in vain."""
+    for asked, what in refusals:
+        if asked:
+            raise UserError(f"{path}: this is not supported: {what}")

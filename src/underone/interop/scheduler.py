@@ -23,7 +23,7 @@ from underone.diffusion import (
     Velocity,
 )
 from underone.errors import UserError
-from underone.interop.documents import read_document
+from underone.interop.documents import read_document, refuse
 
 # They add noise in the same way, so that a model trained with one is sampled with the other.
 SCHEDULERS = ("DDPMScheduler", "DDIMScheduler")
@@ -81,27 +81,32 @@ def read_scheduler(path: Path) -> tuple[AnySchedule, AnyPrediction]:
 
 def _refuse_others(settings: _Settings, path: Path) -> None:
     beta_schedules = (*_BETA_RANGES, _COSINE)
-    refusals = {
-        "trained_betas: betas of its own": settings.trained_betas is not None,
-        "rescale_betas_zero_snr: betas that end without any signal": (
-            settings.rescale_betas_zero_snr
+    refusals = [
+        (settings.trained_betas is not None, "trained_betas: betas of its own"),
+        (
+            settings.rescale_betas_zero_snr,
+            "rescale_betas_zero_snr: betas that end without any signal",
         ),
-        f"beta_schedule {settings.beta_schedule!r}, which is none of {', '.join(beta_schedules)}": (
-            settings.beta_schedule not in beta_schedules
+        (
+            settings.beta_schedule not in beta_schedules,
+            f"beta_schedule {settings.beta_schedule!r}, which is none of "
+            f"{', '.join(beta_schedules)}",
         ),
-        f"prediction_type {settings.predicts!r}, which is none of "
-        f"{', '.join(PREDICTIONS)}": settings.predicts not in PREDICTIONS,
-        f"variance_type {settings.variance_type!r}: a variance that the network predicts": (
-            settings.variance_type.startswith("learned")
+        (
+            settings.predicts not in PREDICTIONS,
+            f"prediction_type {settings.predicts!r}, which is none of {', '.join(PREDICTIONS)}",
         ),
-        "thresholding: x0 is bounded by --threshold dynamic instead": settings.thresholding,
-        f"clip_sample_range {settings.clip_sample_range:g}: images must lie in [-1, 1]": (
-            settings.clip_sample and settings.clip_sample_range != 1
+        (
+            settings.variance_type.startswith("learned"),
+            f"variance_type {settings.variance_type!r}: a variance that the network predicts",
         ),
-    }
-    for what, found in refusals.items():
-        if found:
-            raise UserError(f"{path}: this is not supported: {what}")
+        (settings.thresholding, "thresholding: x0 is bounded by --threshold dynamic instead"),
+        (
+            settings.clip_sample and settings.clip_sample_range != 1,
+            f"clip_sample_range {settings.clip_sample_range:g}: images must lie in [-1, 1]",
+        ),
+    ]
+    refuse(path, refusals)
 
 
 def _schedule(settings: _Settings) -> AnySchedule:

@@ -12,7 +12,7 @@ from underone.checkpoint import built, load_tensors
 from underone.config import Config, parse
 from underone.diffusion.prediction import TIME_SCALE
 from underone.errors import UserError, kind_and_line
-from underone.interop.documents import read_document
+from underone.interop.documents import read_document, refuse
 from underone.interop.packages import imported
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
@@ -104,23 +104,32 @@ def read_shape(path: Path) -> tuple[Shape, dict[str, Any]]:
         Shape, {key: settings[key] for key in Shape.model_fields if key in settings}, str(path)
     )
     sides = {shape.sample_size} if isinstance(shape.sample_size, int) else set(shape.sample_size)
-    refusals = {
-        f"sample_size {shape.sample_size}: images must be squares of 1..4096 pixels": (
-            len(sides) > 1 or not 1 <= shape.image_size <= 4096
+    refusals = [
+        (
+            len(sides) > 1 or not 1 <= shape.image_size <= 4096,
+            f"sample_size {shape.sample_size}: images must be squares of 1..4096 pixels",
         ),
-        f"in_channels {shape.in_channels}: images have 1 or 3 channels, other numbers are those of "
-        "latent models": shape.in_channels not in (1, 3),
-        f"out_channels {shape.out_channels}: they must be as many as in_channels, "
-        f"{shape.in_channels}": shape.out_channels != shape.in_channels,
-        f"time_embedding_type {shape.time_embedding_type!r}: it must be 'positional'": (
-            shape.time_embedding_type != "positional"
+        (
+            shape.in_channels not in (1, 3),
+            f"in_channels {shape.in_channels}: images have 1 or 3 channels, other numbers are those"
+            " of latent models",
         ),
-        f"class_embed_type {shape.class_embed_type!r}: classes must be given by num_class_embeds "
-        "alone": shape.class_embed_type is not None,
-    }
-    for what, found in refusals.items():
-        if found:
-            raise UserError(f"{path}: this is not supported: {what}")
+        (
+            shape.out_channels != shape.in_channels,
+            f"out_channels {shape.out_channels}: they must be as many as in_channels, "
+            f"{shape.in_channels}",
+        ),
+        (
+            shape.time_embedding_type != "positional",
+            f"time_embedding_type {shape.time_embedding_type!r}: it must be 'positional'",
+        ),
+        (
+            shape.class_embed_type is not None,
+            f"class_embed_type {shape.class_embed_type!r}: classes must be given by "
+            "num_class_embeds alone",
+        ),
+    ]
+    refuse(path, refusals)
     return shape, settings
 
 
