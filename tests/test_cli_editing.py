@@ -155,7 +155,7 @@ MISTAKES = [
     ("invert fashion-mnist --images grey.png", "these have no labels"),
     ("invert fashion-mnist --images grey.png --root .", "--root goes with"),
     ("invert fashion-mnist --images grey.png --labels 10", "0..9"),
-    ("invert fashion-mnist --images small.png --labels 1", "makes images of (1, 28, 28)"),
+    ("invert fashion-mnist --images small.png --labels 1", "takes images of (1, 28, 28)"),
     ("invert fashion-mnist --images grey.png --first 1", "smaller --first"),
     ("invert fashion-mnist --images grey.png --out folder", ".png or .npz"),
     ("invert fashion-mnist --images grey.png --precision auto", "float32 only"),

@@ -16,7 +16,6 @@ from underone.editing import (
     Inverted,
     Variation,
     check_invertible,
-    check_source,
     classes_of,
     decode,
     encode,
@@ -234,8 +233,8 @@ def test_what_cannot_be_redrawn_is_told(
     ):
         with pytest.raises(UserError, match=expected):
             redraw(small_model, setting, edit, images, LABELS, draw, variations=variations)
-    with pytest.raises(UserError, match=r"makes images of \(1, 28, 28\)"):
-        check_source(small_model, images.repeat(1, 3, 1, 1))
+    with pytest.raises(UserError, match=r"takes images of \(1, 28, 28\)"):
+        redraw(small_model, FAST, Variation(), images.repeat(1, 3, 1, 1), LABELS, draw)
 
 
 def test_each_image_has_its_own_class_or_the_one_asked_for(

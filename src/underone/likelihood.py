@@ -213,11 +213,7 @@ def likelihood(
 def check(model: DiffusionModel, method: Method, images: Tensor, labels: Tensor | None) -> None:
     """A `UserError` where `model` cannot say how likely these images are."""
     method.check(model)
-    if tuple(images.shape[1:]) != model.shape:
-        raise UserError(
-            f"{model.name} takes images of {model.shape} (channels, height, width), got "
-            f"{tuple(images.shape[1:])}: use the data set it was trained on"
-        )
+    model.check_shape(images)
     if model.num_classes is None:
         return
     if labels is None:

@@ -57,6 +57,15 @@ class Checkpoint:
         network = self.config.network
         return network.channels, network.image_size, network.image_size
 
+    def check_shape(self, images: Tensor) -> None:
+        """A `UserError` unless `images` (N, C, H, W) have the shape that it was trained on."""
+        found = tuple(images.shape[1:])
+        if found != self.shape:
+            raise UserError(
+                f"{self.name} takes images of {self.shape} (channels, height, width), got {found}: "
+                "give it images like those it was trained on"
+            )
+
     @property
     def device(self) -> torch.device:
         """Where its network is."""
@@ -163,11 +172,7 @@ class FeatureModel(Checkpoint):
         An encoder has no logits.
         Images of another shape than it was trained on are a `UserError`: it would answer, wrongly.
         """
-        if tuple(images.shape[1:]) != self.shape:
-            raise UserError(
-                f"{self.name} takes images of {self.shape} (channels, height, width), got "
-                f"{tuple(images.shape[1:])}: use the extractor of these images' data set"
-            )
+        self.check_shape(images)
         device = self.device
         features = torch.cat(
             [

@@ -17,7 +17,7 @@ from underone.cli.source import (
     source_options,
 )
 from underone.data import SampleSet
-from underone.editing import check_invertible, check_pairs, check_source, classes_of
+from underone.editing import check_invertible, check_pairs, classes_of
 from underone.editing import interpolate as interpolated
 from underone.generation import Draw, Precision, Setting, subject
 from underone.zoo import load_model
@@ -57,7 +57,7 @@ def interpolate(
     loaded = load_model(model, device)
     check_invertible(loaded, setting)
     images, draw = read_source(source, split, root, draw)
-    check_source(loaded, images.images)
+    loaded.check_shape(images.images)
     check_pairs(draw.count, frames)
     classes = classes_of(loaded, setting, images, draw)
     announce_revision(loaded)

@@ -22,7 +22,6 @@ from underone.editing import (
     SOURCE_LABELS,
     Inverted,
     check_invertible,
-    check_source,
     classes_of,
     encode,
     read_inverted,
@@ -67,7 +66,7 @@ def invert(
     loaded = load_model(model, device)
     check_invertible(loaded, setting)
     images, draw = read_source(source, split, root, draw)
-    check_source(loaded, images.images)
+    loaded.check_shape(images.images)
     classes = classes_of(loaded, setting, images, draw)
     announce_revision(loaded)
     with counted(
@@ -117,7 +116,7 @@ def decode(
     inverted = read_inverted(noise)
     setting = inverted.setting
     check_invertible(loaded, setting)
-    check_source(loaded, inverted.noise)
+    loaded.check_shape(inverted.noise)
     draw = Draw(len(inverted.noise), labels=labels)
     classes = classes_of(loaded, setting, SampleSet(inverted.images, inverted.labels), draw)
     announce_revision(loaded)

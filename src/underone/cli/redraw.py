@@ -14,7 +14,7 @@ from underone.cli.output import check_output, save, save_grid
 from underone.cli.source import EDITING, SOURCE_HELP, read_source, source_options
 from underone.data import SampleSet
 from underone.data.image_files import read_image
-from underone.editing import Edit, Inpainting, Variation, check_source, classes_of, redraw
+from underone.editing import Edit, Inpainting, Variation, classes_of, redraw
 from underone.errors import UserError
 from underone.generation import Draw, Precision, Setting
 from underone.zoo import load_model
@@ -115,7 +115,7 @@ def _redrawn(
     precision: Precision,
 ) -> SampleSet:
     setting.check(model)
-    check_source(model, source.images)
+    model.check_shape(source.images)
     edit.check(model, setting)
     classes = classes_of(model, setting, source, draw)
     announce_revision(model)

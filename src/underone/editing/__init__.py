@@ -11,7 +11,7 @@ from underone.editing.inversion import (
 )
 from underone.editing.inverted import Inverted, read_inverted
 from underone.editing.redraw import Edit, Inpainting, Variation, redraw
-from underone.editing.source import SOURCE_LABELS, check_source, classes_of
+from underone.editing.source import SOURCE_LABELS, classes_of
 
 __all__ = [
     "SOURCE_LABELS",
@@ -23,7 +23,6 @@ __all__ = [
     "check_frames",
     "check_invertible",
     "check_pairs",
-    "check_source",
     "classes_of",
     "decode",
     "encode",

@@ -9,7 +9,6 @@ from underone.checkpoint import DiffusionModel
 from underone.data import to_model_range
 from underone.diffusion import Bound, Node, inversion, slerp
 from underone.editing.parts import check_begins_anywhere, path_of, rows_of
-from underone.editing.source import check_source
 from underone.errors import UserError
 from underone.generation import (
     DEFAULT_BATCH_SIZE,
@@ -62,7 +61,7 @@ def encode(
     the model needs none.
     """
     check_invertible(model, setting)
-    check_source(model, images)
+    model.check_shape(images)
     path, sampler = _path(model, setting), sampler_for(model, setting)
     denoiser, device = denoiser_for(model, setting, "float32"), model.device
     noises = []
@@ -89,7 +88,7 @@ def decode(
     It is sampling as ever but for a node at k = 1, where `encode` began, if the grid has none.
     """
     check_invertible(model, setting)
-    check_source(model, noise)
+    model.check_shape(noise)
     path, sampler = _path(model, setting), sampler_for(model, setting)
     denoiser, device = denoiser_for(model, setting, "float32"), model.device
     images = []

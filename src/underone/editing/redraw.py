@@ -22,7 +22,6 @@ from underone.diffusion import (
     per_image,
 )
 from underone.editing.parts import check_begins_anywhere, path_of, rows_of
-from underone.editing.source import check_source
 from underone.errors import UserError
 from underone.generation import (
     ANALYTIC,
@@ -162,7 +161,7 @@ def redraw(
     if variations < 1:
         raise UserError(f"variations must be at least 1, got {variations}")
     setting.check(model)
-    check_source(model, images)
+    model.check_shape(images)
     edit.check(model, setting)
     path, sampler = path_of(model, setting), sampler_for(model, setting)
     denoiser, device = denoiser_for(model, setting, precision), model.device

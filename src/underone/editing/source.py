@@ -1,4 +1,4 @@
-"""The images that are edited: of the model's shape, and of classes it knows."""
+"""The classes of the images that are edited: ones that the model knows."""
 
 from torch import Tensor
 
@@ -9,16 +9,6 @@ from underone.generation import Draw, Setting, class_labels, uses_labels
 
 # The label policy, beside those of `Draw`, that gives each image its own class.
 SOURCE_LABELS = "source"
-
-
-def check_source(model: DiffusionModel, images: Tensor) -> None:
-    """A `UserError` unless `images` (N, C, H, W) have the shape that `model` was trained on."""
-    shape = tuple(images.shape[1:])
-    if shape != model.shape:
-        raise UserError(
-            f"{model.name} makes images of {model.shape} (channels, height, width), got {shape}: "
-            "give it images like those it was trained on"
-        )
 
 
 def classes_of(
