@@ -83,7 +83,7 @@ def load_judge(name: str) -> Judge:
     reference = find_reference(name)
     if reference.held_out is None:
         raise UserError(f"reference {name} is no judge's: it holds no features of held-out images")
-    return Judge.of(load_extractor(reference.origin.extractor), reference)
+    return _judge(reference)
 
 
 def find_judge(reference: Reference) -> Judge | None:
@@ -94,5 +94,9 @@ def find_judge(reference: Reference) -> Judge | None:
         same_data = other.origin.data_sha256 == reference.origin.data_sha256
         same_extractor = other.origin.extractor_sha256 == reference.origin.extractor_sha256
         if knows_classes and same_data and not same_extractor:
-            return load_judge(name)
+            return _judge(other)
     return None
+
+
+def _judge(reference: Reference) -> Judge:
+    return Judge.of(load_extractor(reference.origin.extractor), reference)
