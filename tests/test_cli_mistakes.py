@@ -76,6 +76,19 @@ def test_a_mistake_is_one_line_and_status_2(
     assert list(tmp_path.iterdir()) == []  # nothing half-written
 
 
+def test_a_device_that_fails_without_a_word_is_one_line_too(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def wordless(*sizes: int, **options: object) -> None:
+        raise AssertionError
+
+    monkeypatch.setattr(torch, "empty", wordless)
+    status, _, error = run("sample", "fashion-mnist", "--device", "cpu")
+    assert status == 2
+    assert error.startswith("underone: --device cpu cannot be used here")
+    assert error.count("\n") == 1
+
+
 def test_broken_checkpoints_are_told_apart(
     run: Run, model_folder: ModelFolder, tmp_path: Path
 ) -> None:

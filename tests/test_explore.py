@@ -234,15 +234,16 @@ def test_jobs_take_turns_and_one_that_fails_lets_the_next_begin() -> None:
     desk = Desk()
 
     def failing(tell: Tell) -> None:
-        raise ZeroDivisionError("by nothing")
+        raise ZeroDivisionError("by nothing\nat all")
 
     def mistaken(tell: Tell) -> None:
         raise UserError("not so")
 
-    for job, message in ((failing, "this has failed: ZeroDivisionError"), (mistaken, "not so")):
+    told = "this has failed: ZeroDivisionError: by nothing"
+    for job, message in ((failing, told), (mistaken, "not so")):
         said = [json.loads(line) for line in lines(job, desk) if line.strip()]
         assert said[0] == {"begun": True}
-        assert message in said[1]["error"]
+        assert said[1]["error"] == message
 
 
 def test_a_model_is_offered_no_more_than_it_has(

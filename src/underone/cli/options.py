@@ -11,7 +11,7 @@ from click.core import ParameterSource
 
 from underone.checkpoint import GenerativeModel
 from underone.diffusion import GRIDS, SAMPLERS, THRESHOLDS
-from underone.errors import UserError
+from underone.errors import UserError, first_line
 from underone.generation import Draw, Precision, Setting, usual_setting
 from underone.guides import FORMS
 from underone.named import MADE_FOR_A_MODEL, interval_named
@@ -39,9 +39,7 @@ def _device(name: str) -> torch.device:
         # Times and noise levels are float64, which not every device has.
         torch.empty(1, dtype=torch.float64, device=device).item()
     except (RuntimeError, AssertionError, NotImplementedError, TypeError) as error:
-        raise UserError(
-            f"--device {name} cannot be used here: {str(error).splitlines()[0]}"
-        ) from None
+        raise UserError(f"--device {name} cannot be used here: {first_line(error)}") from None
     return device
 
 

@@ -12,6 +12,7 @@ from underone.conformance.finding import Finding
 from underone.conformance.laws import clean_end, law, one_image, other_laws
 from underone.conformance.orders import noise_order, order
 from underone.diffusion import Sampler
+from underone.errors import kind_and_line
 
 
 def conformance(sampler: Sampler) -> Iterator[Finding]:
@@ -33,7 +34,7 @@ def conformance(sampler: Sampler) -> Iterator[Finding]:
             try:
                 finding = check(sampler)
             except Exception as error:  # a fault of the sampler under test, whatever it is
-                name = type(error).__name__
-                finding = Finding(check.__name__.replace("_", " "), "", f"{name}: {error}", False)
+                name = check.__name__.replace("_", " ")
+                finding = Finding(name, "", kind_and_line(error), False)
             if finding is not None:
                 yield finding

@@ -10,7 +10,7 @@ from threading import Event, Lock, Thread
 from typing import Any
 
 from underone.diffusion import heard_evaluations
-from underone.errors import UserError
+from underone.errors import UserError, kind_and_line
 
 Message = dict[str, Any]
 Tell = Callable[[Message], object]
@@ -69,7 +69,7 @@ def lines(job: Callable[[Tell], object], desk: Desk) -> Generator[str]:
             messages.put({"error": str(error)})
         except Exception as error:  # the page goes on, whatever has happened to one of its jobs
             _log.exception("a job of the page has failed")
-            messages.put({"error": f"this has failed: {type(error).__name__}: {error}"})
+            messages.put({"error": f"this has failed: {kind_and_line(error)}"})
         finally:
             messages.put(None)
 

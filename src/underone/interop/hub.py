@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from underone.errors import UserError, first_line
+from underone.errors import UserError, kind_and_line
 from underone.interop.packages import imported
 
 # What a model of ours or of diffusers consists of; a repository may hold far more.
@@ -34,9 +34,8 @@ def fetched(repository: str) -> Path:
     try:
         folder = hub.snapshot_download(name, revision=revision or None, allow_patterns=list(_FILES))
     except Exception as error:  # no network, no such repository, no access
-        reason = first_line(error)
         raise UserError(
-            f"hf://{repository} cannot be fetched ({type(error).__name__}: {reason}): go online, "
-            "check the name, or name a folder that was fetched before"
+            f"hf://{repository} cannot be fetched ({kind_and_line(error)}): go online, check the "
+            "name, or name a folder that was fetched before"
         ) from None
     return Path(folder)
