@@ -47,6 +47,8 @@ MISTAKES = [
     ("train fashion-mnits", "did you mean 'fashion-mnist'"),
     ("train tiny --set network.widht=3", "did you mean 'width'"),
     ("train tiny --steps 3 --max-minutes 1", "not both"),
+    ("train tiny --resume --max-minutes nan", "finite number of minutes"),
+    ("distill fashion-mnist --nfe 2 --resume --max-minutes inf", "finite number of minutes"),
     ("train tiny --device qpu", "qpu"),
     ("train tiny --device meta", "meta"),
     ("sample fashion-mnist --device qpu", "--device qpu cannot be used here"),

@@ -7,13 +7,15 @@ from underone.checkpoint import UNKNOWN_DATA, DiffusionModel
 from underone.cli.console import note, progress_bar
 from underone.data import Dataset, find_training_split
 from underone.errors import UserError
+from underone.training.begin import check_minutes
 from underone.training.loop import DivergedError
 from underone.training.run import Run
 from underone.training.stop import StopRequest, stop_on_signals
 
 
 def check_length(steps: int | None, minutes: float | None, resuming: bool) -> None:
-    """A `UserError` where a run's length is given twice, or after it was fixed."""
+    """A `UserError` where a run's length is none, given twice, or given after it was fixed."""
+    check_minutes(minutes)
     if steps is not None and minutes is not None:
         raise UserError("give --steps or --max-minutes, not both")
     if resuming and steps is not None:

@@ -48,8 +48,7 @@ def start(
         raise UserError(f"{folder} is not empty: choose another --out")
     if steps is not None and steps < 1:
         raise UserError(f"a run needs at least 1 step, got {steps}")
-    if minutes is not None and not 0 < minutes < float("inf"):
-        raise UserError(f"a run needs a finite number of minutes above 0, got {minutes}")
+    check_minutes(minutes)
     check_data(recipe, dataset)
     state = fresh_state(recipe, device)
     horizon = steps or recipe.steps
@@ -62,6 +61,12 @@ def start(
     plan = Plan(name=name, horizon=horizon, recipe=recipe.model_dump(mode="json"))
     write_json(_plan_file(folder), plan.model_dump(mode="json"))
     return Run(folder, plan, recipe, dataset, state, device)
+
+
+def check_minutes(minutes: float | None) -> None:
+    """A `UserError` where a time was given that no run can take: NaN is never over."""
+    if minutes is not None and not 0 < minutes < float("inf"):
+        raise UserError(f"a run needs a finite number of minutes above 0, got {minutes}")
 
 
 def resume(folder: Path, recipe: Recipe, dataset: Dataset, device: torch.device) -> Run:
