@@ -1,7 +1,9 @@
 """What the tests of diffusion share: small networks, noise that can be replayed, moments."""
 
 import itertools
+import json
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import pytest
 import torch
@@ -116,6 +118,15 @@ def refusal(action: Callable[[], object]) -> str:
     text = str(caught.value)
     assert "\n" not in text
     return text
+
+
+def strict_json(text: str) -> Any:
+    """What a text says to programs that know JSON alone: Infinity and NaN are errors."""
+
+    def refuse(word: str) -> None:
+        raise AssertionError(f"{word} is no JSON")
+
+    return json.loads(text, parse_constant=refuse)
 
 
 def float64(values: object) -> Tensor:

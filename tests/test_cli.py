@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from conftest import ModelFolder, Run
 from folders import write_folder
+from helpers import strict_json
 from underone.cli import underone_command
 
 SLICE = Path(__file__).parent / "data" / "fashion-mnist"
@@ -51,6 +52,20 @@ def test_sample_and_evaluate(run: Run, model_folder: ModelFolder, tmp_path: Path
     assert status == 0
     assert "one.json: 30 samples are no more than the features have dimensions" in error
     assert "two.json: the smallest class has no more samples" in error
+
+
+def test_an_interval_without_end_is_valid_json(
+    run: Run, model_folder: ModelFolder, tmp_path: Path
+) -> None:
+    npz, guided = tmp_path / "samples.npz", ("--guidance", 1, "--interval", "0.2:inf")
+    status, out, _ = run(
+        "sample", model_folder(), "--steps", 2, "--count", 5, *guided, "--out", npz, "--json"
+    )
+    assert status == 0
+    assert strict_json(out)["interval"] == [0.2, None]
+    status, out, _ = run("evaluate", npz, "--reference", "fashion-mnist", "--json")
+    assert status == 0
+    assert strict_json(out)["subject"]["interval"] == [0.2, None]
 
 
 def test_a_legacy_folder_samples_and_says_so(

@@ -2,6 +2,7 @@ import json
 import pickle
 import shutil
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from underone.data import SampleSet, load_dataset, read_samples
+from helpers import strict_json
+from underone.data import SampleSet, load_dataset, read_samples, write_arrays
 from underone.errors import UserError
 
 SLICE = Path(__file__).parent / "data" / "fashion-mnist"
@@ -279,6 +281,19 @@ def test_a_wrong_record_beside_pngs_is_refused(tmp_path: Path, record: str, mess
     (tmp_path / "a" / "samples.json").write_text(record)
     with pytest.raises(UserError, match=message):
         read_samples(tmp_path / "a")
+
+
+def test_an_infinite_number_is_null_on_disk_and_older_files_are_read(tmp_path: Path) -> None:
+    samples = replace(make_samples(), protocol={"interval": (0.2, float("inf"))})
+    samples.save_npz(tmp_path / "a.npz")
+    samples.save_png_folder(tmp_path / "a")
+    strict_json((tmp_path / "a" / "samples.json").read_text())
+    for path in (tmp_path / "a.npz", tmp_path / "a"):
+        assert read_samples(path).protocol == {"interval": [0.2, None]}
+    older = {"images": samples.images.numpy(), "protocol": np.array('{"end": Infinity}')}
+    write_arrays(tmp_path / "older.npz", older)
+    read_samples(tmp_path / "older.npz").save_npz(tmp_path / "newer.npz")
+    assert read_samples(tmp_path / "newer.npz").protocol == {"end": None}
 
 
 def test_what_programs_keep_in_hidden_folders_is_passed_over(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """A model's edits: there and back, variations keyed like samples, what cannot be done."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 import torch
 
 from conftest import ModelFolder
+from helpers import strict_json
 from underone.checkpoint import DiffusionModel, load_checkpoint
 from underone.data import SampleSet, load_dataset, read_arrays, to_uint8, write_arrays
 from underone.diffusion import SAMPLERS, Clipped, NoiseStreams, Trailing, nodes
@@ -191,6 +193,18 @@ def test_an_inversion_survives_the_disk(tmp_path: Path, small_model: DiffusionMo
     assert again.labels is not None
     assert again.labels.tolist() == [3, 4]
     assert again.setting == setting
+    beyond = replace(setting, interval=(0.2, float("inf")))
+    endless = replace(inverted, protocol=generate(small_model, beyond, Draw(1)).protocol)
+    assert endless.setting == beyond
+    endless.save(tmp_path / "endless.npz")
+    assert read_inverted(tmp_path / "endless.npz").setting == beyond
+    kept = read_arrays(tmp_path / "endless.npz", lambda names: names, "noise", "noise")
+    strict_json(str(kept["protocol"]))
+    # As it was written before.
+    write_arrays(
+        tmp_path / "older.npz", {**kept, "protocol": np.array(json.dumps(endless.protocol))}
+    )
+    assert read_inverted(tmp_path / "older.npz").setting == beyond
     assert (inverted.picture.float().mean() - 127.5).abs() < 5
     arrays = read_arrays(tmp_path / "noise.npz", lambda names: names, "noise", "noise")
     spoilt = {

@@ -1,6 +1,7 @@
 """Files: written whole or not at all, read with a one-line refusal."""
 
 import hashlib
+import math
 import random
 import stat
 import subprocess
@@ -10,10 +11,12 @@ from pathlib import Path
 
 import pytest
 
+from helpers import strict_json
 from underone.errors import UserError
 from underone.files import (
     read_json,
     sha256_of_file,
+    to_json,
     whole_files,
     write_atomically,
     write_json,
@@ -44,6 +47,14 @@ def test_a_file_is_written_into_folders_that_did_not_exist(tmp_path: Path) -> No
     write_json(path, {"α": [1, 2.5, None]})
     assert read_json(path) == {"α": [1, 2.5, None]}
     assert [entry.name for entry in path.parent.iterdir()] == ["value.json"]
+
+
+def test_json_has_null_for_what_is_no_finite_number(tmp_path: Path) -> None:
+    value = {"interval": (0.2, math.inf), "each": [{"loss": math.nan}, -math.inf, 1e300, 3, True]}
+    expected = {"interval": [0.2, None], "each": [{"loss": None}, None, 1e300, 3, True]}
+    assert strict_json(to_json(value)) == expected
+    write_json(tmp_path / "value.json", value)
+    assert strict_json((tmp_path / "value.json").read_text()) == expected
 
 
 def test_a_file_gets_the_permissions_that_any_new_file_gets(tmp_path: Path) -> None:

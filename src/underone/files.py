@@ -1,7 +1,8 @@
-"""Atomic writes and content hashes: a file is either the old one, whole, or the new one, whole."""
+"""Atomic writes, JSON and content hashes: a file is the old one, whole, or the new one, whole."""
 
 import hashlib
 import json
+import math
 import os
 import tempfile
 from collections.abc import Callable
@@ -68,9 +69,28 @@ def write_text(path: Path, text: str) -> None:
     write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
 
 
+def to_json(value: object, indent: int | None = None) -> str:
+    """A value as JSON. A number that is not finite is null, for JSON has no word for it.
+
+    Python would write Infinity and NaN, over which other programs stumble.
+    """
+    return json.dumps(_with_null(value), indent=indent, allow_nan=False)
+
+
+def _with_null(value: object) -> object:
+    match value:
+        case float() if not math.isfinite(value):
+            return None
+        case dict():
+            return {key: _with_null(inner) for key, inner in value.items()}
+        case list() | tuple():
+            return [_with_null(inner) for inner in value]
+    return value
+
+
 def write_json(path: Path, value: object) -> None:
-    """Write a JSON document atomically, indented, with a final newline."""
-    write_text(path, json.dumps(value, indent=2) + "\n")
+    """Write a JSON document atomically, indented, with a final newline; see `to_json`."""
+    write_text(path, to_json(value, indent=2) + "\n")
 
 
 def read_json(path: Path) -> object:

@@ -1,6 +1,5 @@
 """What the commands print with: results on standard output, all else on standard error."""
 
-import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -14,6 +13,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from rich.table import Table
+
+from underone.files import to_json
 
 # Of a table that goes into a file or another program.
 _WIDTH_ELSEWHERE = 240
@@ -32,7 +33,7 @@ out, err = _console(stderr=False), _console(stderr=True)
 
 def print_json(value: object) -> None:
     """One JSON object on standard output."""
-    out.print(json.dumps(value, indent=2), soft_wrap=True)
+    out.print(to_json(value, indent=2), soft_wrap=True)
 
 
 def note(message: str) -> None:

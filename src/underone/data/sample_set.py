@@ -17,7 +17,7 @@ from underone.data.image_files import is_hidden, is_image_file, read_images
 from underone.data.images import check_images
 from underone.data.picture import to_picture
 from underone.errors import UserError
-from underone.files import read_json, write_folder, write_json
+from underone.files import read_json, to_json, write_folder, write_json
 
 LABELLED_NAME = re.compile(r"\d+_class(\d+)\.png", re.IGNORECASE)
 RECORD_NAME = "samples.json"
@@ -31,7 +31,8 @@ class SampleSet:
     """Generated images and what is known of them; anything of another form raises `ValueError`.
 
     `images` is uint8 (N, C, H, W); `labels` int64 (N,), below a million; `seeds` int64 (N, 2), each
-    row the seed and index that key a sample's noise; `protocol` what JSON can hold.
+    row the seed and index that key a sample's noise; `protocol` what JSON can hold, null in the
+    place of infinity.
     """
 
     images: Tensor
@@ -77,7 +78,7 @@ class SampleSet:
         arrays = {
             name: values.cpu().numpy() for name, values in tensors.items() if values is not None
         }
-        arrays["protocol"] = np.array(json.dumps(self.protocol))
+        arrays["protocol"] = np.array(to_json(self.protocol))
         write_arrays(path, arrays)
 
     def save_png_folder(self, folder: Path) -> None:

@@ -1,6 +1,7 @@
 """What an inversion found, in memory and in an .npz."""
 
 import json
+import math
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from underone.data import SampleSet, read_arrays, to_uint8, write_arrays
 from underone.errors import UserError
+from underone.files import to_json
 from underone.generation import Setting
 from underone.modules import refuse_code
 
@@ -45,6 +47,9 @@ class Inverted:
         """The setting it was made with."""
         names = [field.name for field in fields(Setting)]
         known = {name: self.protocol[name] for name in names if name in self.protocol}
+        match known.get("interval"):
+            case [low, None]:  # on disk, where there is no infinity; of older files there is
+                known["interval"] = low, math.inf
         return TypeAdapter(Setting).validate_python(known)
 
     @property
@@ -56,7 +61,7 @@ class Inverted:
         """Write `noise`, `images`, `labels` and `protocol` (JSON) atomically; no pickles."""
         tensors = {"noise": self.noise, "images": self.images, "labels": self.labels}
         arrays = {name: values.numpy() for name, values in tensors.items() if values is not None}
-        write_arrays(path, arrays | {"protocol": np.array(json.dumps(self.protocol))})
+        write_arrays(path, arrays | {"protocol": np.array(to_json(self.protocol))})
 
 
 def read_inverted(path: Path) -> Inverted:

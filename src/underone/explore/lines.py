@@ -1,6 +1,5 @@
 """A job in a thread of its own, as a stream of lines that ends where its reader leaves."""
 
-import json
 import logging
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
@@ -11,6 +10,7 @@ from typing import Any
 
 from underone.diffusion import heard_evaluations
 from underone.errors import UserError, kind_and_line
+from underone.files import to_json
 
 Message = dict[str, Any]
 Tell = Callable[[Message], object]
@@ -83,6 +83,6 @@ def lines(job: Callable[[Tell], object], desk: Desk) -> Generator[str]:
                 continue
             if message is None:
                 return
-            yield json.dumps(message) + "\n"
+            yield to_json(message) + "\n"
     finally:
         left.set()
