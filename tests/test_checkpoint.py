@@ -1,6 +1,7 @@
 """Checkpoint folders: what is saved is what is loaded."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -15,6 +16,7 @@ from underone.checkpoint import (
     load_config,
     save_weights,
 )
+from underone.checkpoint import weights as weights_module
 from underone.diffusion import (
     DDIM,
     Cosine,
@@ -146,6 +148,24 @@ def test_the_identity_is_of_what_was_loaded_not_of_what_is_there_now(tmp_path: P
     save_weights(folder, random_weights(diffusion(), seed=1))
     assert model.sha256 == expected
     assert load_checkpoint(folder).sha256 != expected
+
+
+def test_the_hash_is_of_the_weights_that_were_loaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = saved(tmp_path / "model", diffusion())
+    first = load_checkpoint(folder).sha256
+    fitting = weights_module.check_fit
+
+    def fitting_as_others_are_saved(*arguments: Any) -> None:
+        fitting(*arguments)
+        save_weights(folder, random_weights(diffusion(), seed=1))
+
+    monkeypatch.setattr(weights_module, "check_fit", fitting_as_others_are_saved)
+    model = load_checkpoint(folder)
+    expected = random_weights(diffusion())["stem.weight"]
+    assert torch.equal(model.network.state_dict()["stem.weight"], expected)
+    assert model.sha256 == first
 
 
 def test_features_do_not_depend_on_how_the_images_are_batched(tmp_path: Path) -> None:

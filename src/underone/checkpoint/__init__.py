@@ -40,11 +40,13 @@ from underone.checkpoint.models import (
     VAEModel,
 )
 from underone.checkpoint.weights import (
+    Stored,
     Weights,
     built,
     check_finite,
     load_tensors,
     named_weights,
+    read_weights,
     save_weights,
     weights_file,
 )
@@ -69,6 +71,7 @@ __all__ = [
     "GenerativeModel",
     "NoisyClassifier",
     "NoisyClassifierCheckpointConfig",
+    "Stored",
     "TrainingRecord",
     "VAECheckpointConfig",
     "VAEModel",
@@ -81,6 +84,7 @@ __all__ = [
     "load_config",
     "load_tensors",
     "named_weights",
+    "read_weights",
     "save_config",
     "save_weights",
     "weights_file",

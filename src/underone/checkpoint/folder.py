@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
@@ -24,27 +24,29 @@ from underone.checkpoint.models import (
     VAEModel,
 )
 from underone.checkpoint.weights import (
-    AnyNetwork,
     Weights,
     built,
     load_tensors,
     named_weights,
+    read_weights,
     revision_of,
     weights_file,
 )
 from underone.config import parse_kind
 from underone.errors import UserError
-from underone.files import read_json, sha256_of_file, write_json
-from underone.networks import VAE, HalfUNet, UNet, build_feature_network
+from underone.files import read_json, write_json
+from underone.networks import build_network
 from underone.networks.precision import place
 
-_KINDS: dict[str, type[CheckpointConfig]] = {
-    "diffusion": DiffusionConfig,
-    "classifier": ClassifierCheckpointConfig,
-    "encoder": EncoderCheckpointConfig,
-    "noisy-classifier": NoisyClassifierCheckpointConfig,
-    "vae": VAECheckpointConfig,
+# What a folder with a config.json of that type is loaded as.
+_MODELS: Mapping[type[CheckpointConfig], Callable[..., AnyCheckpoint]] = {
+    DiffusionConfig: DiffusionModel,
+    ClassifierCheckpointConfig: FeatureModel,
+    EncoderCheckpointConfig: FeatureModel,
+    NoisyClassifierCheckpointConfig: NoisyClassifier,
+    VAECheckpointConfig: VAEModel,
 }
+_KINDS = {config.model_fields["kind"].default: config for config in _MODELS}
 
 
 def save_config(folder: Path, config: CheckpointConfig) -> None:
@@ -67,34 +69,23 @@ def load_checkpoint(
             f"{folder} holds no {path.name}: it was trained before such snapshots were kept, or "
             "with weak_at = 0; train it again, or name another model as the weak one"
         )
-    if isinstance(config, DiffusionConfig):
-        denoiser = _loaded(lambda: UNet(config.network), path, device)
-        # The hash is taken now: a run that is still training replaces the file later.
-        return DiffusionModel(folder, config, denoiser, identity_of(config, path), weights)
-    if isinstance(config, VAECheckpointConfig):
-        autoencoder = _loaded(lambda: VAE(config.network), path, device)
-        return VAEModel(folder, config, autoencoder, identity_of(config, path), weights)
-    if isinstance(config, NoisyClassifierCheckpointConfig):
-        classifier = _loaded(lambda: HalfUNet(config.network), path, device)
-        return NoisyClassifier(folder, config, classifier, identity_of(config, path), weights)
-    features = _loaded(lambda: build_feature_network(config.network), path, device)
-    return FeatureModel(folder, config, features, identity_of(config, path), weights)
+    network, stored = built(
+        lambda: build_network(config.network), lambda expected: read_weights(path), path
+    )
+    ready = place(network, device).eval().requires_grad_(False)
+    identity = identity_of(config, stored.sha256)
+    return _MODELS[type(config)](folder, config, ready, identity, weights)
 
 
-def _loaded(build: Callable[[], AnyNetwork], path: Path, device: torch.device | str) -> AnyNetwork:
-    network = built(build, lambda expected: load_tensors(path), path)
-    return place(network, device).eval().requires_grad_(False)
-
-
-def identity_of(config: CheckpointConfig | ForeignConfig, path: Path) -> str:
-    """The hash of the function that a network with the weights in `path` computes."""
+def identity_of(config: CheckpointConfig | ForeignConfig, weights_sha256: str) -> str:
+    """The hash of the function that a network computes, with weights from a file of that hash."""
     function = {
         key: value
         for key, value in config.model_dump(mode="json").items()
         if key in ("kind", "network", "schedule", "prediction", "feature_scale")
     }
     digest = hashlib.sha256(json.dumps(function, sort_keys=True).encode())
-    digest.update(sha256_of_file(path).encode())
+    digest.update(weights_sha256.encode())
     return digest.hexdigest()
 
 

@@ -1,12 +1,14 @@
 """Tensors in files: written whole, read with suspicion, and never of another architecture."""
 
+import hashlib
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load, save_file
 from torch import Tensor, nn
 
 from underone.errors import UserError, first_line
@@ -35,6 +37,14 @@ def named_weights(path: Path) -> tuple[Path, Weights] | None:
     return next(((folder, each) for each in which if path == weights_file(folder, each)), None)
 
 
+@dataclass(frozen=True, eq=False)
+class Stored:
+    """What a safetensors file holds, and the hash of the very bytes that it was read from."""
+
+    tensors: dict[str, Tensor]
+    sha256: str
+
+
 def save_weights(
     folder: Path,
     tensors: Mapping[str, Tensor],
@@ -51,20 +61,25 @@ def save_weights(
 
 
 def load_tensors(path: Path) -> dict[str, Tensor]:
+    """The tensors of a safetensors file; see `read_weights`."""
+    return read_weights(path).tensors
+
+
+def read_weights(path: Path) -> Stored:
     """Read a safetensors file; truncated, pickled or non-finite content is refused."""
     if not path.is_file():
         raise UserError(f"no weights at {path}")
-    with path.open("rb") as file:
-        start = file.read(9)
+    # Once, for a run that is still training replaces the file.
+    content = path.read_bytes()
     # safetensors begin with the 8-byte length of a JSON object, which may itself look like "PK".
-    if start[8:] != b"{" and start.startswith(_PICKLES):
+    if content[8:9] != b"{" and content.startswith(_PICKLES):
         raise UserError(
             f"{path} holds a pickle, which can run any code and is never opened: "
             "save the tensors with safetensors.torch.save_file"
         )
     try:
-        tensors = load_file(path)
-    except (SafetensorError, ValueError, OverflowError) as error:
+        tensors = load(content)
+    except (SafetensorError, ValueError, OverflowError, KeyError) as error:
         raise UserError(
             f"{path} is not a whole safetensors file ({error}): fetch or save it again"
         ) from None
@@ -74,7 +89,7 @@ def load_tensors(path: Path) -> dict[str, Tensor]:
                 f"{path}: tensor {name} is of {tensor.dtype}: save it as float32 or float16"
             )
     check_finite(tensors, path)
-    return tensors
+    return Stored(tensors, hashlib.sha256(content).hexdigest())
 
 
 def check_finite(tensors: Mapping[str, Tensor], path: Path) -> None:
@@ -95,10 +110,12 @@ def fill(network: nn.Module, tensors: Mapping[str, Tensor], source: Path) -> Non
 
 def built(
     make: Callable[[], AnyNetwork],
-    read: Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]],
+    read: Callable[[Mapping[str, Tensor]], Stored],
     source: Path,
-) -> AnyNetwork:
+) -> tuple[AnyNetwork, Stored]:
     """The network that `make` makes, with the weights that `read` reads from the file `source`.
+
+    And what was read.
 
     `read` is given the state_dict that the network expects, on the meta device. The network is made
     without memory first: what a config.json claims may be more than there is, and more than the
@@ -111,11 +128,11 @@ def built(
         raise UserError(
             f"{source.parent}: its config.json asks for no network: {first_line(error)}"
         ) from None
-    tensors = read(expected)
-    check_fit(expected, tensors, source)
+    stored = read(expected)
+    check_fit(expected, stored.tensors, source)
     network = make()
-    fill(network, tensors, source)
-    return network
+    fill(network, stored.tensors, source)
+    return network, stored
 
 
 def check_fit(expected: Mapping[str, Tensor], tensors: Mapping[str, Tensor], source: Path) -> None:

@@ -78,10 +78,11 @@ def load_diffusers(folder: Path, told: Told, title: str | None = None) -> Diffus
     )
     order = torch.tensor(rows) if rows else None
     weights = unet / WEIGHTS
-    network = UNet2D(build(config, settings, weights), schedule.steps, order)
+    unet2d, sha256 = build(config, settings, weights)
+    network = UNet2D(unet2d, schedule.steps, order)
     placed = place(network, "cpu").eval().requires_grad_(False)
     _check_runs(placed, described.network, config)
-    return DiffusionModel(folder, described, placed, identity_of(described, weights), title=title)
+    return DiffusionModel(folder, described, placed, identity_of(described, sha256), title=title)
 
 
 @torch.inference_mode()

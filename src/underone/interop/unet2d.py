@@ -2,13 +2,14 @@
 
 import inspect
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import Field
 from torch import Tensor, nn
 
-from underone.checkpoint import built, load_tensors
+from underone.checkpoint import Stored, built, read_weights
 from underone.config import Config, parse
 from underone.diffusion.prediction import TIME_SCALE
 from underone.errors import UserError, kind_and_line
@@ -133,8 +134,11 @@ def read_shape(path: Path) -> tuple[Shape, dict[str, Any]]:
     return shape, settings
 
 
-def build(config: Path, settings: dict[str, Any], weights: Path) -> nn.Module:
-    """The UNet2DModel of `settings`, read from `config`, with the weights in a safetensors file."""
+def build(config: Path, settings: dict[str, Any], weights: Path) -> tuple[nn.Module, str]:
+    """The UNet2DModel of `settings`, read from `config`, with the weights in a safetensors file.
+
+    And the hash of that file.
+    """
     kind = imported("diffusers", "underone[diffusers]").UNet2DModel
     odd = sorted(settings.keys() - inspect.signature(kind.__init__).parameters.keys())
     if odd:
@@ -149,20 +153,23 @@ def build(config: Path, settings: dict[str, Any], weights: Path) -> nn.Module:
             ) from None
         return network
 
-    def read(expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        return _tensors(weights, sum(tensor.numel() for tensor in expected.values()))
+    def read(expected: Mapping[str, Tensor]) -> Stored:
+        return _stored(weights, sum(tensor.numel() for tensor in expected.values()))
 
-    return built(made, read, weights)
+    network, stored = built(made, read, weights)
+    return network, stored.sha256
 
 
-def _tensors(path: Path, count: int) -> dict[str, Tensor]:
+def _stored(path: Path, count: int) -> Stored:
     _refuse_other_weights(path)
     if path.stat().st_size > _BYTES_EACH * count + _HEADER_BYTES:
         raise UserError(
             f"{path} is larger than the {count:,} numbers that its config.json asks for: "
             "the two do not belong together"
         )
-    return {_renamed(name): tensor for name, tensor in load_tensors(path).items()}
+    stored = read_weights(path)
+    tensors = {_renamed(name): tensor for name, tensor in stored.tensors.items()}
+    return replace(stored, tensors=tensors)
 
 
 def _refuse_other_weights(path: Path) -> None:
