@@ -1,5 +1,6 @@
 """Training under faults: kills, stops anywhere, divergence, folders that do not fit."""
 
+import json
 import multiprocessing
 import random
 import time
@@ -22,6 +23,7 @@ from underone.training import run as run_module
 from underone.training.begin import resume, start
 from underone.training.loop import DivergedError
 from underone.training.recipe import Recipe, load_recipe
+from underone.training.run import Run
 
 pytestmark = pytest.mark.usefixtures("no_pictures")
 
@@ -91,6 +93,16 @@ def go_on(folder: Path) -> None:
         run.save()
 
 
+def loads_or_can_be_mended(folder: Path) -> None:
+    """A kill between the last two files of a save is told, and how to go on."""
+    if not (folder / "config.json").exists():
+        return
+    try:
+        load_checkpoint(folder)
+    except UserError as error:
+        assert "go on with --resume" in str(error)  # noqa: PT017 (most kills end in no error)
+
+
 @pytest.mark.slow
 def test_kill_9_at_any_moment_changes_nothing(tmp_path: Path, images: Dataset) -> None:
     folder = tmp_path / "run"
@@ -109,8 +121,7 @@ def test_kill_9_at_any_moment_changes_nothing(tmp_path: Path, images: Dataset) -
         process.kill()
         process.join()
         kills += process.exitcode == -9
-        if (folder / "model.safetensors").exists():
-            load_checkpoint(folder)
+        loads_or_can_be_mended(folder)
     assert kills > 1
     last = resume(folder, small(SAVING_OFTEN), images, CPU)
     assert last.state.step == saved_step(folder)
@@ -166,6 +177,70 @@ def test_a_run_killed_before_its_plan_was_written_can_be_started(
 ) -> None:
     (tmp_path / "run" / "training").mkdir(parents=True)
     assert begin(tmp_path / "run", images).state.step == 0
+
+
+class KilledError(Exception):
+    """Stands for a kill at the moment it is raised."""
+
+
+def save_cut_short(run: Run, monkeypatch: pytest.MonkeyPatch, writer: str) -> None:
+    """Save a run, and be killed where it would call `writer`."""
+
+    def killed(*arguments: object, **options: object) -> None:
+        raise KilledError
+
+    with monkeypatch.context() as patched:
+        patched.setattr(run_module, writer, killed)
+        with pytest.raises(KilledError):
+            run.save()
+
+
+@pytest.mark.parametrize("writer", ["save_weights", "save_config"])
+def test_a_kill_inside_the_first_save_leaves_no_model_and_the_data_known(
+    tmp_path: Path, images: Dataset, monkeypatch: pytest.MonkeyPatch, writer: str
+) -> None:
+    folder = tmp_path / "run"
+    run = begin(folder, images)
+    advance(run, 2)
+    save_cut_short(run, monkeypatch, writer)
+    assert not (folder / "config.json").exists()
+    other = replace(images, images=images.images.flip(3))
+    assert "other data" in refusal_to_resume(folder, small(), other)
+    assert resume(folder, small(), images, CPU).state.step == 2
+
+
+def test_weights_and_config_of_different_steps_are_never_one_model(
+    tmp_path: Path, images: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "run"
+    run = begin(folder, images)
+    advance(run, 2)
+    run.save()
+    advance(run, 4)
+    save_cut_short(run, monkeypatch, "save_weights")
+    assert load_checkpoint(folder).config.training.steps == 2  # type: ignore[union-attr]
+    save_cut_short(run, monkeypatch, "save_config")
+    for weights in ("model", "raw"):
+        with pytest.raises(UserError, match=r"weights of step 4, but its config\.json says 2"):
+            load_checkpoint(folder, weights)
+    again = resume(folder, small(), images, CPU)
+    again.save()
+    load_checkpoint(folder, "raw")
+    assert load_checkpoint(folder).config.training.steps == 4  # type: ignore[union-attr]
+
+
+def test_a_plan_from_before_it_named_its_data_goes_on(tmp_path: Path, images: Dataset) -> None:
+    folder = tmp_path / "run"
+    run = begin(folder, images)
+    advance(run, 2)
+    run.save()
+    plan = folder / "training" / "plan.json"
+    document = json.loads(plan.read_text())
+    del document["data_sha256"]
+    plan.write_text(json.dumps(document))
+    assert resume(folder, small(), images, CPU).state.step == 2
+    other = replace(images, images=images.images.flip(3))
+    assert "other data" in refusal_to_resume(folder, small(), other)
 
 
 # Divergence: nothing bad is ever saved.

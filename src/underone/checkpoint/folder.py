@@ -72,6 +72,12 @@ def load_checkpoint(
     network, stored = built(
         lambda: build_network(config.network), lambda expected: read_weights(path), path
     )
+    if stored.step not in (None, str(config.training.steps)):
+        raise UserError(
+            f"{path} holds weights of step {stored.step}, but its config.json says "
+            f"{config.training.steps}: a run is saving them just now, or was killed while it did; "
+            "try again, or let the run go on with --resume"
+        )
     ready = place(network, device).eval().requires_grad_(False)
     identity = identity_of(config, stored.sha256)
     return _MODELS[type(config)](folder, config, ready, identity, weights)

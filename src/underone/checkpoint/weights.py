@@ -1,6 +1,7 @@
 """Tensors in files: written whole, read with suspicion, and never of another architecture."""
 
 import hashlib
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,10 +40,14 @@ def named_weights(path: Path) -> tuple[Path, Weights] | None:
 
 @dataclass(frozen=True, eq=False)
 class Stored:
-    """What a safetensors file holds, and the hash of the very bytes that it was read from."""
+    """What a safetensors file holds, and the hash of the very bytes that it was read from.
+
+    `step` is the one it says that it was saved after, if it says so; see `save_weights`.
+    """
 
     tensors: dict[str, Tensor]
     sha256: str
+    step: str | None
 
 
 def save_weights(
@@ -50,14 +55,20 @@ def save_weights(
     tensors: Mapping[str, Tensor],
     weights: Weights = "model",
     dtype: torch.dtype = torch.float32,
+    step: int | None = None,
 ) -> None:
-    """Write weights as safetensors, floating-point ones as `dtype`; there they must be finite."""
+    """Write weights as safetensors, floating-point ones as `dtype`; there they must be finite.
+
+    Weights that are saved again and again name the `step` of their training: a config.json of
+    another step is then refused beside them.
+    """
     plain = {
         name: tensor.detach().to(dtype if tensor.is_floating_point() else tensor.dtype).contiguous()
         for name, tensor in tensors.items()
     }
     check_finite(plain, weights_file(folder, weights))
-    write_atomically(weights_file(folder, weights), lambda path: save_file(plain, path))
+    metadata = None if step is None else {"step": str(step)}
+    write_atomically(weights_file(folder, weights), lambda path: save_file(plain, path, metadata))
 
 
 def load_tensors(path: Path) -> dict[str, Tensor]:
@@ -89,7 +100,13 @@ def read_weights(path: Path) -> Stored:
                 f"{path}: tensor {name} is of {tensor.dtype}: save it as float32 or float16"
             )
     check_finite(tensors, path)
-    return Stored(tensors, hashlib.sha256(content).hexdigest())
+    return Stored(tensors, hashlib.sha256(content).hexdigest(), _metadata(content).get("step"))
+
+
+def _metadata(content: bytes) -> dict[str, str]:
+    header = content[8 : 8 + int.from_bytes(content[:8], "little")]
+    found: dict[str, str] = json.loads(header).get("__metadata__", {})
+    return found
 
 
 def check_finite(tensors: Mapping[str, Tensor], path: Path) -> None:

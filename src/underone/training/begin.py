@@ -58,7 +58,12 @@ def start(
         except DivergedError as error:
             raise UserError(f"{error}: lower optimisation.learning_rate") from None
         horizon = max(1, int((60 * minutes * (1 - _RESERVE) - first) / each))
-    plan = Plan(name=name, horizon=horizon, recipe=recipe.model_dump(mode="json"))
+    plan = Plan(
+        name=name,
+        horizon=horizon,
+        data_sha256=dataset.sha256,
+        recipe=recipe.model_dump(mode="json"),
+    )
     write_json(_plan_file(folder), plan.model_dump(mode="json"))
     return Run(folder, plan, recipe, dataset, state, device)
 
@@ -83,14 +88,15 @@ def resume(folder: Path, recipe: Recipe, dataset: Dataset, device: torch.device)
     check_data(recipe, dataset)
     state = fresh_state(recipe, device)
     saved = folder / "training" / "state.safetensors"
-    if (folder / "config.json").exists():
-        if load_config(folder).data.sha256 != dataset.sha256:
-            raise UserError(
-                f"{folder} was trained on other data than this {dataset.name}: resume with the "
-                "same images and labels, or choose another --out"
-            )
-        if not saved.exists():
-            raise UserError(f"{folder} holds a model but {saved} is gone: choose another --out")
+    described = load_config(folder) if (folder / "config.json").exists() else None
+    known = plan.data_sha256 if described is None else described.data.sha256
+    if known not in (None, dataset.sha256):
+        raise UserError(
+            f"{folder} was trained on other data than this {dataset.name}: resume with the "
+            "same images and labels, or choose another --out"
+        )
+    if described is not None and not saved.exists():
+        raise UserError(f"{folder} holds a model but {saved} is gone: choose another --out")
     if saved.exists():
         state.restore(saved)
     truncate_log(folder / "log.jsonl", state.step)

@@ -35,10 +35,14 @@ from underone.training.state import TrainingState
 
 
 class Plan(Config):
-    """What a run's folder fixes when it starts: the step horizon shapes the learning rate."""
+    """What a run's folder fixes when it starts: the step horizon shapes the learning rate.
+
+    `data_sha256` is that of its images and labels, None in plans from before it was kept.
+    """
 
     name: str
     horizon: int
+    data_sha256: str | None = None
     recipe: dict[str, object]
 
 
@@ -123,12 +127,13 @@ class Run:
         """Write all a resume needs, the weights as they are now, and the pictures."""
         state, folder = self.state, self.folder
         state.save(folder / "training" / "state.safetensors")
+        if state.average is not None:
+            save_weights(folder, state.network.state_dict(), "raw", step=state.step)
+        average = state.network if state.average is None else state.average
+        save_weights(folder, average.state_dict(), step=state.step)
+        # Last, so that it never speaks of weights that are not there yet. A kill between the two
+        # is told by their steps.
         save_config(folder, self.config())
-        if state.average is None:
-            save_weights(folder, state.network.state_dict())
-        else:
-            save_weights(folder, state.average.state_dict())
-            save_weights(folder, state.network.state_dict(), "raw")
         write_text(folder / "README.md", model_card(folder, self.config(), {}))
         log = folder / "log.jsonl"
         if log.exists() and log.stat().st_size:
