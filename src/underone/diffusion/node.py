@@ -62,6 +62,14 @@ class Schedule(Protocol):
         ...
 
 
+def step_size(now: Node, to: Node) -> Tensor:
+    """h = lambda_s - lambda_t, lambda = log(alpha / sigma), from the node t to the node s.
+
+    Above 0 towards the data, and infinite to sigma_s = 0.
+    """
+    return to.log_snr - now.log_snr
+
+
 def node_at(schedule: Schedule, t: Tensor) -> Node:
     """The node of `schedule` at time(s) t in [0, 1]."""
     alpha, sigma = schedule(t)

@@ -62,7 +62,7 @@ class RK45(Sampler):
     def step(self, x: Tensor, at: Step) -> tuple[Tensor, Estimate]:
         """As many inner steps as each sample needs."""
         here, now, to = at.evaluate(x), at.now, at.to
-        flow = _Flow(at.model, now.log_snr, to.log_snr - now.log_snr)
+        flow = _Flow(at.model, now.log_snr, at.h)
         start = x / expand(now.alpha, x)
         end = _solve(flow, start, flow.slope(here), self.relative, self.absolute)
         return expand(to.alpha, x) * end, here

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from underone.diffusion.node import Estimate, Node
+from underone.diffusion.node import Estimate, Node, step_size
 from underone.diffusion.samplers.exponential import exponential_step
 from underone.diffusion.samplers.polynomial import gauss_legendre, lagrange
 from underone.diffusion.samplers.sampler import Sampler, Step
@@ -96,8 +96,8 @@ class SASolver(Sampler):
     def _integral(self, known: Sequence[Estimate], now: Node, to: Node) -> Tensor:
         """Of the polynomial through the estimates `known`, from `now` to `to`."""
         points, point_weights = gauss_legendre()
-        h = to.log_snr - now.log_snr
-        positions = torch.stack([(m.node.log_snr - now.log_snr) / h for m in known])
+        h = step_size(now, to)
+        positions = torch.stack([step_size(now, m.node) / h for m in known])
         rate = (1 + self.eta) * h
         kernel = point_weights * rate * torch.exp(-rate * (1 - points))
         weights = [(kernel * lagrange(positions, j, points)).sum() for j in range(len(known))]

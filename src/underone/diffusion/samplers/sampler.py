@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from underone.diffusion.denoiser import Model
-from underone.diffusion.node import Estimate, Node
+from underone.diffusion.node import Estimate, Node, step_size
 
 
 @dataclass(frozen=True)
@@ -36,11 +36,8 @@ class Step:
 
     @property
     def h(self) -> Tensor:
-        """lambda_s - lambda_t with lambda = log(alpha / sigma): how far it goes towards the image.
-
-        Above 0, and below 0 where a path is run backwards, as inversion runs it.
-        """
-        return self.to.log_snr - self.now.log_snr
+        """How far it goes in log(alpha / sigma): `step_size`."""
+        return step_size(self.now, self.to)
 
     @property
     def total(self) -> int:

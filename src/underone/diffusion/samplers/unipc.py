@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from underone.diffusion.node import Estimate, Node
+from underone.diffusion.node import Estimate, Node, step_size
 from underone.diffusion.samplers.polynomial import gauss_legendre
 from underone.diffusion.samplers.sampler import Sampler, Step
 from underone.errors import UserError, unknown
@@ -77,8 +77,8 @@ class UniPC(Sampler):
         newest, others = known[0], known[1:]
         if not others:
             return torch.zeros_like(newest.x)
-        h = _h(newest.node, to)
-        ratios = torch.stack([_h(newest.node, m.node) / h for m in others])
+        h = step_size(newest.node, to)
+        ratios = torch.stack([step_size(newest.node, m.node) / h for m in others])
         scale = _SCALES[self.variant](h)
         weights = to.alpha * scale * _rho(ratios, h, scale) / ratios
         terms = [w * (m.x0 - newest.x0) for w, m in zip(weights, others, strict=True)]
@@ -90,10 +90,6 @@ _SCALES: Mapping[str, Callable[[Tensor], Tensor]] = {
     "bh1": lambda h: h,
     "bh2": lambda h: -torch.expm1(-h),
 }
-
-
-def _h(now: Node, to: Node) -> Tensor:
-    return to.log_snr - now.log_snr
 
 
 def _rho(ratios: Tensor, h: Tensor, scale: Tensor) -> Tensor:
