@@ -89,10 +89,11 @@ def transition_divergence(
 ) -> Tensor:
     """KL(q(x_s | x_t, x0) || p(x_s | x_t)) in nats, (B,), from |x0 - x0(x_t)|^2 (B,).
 
-    Two Gaussians of d = `elements` elements, whose means differ by (alpha_s S^2 / sigma_t^2) times
-    the error of x0, and with r the ratio of the posterior's variance to the model's v,
+    Two Gaussians of d = `elements` elements, whose means differ by c = alpha_s (1 - e^(-2h)) times
+    the error of x0 (`posterior_share`), and with r the ratio of the posterior's variance to the
+    model's v,
 
-        KL = d/2 (r - 1 - log r) + (alpha_s S^2 / sigma_t^2)^2 |x0 - x0(x_t)|^2 / (2 v).
+        KL = d/2 (r - 1 - log r) + c^2 |x0 - x0(x_t)|^2 / (2 v).
     """
     share = posterior_share(now, to)
     modelled = variance(now, to)

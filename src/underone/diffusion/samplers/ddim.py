@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from underone.diffusion.node import Estimate
@@ -15,7 +16,11 @@ class DDIM(Sampler):
     """x_s = alpha_s x0 + sqrt(sigma_s^2 - d^2) z + d z' (Song et al. 2021, eq. 12 and 16).
 
     Here z = (x - alpha_t x0) / sigma_t is the noise that x0 implies, z' is fresh, and the deviation
-    d is eta times that of q(x_s | x_t, x0), the root of `posterior_variance`.
+    d is eta times that of q(x_s | x_t, x0), the root of `posterior_variance`. With
+    h = lambda_s - lambda_t, d^2 = eta^2 sigma_s^2 (1 - e^(-2h)), which leaves for z
+
+        sqrt(sigma_s^2 - d^2) = sigma_s sqrt(1 - eta^2 + eta^2 e^(-2h)).
+
     eta = 0 is deterministic: the Euler method for x / alpha in the variable sigma / alpha, of
     order 1. eta = 1 equals DDPM("small"), others' "Euler ancestral". Where x0 was clipped, z is
     the one the clipped x0 implies.
@@ -37,6 +42,6 @@ class DDIM(Sampler):
         here, to = at.evaluate(x), at.to
         if self.eta == 0:
             return to.alpha * here.x0 + to.sigma * here.noise, here
-        variance = self.eta**2 * posterior_variance(at.now, to)
-        direction = (to.sigma**2 - variance).sqrt() * here.noise
-        return to.alpha * here.x0 + direction + variance.sqrt() * at.noise(), here
+        kept = to.sigma * (1 - self.eta**2 + self.eta**2 * torch.exp(-2 * at.h)).sqrt()
+        deviation = self.eta * posterior_variance(at.now, to).sqrt()
+        return to.alpha * here.x0 + kept * here.noise + deviation * at.noise(), here

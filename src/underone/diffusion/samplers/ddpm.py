@@ -5,42 +5,52 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal
 
+import torch
 from torch import Tensor
 
-from underone.diffusion.node import Estimate, Node
+from underone.diffusion.node import Estimate, Node, step_size
 from underone.diffusion.samplers.sampler import Sampler, Step
 from underone.errors import unknown
 
+# With h = lambda_s - lambda_t, (alpha_t / alpha_s)^2 sigma_s^2 = sigma_t^2 e^(-2h). Written by h no
+# variance can come out negative, and at sigma_s = 0, where h is infinite, all have their limits.
+
 
 def added_variance(now: Node, to: Node) -> Tensor:
-    """S^2 = sigma_t^2 - (alpha_t / alpha_s)^2 sigma_s^2: what the forward chain adds from s to t.
+    """S^2 = sigma_t^2 (1 - e^(-2h)): what the forward chain adds from s to t.
 
-    Between neighbouring steps of a DDPM this is beta_t; between any two it is beta after respacing.
+    The same as sigma_t^2 - (alpha_t / alpha_s)^2 sigma_s^2. Between neighbouring steps of a DDPM
+    this is beta_t; between any two it is beta after respacing.
     """
-    return now.sigma**2 - (now.alpha / to.alpha) ** 2 * to.sigma**2
+    return now.sigma**2 * _lost_share(now, to)
 
 
 def posterior_variance(now: Node, to: Node) -> Tensor:
-    """S^2 sigma_s^2 / sigma_t^2: the variance of q(x_s | x_t, x0), the paper's beta-tilde."""
-    return added_variance(now, to) * to.sigma**2 / now.sigma**2
+    """sigma_s^2 (1 - e^(-2h)) = S^2 sigma_s^2 / sigma_t^2: the variance of q(x_s | x_t, x0).
+
+    The paper's beta-tilde; S^2 is `added_variance`.
+    """
+    return to.sigma**2 * _lost_share(now, to)
 
 
 def posterior_share(now: Node, to: Node) -> Tensor:
-    """alpha_s S^2 / sigma_t^2: what x0 counts in the mean of q(x_s | x_t, x0) (the paper's eq. 7).
-
-    S^2 is `added_variance`.
-    """
-    return to.alpha * added_variance(now, to) / now.sigma**2
+    """alpha_s (1 - e^(-2h)) = alpha_s S^2 / sigma_t^2: what x0 counts in `posterior_mean`."""
+    return to.alpha * _lost_share(now, to)
 
 
 def posterior_mean(here: Estimate, to: Node) -> Tensor:
-    """(alpha_s S^2 x0 + (alpha_t / alpha_s) sigma_s^2 x) / sigma_t^2: the mean of q(x_s | x_t, x0).
+    """(sigma_s / sigma_t) e^(-h) x + alpha_s (1 - e^(-2h)) x0: the mean of q(x_s | x_t, x0).
 
-    Ho et al. 2020, eq. 7.
+    Ho et al. 2020, eq. 7: (alpha_s S^2 x0 + (alpha_t / alpha_s) sigma_s^2 x) / sigma_t^2.
     """
     now = here.node
-    from_x = now.alpha / to.alpha * to.sigma**2 / now.sigma**2
-    return posterior_share(now, to) * here.x0 + from_x * here.x
+    kept = to.sigma / now.sigma * torch.exp(-step_size(now, to))
+    return kept * here.x + posterior_share(now, to) * here.x0
+
+
+def _lost_share(now: Node, to: Node) -> Tensor:
+    """1 - e^(-2h) = 1 - SNR_t / SNR_s: the share of the signal-to-noise ratio lost from s to t."""
+    return -torch.expm1(-2 * step_size(now, to))
 
 
 VARIANCES: dict[str, Callable[[Node, Node], Tensor]] = {
@@ -53,14 +63,16 @@ VARIANCES: dict[str, Callable[[Node, Node], Tensor]] = {
 class DDPM(Sampler):
     """x_s ~ N(mean of q(x_s | x_t, x0), variance) (Ho et al. 2020, eq. 6 and 7, section 3.2).
 
-    From t to s, with a = alpha_t / alpha_s and S^2 = sigma_t^2 - a^2 sigma_s^2,
+    From t to s, with h = lambda_s - lambda_t and lambda = log(alpha / sigma),
 
-        mean = (alpha_s S^2 x0 + a sigma_s^2 x) / sigma_t^2,
-        variance = S^2 ("large": beta) or S^2 sigma_s^2 / sigma_t^2 ("small": beta-tilde).
+        mean = (sigma_s / sigma_t) e^(-h) x + alpha_s (1 - e^(-2h)) x0,
+        variance = sigma_t^2 (1 - e^(-2h)) ("large": beta)
+                   or sigma_s^2 (1 - e^(-2h)) ("small": beta-tilde).
 
     "large" is the optimal choice where the data are standard normal, "small" where they are one
     point; both are taken between the two nodes, so they are right after respacing too.
-    DDPM("small") equals DDIM(eta=1).
+    DDPM("small") equals DDIM(eta=1), and is term by term the `exponential_step` of eta = 1 with
+    constant x0: DPMSolver(1, eta=1).
     """
 
     # Not to be changed by an option: the names ddpm-large and ddpm-small say which it is.
@@ -94,7 +106,7 @@ class AnalyticDDPM(Sampler):
     What x0 may still be, given x_t, adds to the posterior's own variance. Where it is taken to
     be N(x0, v_t I), with v_t its mean variance an element,
 
-        variance = S^2 sigma_s^2 / sigma_t^2 + (alpha_s S^2 / sigma_t^2)^2 v_t,
+        variance = sigma_s^2 (1 - e^(-2h)) + alpha_s^2 (1 - e^(-2h))^2 v_t,
 
     so that the mean square of x is right at any number of steps: exactly, for Gaussian data.
     `data_variance` gives v_t of an unguided model; see `underone.analytic`. `visible` is the
