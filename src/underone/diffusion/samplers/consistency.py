@@ -1,6 +1,7 @@
 """Sampling a model whose every estimate is already a sample."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -16,15 +17,8 @@ class Consistency(Sampler):
     An ordinary model's x0 is a mean, from which each such step would lose variance.
     """
 
-    @property
-    def stochastic(self) -> bool:
-        """From the second step on."""
-        return True
-
-    @property
-    def global_order(self) -> int | None:
-        """None: it is no discretisation of anything."""
-        return None
+    stochastic: ClassVar[bool] = True
+    global_order: ClassVar[int | None] = None  # it discretises nothing
 
     def step(self, x: Tensor, at: Step) -> tuple[Tensor, Estimate]:
         """One evaluation, noised again."""

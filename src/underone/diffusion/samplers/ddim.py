@@ -34,7 +34,6 @@ class DDIM(Sampler):
 
     @property
     def stochastic(self) -> bool:
-        """With eta > 0."""
         return self.eta > 0
 
     def step(self, x: Tensor, at: Step) -> tuple[Tensor, Estimate]:

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -75,6 +75,8 @@ class DDPM(Sampler):
     constant x0: DPMSolver(1, eta=1).
     """
 
+    stochastic: ClassVar[bool] = True
+
     # Not to be changed by an option: the names ddpm-large and ddpm-small say which it is.
     variance: Literal["large", "small"] = field(default="large", metadata={"option": False})
 
@@ -83,14 +85,8 @@ class DDPM(Sampler):
             raise unknown("DDPM variance", self.variance, VARIANCES)
 
     @property
-    def stochastic(self) -> bool:
-        """Always."""
-        return True
-
-    @property
     def exact_for_one_image(self) -> bool:
-        """The small variance is; the large one over-disperses."""
-        return self.variance == "small"
+        return self.variance == "small"  # the large one over-disperses
 
     def step(self, x: Tensor, at: Step) -> tuple[Tensor, Estimate]:
         """One draw of the reverse chain."""
@@ -115,13 +111,10 @@ class AnalyticDDPM(Sampler):
     there could tell more from the image. The default is 2 grey levels of mean noise.
     """
 
+    stochastic: ClassVar[bool] = True
+
     data_variance: Callable[[Node], Tensor]
     visible: float | None = 2 * (2 / 255) * (math.pi / 2) ** 0.5
-
-    @property
-    def stochastic(self) -> bool:
-        """Always."""
-        return True
 
     def step(self, x: Tensor, at: Step) -> tuple[Tensor, Estimate]:
         """One draw of the reverse chain."""

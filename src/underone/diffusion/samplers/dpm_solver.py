@@ -51,17 +51,14 @@ class DPMSolver(Sampler):
 
     @property
     def history(self) -> int:
-        """One less than the order."""
         return self.order - 1
 
     @property
     def stochastic(self) -> bool:
-        """With eta > 0."""
         return self.eta > 0
 
     @property
     def global_order(self) -> int:
-        """The order, but 2 with the published third-order coefficients, and 1 for the SDE."""
         if self.stochastic:
             return 1
         return 2 if self.order == 3 and not self.exact else self.order

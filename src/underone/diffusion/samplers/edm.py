@@ -35,7 +35,6 @@ class _Churned(Sampler):
 
     @property
     def stochastic(self) -> bool:
-        """With churn > 0."""
         return self.churn > 0
 
     @property
@@ -45,12 +44,10 @@ class _Churned(Sampler):
 
     @property
     def global_order(self) -> int | None:
-        """1; None claimed with bounded churn."""
         return None if self.stochastic and self.bounded else 1
 
     @property
     def exact_for_one_image(self) -> bool:
-        """Unless the churned noise is inflated."""
         return self.churn == 0 or self.churn_noise == 1
 
     def step(self, x: Tensor, at: Step) -> tuple[Tensor, Estimate]:
@@ -102,11 +99,9 @@ class Heun(_Churned):
 
     @property
     def global_order(self) -> int | None:
-        """2; as an SDE solver, with churn, 1, and none with bounded churn."""
         return super().global_order if self.stochastic else 2
 
     def evaluations(self, steps: int) -> int:
-        """2 N - 1."""
         return 2 * steps - 1
 
     def _descend(self, here: Estimate, at: Step) -> Tensor:

@@ -1,6 +1,7 @@
 """Langevin dynamics: annealed over the noise levels, or correcting another sampler."""
 
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -42,6 +43,9 @@ class AnnealedLangevin(Sampler):
     level's variance from the variance of the level before (Song and Ermon 2020, technique 4).
     """
 
+    stochastic: ClassVar[bool] = True
+    global_order: ClassVar[int | None] = None  # at a fixed rate more levels do not converge
+
     inner: int = 100
     rate: float | None = 0.2
     published: bool = False
@@ -55,22 +59,10 @@ class AnnealedLangevin(Sampler):
             raise UserError(f"annealed Langevin's rate must lie in (0, 1), got {self.rate}")
 
     @property
-    def stochastic(self) -> bool:
-        """Always."""
-        return True
-
-    @property
-    def global_order(self) -> None:
-        """None: at a fixed rate more levels do not converge."""
-        return
-
-    @property
     def exact_for_one_image(self) -> bool:
-        """Not with the published noise."""
         return not self.published
 
     def evaluations(self, steps: int) -> int:
-        """One an inner step, and one for the end."""
         return self.inner * steps + 1
 
     def step(self, x: Tensor, at: Step) -> tuple[Tensor, Estimate]:
@@ -128,26 +120,22 @@ class PredictorCorrector(Sampler):
 
     @property
     def history(self) -> int | None:
-        """The predictor's."""
         return self.predictor.history
 
     @property
     def stochastic(self) -> bool:
-        """With corrections, or by the predictor."""
         return self.corrections > 0 or self.predictor.stochastic
 
     @property
     def global_order(self) -> int | None:
-        """None: corrections at a fixed rate follow no path as steps grow."""
+        # Corrections at a fixed rate do not converge to a path as steps grow.
         return None if self.corrections else self.predictor.global_order
 
     @property
     def exact_for_one_image(self) -> bool:
-        """The predictor's."""
         return self.predictor.exact_for_one_image
 
     def evaluations(self, steps: int) -> int | None:
-        """Those of the predictor, and `corrections` a step."""
         predicted = self.predictor.evaluations(steps)
         return None if predicted is None else predicted + self.corrections * steps
 

@@ -62,12 +62,10 @@ class DEIS(Sampler):
 
     @property
     def history(self) -> int:
-        """One less than the order."""
         return self.order - 1
 
     @property
     def global_order(self) -> int:
-        """The order."""
         return self.order
 
     def step(self, x: Tensor, at: Step) -> tuple[Tensor, Estimate]:
@@ -134,21 +132,17 @@ class IPNDM(Sampler):
 
     @property
     def history(self) -> int:
-        """One less than the order."""
         return self.order - 1
 
     @property
     def global_order(self) -> int:
-        """2 at most, on a log-SNR grid."""
-        return min(self.order, 2)
+        return min(self.order, 2)  # on a log-SNR grid
 
     @property
     def exact_for_one_image(self) -> bool:
-        """Unless the start is free."""
         return not self.free_start
 
     def evaluations(self, steps: int) -> int:
-        """N, or N - 1 with a free start."""
         return steps - 1 if self.free_start and steps > 1 else steps
 
     def step(self, x: Tensor, at: Step) -> tuple[Tensor, Estimate]:

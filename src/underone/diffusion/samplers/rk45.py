@@ -1,6 +1,7 @@
 """The probability flow by an adaptive Runge-Kutta method."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -38,6 +39,10 @@ class RK45(Sampler):
     cross nodes: few nodes from T to the last step, as `LogSNR` at 2 steps gives, cost least.
     """
 
+    # The error is the tolerance's, not the grid's, also for one image.
+    global_order: ClassVar[int | None] = None
+    exact_for_one_image: ClassVar[bool] = False
+
     relative: float = 1e-5
     absolute: float = 1e-5
 
@@ -45,18 +50,7 @@ class RK45(Sampler):
         if not (0 < self.relative < 1 and 0 < self.absolute < 1):
             raise UserError("RK45's tolerances must lie in (0, 1)")
 
-    @property
-    def global_order(self) -> None:
-        """None: the error is the tolerance's, not the grid's."""
-        return
-
-    @property
-    def exact_for_one_image(self) -> bool:
-        """To its tolerance only."""
-        return False
-
     def evaluations(self, steps: int) -> int | None:
-        """They depend on x, except at a single step."""
         return 1 if steps == 1 else None
 
     def step(self, x: Tensor, at: Step) -> tuple[Tensor, Estimate]:

@@ -52,17 +52,14 @@ class SASolver(Sampler):
 
     @property
     def history(self) -> int:
-        """The estimates before the newest that predictor and corrector need."""
         return max(self.predictor, self.corrector - 1)
 
     @property
     def stochastic(self) -> bool:
-        """With eta > 0."""
         return self.eta > 0
 
     @property
     def global_order(self) -> int:
-        """As derived above."""
         if self.stochastic:
             return 1
         corrected = min(self.corrector, self.predictor + 1)

@@ -58,7 +58,8 @@ class Sampler(ABC):
     """A stateless step. It sees no label, no guidance weight, no network output: only x0.
 
     A new sampler is a frozen dataclass with a `step`; what it claims beside it (`global_order`,
-    `stochastic`, ...) is what `underone conformance` checks.
+    `stochastic`, ...) is what `underone conformance` checks. A claim is a class variable, or a
+    property where it depends on the fields.
     """
 
     @abstractmethod
@@ -98,5 +99,5 @@ class Sampler(ABC):
 
     @property
     def exact_for_one_image(self) -> bool:
-        """Whether data that are a single image keep their exact law at every number of steps."""
+        """Whether x, where the data are one image, has its exact distribution in any N steps."""
         return True

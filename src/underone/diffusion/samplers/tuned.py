@@ -1,6 +1,7 @@
 """A multistep solver of the reverse SDE whose freedoms are numbers: what tuning learns."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -29,6 +30,9 @@ class Tuned(Sampler):
     of Generalised Solvers (sampled here through x0, not through the noise).
     """
 
+    global_order: ClassVar[int | None] = None  # it is made for one number of steps
+    exact_for_one_image: ClassVar[bool] = False  # its weights need not sum to 1
+
     etas: Tensor
     weights: Tensor
     shifts: Tensor
@@ -40,23 +44,11 @@ class Tuned(Sampler):
 
     @property
     def history(self) -> int:
-        """One less than the estimates that are weighted."""
         return self.weights.shape[1] - 1
 
     @property
     def stochastic(self) -> bool:
-        """Where an eta is above 0."""
         return bool((self.etas > 0).any())
-
-    @property
-    def global_order(self) -> None:
-        """None: it is made for one number of steps."""
-        return
-
-    @property
-    def exact_for_one_image(self) -> bool:
-        """Not where weights do not sum to 1."""
-        return False
 
     def step(self, x: Tensor, at: Step) -> tuple[Tensor, Estimate]:
         """One step; noise is drawn only where eta > 0."""

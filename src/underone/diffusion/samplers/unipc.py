@@ -42,13 +42,11 @@ class UniPC(Sampler):
 
     @property
     def history(self) -> int:
-        """The order."""
         return self.order
 
     @property
     def global_order(self) -> int:
-        """One more than the order, by the corrector."""
-        return self.order + 1
+        return self.order + 1  # by the corrector
 
     def step(self, x: Tensor, at: Step) -> tuple[Tensor, Estimate]:
         """Correct x with the estimate made from it, then predict."""
