@@ -1,6 +1,7 @@
 """Noise schedules: t in [0, 1] -> (alpha, sigma) of x_t = alpha x0 + sigma z, in float64."""
 
 import math
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal
@@ -12,7 +13,7 @@ from underone.errors import UserError
 
 
 @dataclass(frozen=True, kw_only=True)
-class DiscreteSchedule:
+class DiscreteSchedule(ABC):
     """A variance-preserving schedule defined by its betas at the whole steps 1..T.
 
     At t = k/T: alpha^2 = prod_{i<=k} (1 - beta_i), sigma^2 = 1 - alpha^2 (Ho et al. 2020, eq. 4).
@@ -25,9 +26,9 @@ class DiscreteSchedule:
         if not 1 <= self.steps <= 1_000_000:
             raise UserError(f"a schedule has 1 to 1,000,000 steps, got {self.steps}")
 
+    @abstractmethod
     def betas(self) -> Tensor:
         """beta_1..beta_T, float64, shape (T,)."""
-        raise NotImplementedError
 
     def __call__(self, t: Tensor) -> tuple[Tensor, Tensor]:
         """Alpha and sigma at times t in [0, 1] of any shape, float64."""
@@ -69,7 +70,6 @@ class LinearBeta(_BetaRange):
     name: Literal["linear-beta"] = "linear-beta"
 
     def betas(self) -> Tensor:
-        """beta_1..beta_T, float64, shape (T,)."""
         return torch.linspace(self.beta_min, self.beta_max, self.steps, dtype=torch.float64)
 
 
@@ -80,7 +80,6 @@ class ScaledLinearBeta(_BetaRange):
     name: Literal["scaled-linear-beta"] = "scaled-linear-beta"
 
     def betas(self) -> Tensor:
-        """beta_1..beta_T, float64, shape (T,)."""
         ends = self.beta_min**0.5, self.beta_max**0.5
         return torch.linspace(*ends, self.steps, dtype=torch.float64) ** 2
 
@@ -101,7 +100,6 @@ class Cosine(DiscreteSchedule):
             raise UserError(f"the cosine schedule's offset must lie in (0, 1), got {self.offset}")
 
     def betas(self) -> Tensor:
-        """beta_1..beta_T, float64, shape (T,)."""
         t = torch.linspace(0, 1, self.steps + 1, dtype=torch.float64)
         f = torch.cos((t + self.offset) / (1 + self.offset) * math.pi / 2) ** 2
         return (1 - f[1:] / f[:-1]).clamp(max=0.999)
