@@ -3,11 +3,10 @@
 A grid gives N strictly decreasing times in (0, 1], one an evaluation of a first-order sampler;
 the clean end t = 0 follows the last of them and is added by `nodes`, here and nowhere else. Times
 are float64, shape (N,); in the formulas k = t T is the step of the DDPM paper, 1..T, not
-necessarily whole, and i = 0..N-1 counts from clean to noisy. Any N in 1..T is allowed, but of
-listed steps, whose number is given.
+necessarily whole, and i = 0..N-1 counts from clean to noisy. Any N in 1..T is allowed;
+`Explicit` fixes N itself.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal, Protocol
@@ -111,11 +110,11 @@ class LogSNR:
 
     def __call__(self, schedule: Schedule, steps: int) -> Tensor:
         """N strictly decreasing times."""
-        fractions, *ends = _span(schedule, steps, self.first, self.last)
-        clean, noisy = ends
-        if steps == 1:  # there may be no noise at all in the last, and no weight of infinity is 0
+        fractions, clean, noisy = _span(schedule, steps, self.first, self.last)
+        if steps == 1:  # `clean.log_snr` may be infinite, and lerp would make 0 * inf = NaN
             return noisy.t[None]
-        return _inverse(schedule, torch.lerp(clean.log_snr, noisy.log_snr, fractions), ends)
+        log_snr = torch.lerp(clean.log_snr, noisy.log_snr, fractions)
+        return _inverse(schedule, log_snr, clean, noisy)
 
 
 @dataclass(frozen=True)
@@ -139,12 +138,11 @@ class Karras:
 
     def __call__(self, schedule: Schedule, steps: int) -> Tensor:
         """N strictly decreasing times."""
-        fractions, *ends = _span(schedule, steps, self.first, self.last)
-        clean, noisy = ends
+        fractions, clean, noisy = _span(schedule, steps, self.first, self.last)
         roots = torch.lerp(
             clean.noise_ratio ** (1 / self.rho), noisy.noise_ratio ** (1 / self.rho), fractions
         )
-        return _inverse(schedule, -self.rho * roots.log(), ends)
+        return _inverse(schedule, -self.rho * roots.log(), clean, noisy)
 
 
 @dataclass(frozen=True)
@@ -213,9 +211,8 @@ def _span(
     return (counts + 1 if steps == 1 else counts / (steps - 1)), clean, noisy
 
 
-def _inverse(schedule: Schedule, log_snr: Tensor, ends: Sequence[Node]) -> Tensor:
+def _inverse(schedule: Schedule, log_snr: Tensor, clean: Node, noisy: Node) -> Tensor:
     """The times of ascending noise levels, noisy first; rounding does not leave the ends."""
-    clean, noisy = ends
     return schedule.time(log_snr).clamp(clean.t.clamp(max=noisy.t), noisy.t).flip(0)
 
 
