@@ -67,13 +67,13 @@ def _draws(rows: slice) -> Callable[[], Tensor]:
 
 def evaluations(sampler: Sampler) -> Finding:
     """As many evaluations as declared."""
-    wrong, counts = False, []
+    all_right, counts = True, []
     for steps in (1, 2, 5, 10):
         with count_evaluations() as counter:
             path = nodes(Trailing(), SCHEDULE, steps)
             run(plane_mixture(SCHEDULE), sampler, path, normal(4, 2))
         counted, declared = counter.total() / 4, sampler.evaluations(steps)
-        wrong |= declared is not None and counted != declared
         right = declared in (None, counted)
+        all_right &= right
         counts.append(f"{counted:g}" if right else f"{counted:g}, not {declared}")
-    return Finding("evaluations at 1, 2, 5, 10 steps", "as declared", "; ".join(counts), not wrong)
+    return Finding("evaluations at 1, 2, 5, 10 steps", "as declared", "; ".join(counts), all_right)

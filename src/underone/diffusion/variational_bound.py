@@ -58,8 +58,7 @@ def variational_bound(
     denoiser's matter.
     """
     schedule = denoiser.schedule
-    steps = torch.arange(1, schedule.steps + 1)
-    first, last = _node(schedule, steps[0]), _node(schedule, steps[-1])
+    first, last = (_node(schedule, torch.tensor(k)) for k in (1, schedule.steps))
 
     def estimate(node: Node) -> Tensor:
         return denoiser(noised(images, node, noise()), node, label)
