@@ -20,7 +20,7 @@ UNEVEN = make_dataset([2, 2, 2, 2, 2, 2, 0, 0, 0, 0, 1, 1, 1, 1, 1])
 
 def test_mirror_images_follow_the_images_with_their_labels() -> None:
     images = torch.arange(2 * 3 * 2 * 4, dtype=torch.uint8).reshape(2, 3, 2, 4)
-    both = Dataset("some", "train", images, torch.tensor([1, 0]), ("a", "b")).with_mirrored
+    both = Dataset("some", "train", images, torch.tensor([1, 0]), ("a", "b")).with_mirrored()
     assert both.labels.tolist() == [1, 0, 1, 0]
     assert torch.equal(both.images[:2], images)
     assert both.images[3, 2, 1].tolist() == images[1, 2, 1].tolist()[::-1]

@@ -271,7 +271,7 @@ def test_of_a_reference_of_test_images_nothing_is_held_out(real: Dataset) -> Non
 
 def test_whether_mirror_images_were_looked_at_is_recorded(real: Dataset) -> None:
     trained = build_reference("trained", replace(real, split="train"), real, Pixels())
-    train, mirrored = (Pixels()(each).values for each in (real.images, real.mirrored.images))
+    train, mirrored = (Pixels()(each).values for each in (real.images, real.mirrored().images))
     alone = Yardstick(Pixels(), trained, train=train)
     both = replace(alone, mirrored=mirrored)
     samples = SampleSet(real.images)

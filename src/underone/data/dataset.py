@@ -52,15 +52,13 @@ class Dataset:
         """How many images of each class there are."""
         return tuple(self.labels.bincount(minlength=self.num_classes).tolist())
 
-    @property
     def mirrored(self) -> "Dataset":
         """The mirror image of each image."""
         return replace(self, images=self.images.flip(3))
 
-    @property
     def with_mirrored(self) -> "Dataset":
         """The images, then the mirror image of each."""
-        images = torch.cat([self.images, self.mirrored.images])
+        images = torch.cat([self.images, self.mirrored().images])
         return replace(self, images=images, labels=self.labels.repeat(2))
 
     @cached_property

@@ -24,7 +24,7 @@ def write_panel(path: Path, samples: Tensor, by: Yardstick, images: Dataset) -> 
         raise ValueError("the yardstick knows no training images")
     train, shown = by.train, images
     if by.mirrored is not None:
-        train, shown = torch.cat([train, by.mirrored]), images.with_mirrored
+        train, shown = torch.cat([train, by.mirrored]), images.with_mirrored()
     if samples.shape[1:] != shown.images.shape[1:]:
         raise UserError(
             f"samples are {tuple(samples.shape[1:])} and training images "

@@ -43,7 +43,7 @@ def among_training_images(
     And of their mirror images, where models were trained on these: `flipped`.
     """
     train = training_features(by.extractor, images, on_images)
-    mirrored = training_features(by.extractor, images.mirrored, on_images) if flipped else None
+    mirrored = training_features(by.extractor, images.mirrored(), on_images) if flipped else None
     return replace(by, train=train, mirrored=mirrored)
 
 
