@@ -20,7 +20,7 @@ from underone.diffusion.schedule import DiscreteSchedule
 from underone.diffusion.variational_bound import (
     discretised_log_likelihood,
     strata,
-    transition_divergence,
+    transition_kl,
     variational_bound,
 )
 from underone.errors import UserError
@@ -50,7 +50,7 @@ def test_the_mass_of_a_grey_level_by_its_plain_formula() -> None:
 
 @each_schedule
 @each_variance
-def test_transitions_are_the_divergences_of_their_gaussians(
+def test_transitions_are_the_kl_divergences_of_their_gaussians(
     schedule: Schedule, variance: Callable[[Node, Node], Tensor]
 ) -> None:
     x0, guess, x = (normal(3, 5, seed=seed) for seed in range(3))
@@ -65,7 +65,7 @@ def test_transitions_are_the_divergences_of_their_gaussians(
         )
         expected = torch.distributions.kl_divergence(true, modelled).sum(1)
         error = (x0 - guess).square().sum(1)
-        found = transition_divergence(error, 5, now, to, variance)
+        found = transition_kl(error, 5, now, to, variance)
         assert torch.allclose(found, expected, rtol=1e-6)
 
 

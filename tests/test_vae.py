@@ -155,13 +155,13 @@ def test_the_bound_is_of_every_image_with_a_latent_of_its_own(trained: Path) -> 
     with torch.no_grad():
         bound = model.network(to_model_range(some.images), some.labels, noise)
     found = bound_of(model, some)
-    total = (bound.reconstruction + bound.divergence).double().mean().item()
+    total = (bound.reconstruction + bound.kl).double().mean().item()
     per_dimension = 784 * math.log(2)
     assert found["bits_per_dimension"] == pytest.approx(
         total / per_dimension + math.log2(255 / 2), rel=1e-5
     )
     assert found["bits_of_divergence"] == pytest.approx(
-        bound.divergence.double().mean().item() / per_dimension, rel=1e-5
+        bound.kl.double().mean().item() / per_dimension, rel=1e-5
     )
 
 

@@ -10,7 +10,7 @@ from torch.distributions import Independent, MultivariateNormal, Normal, kl_dive
 
 from helpers import float64, normal, refusal
 from underone.networks import VAE, build_network
-from underone.networks.vae import divergence_from_prior, gaussian_surprisal
+from underone.networks.vae import gaussian_surprisal, kl_from_prior
 from underone.training.objective import Autoencoding
 from underone.training.recipe import load_recipe
 from vaes import config, network
@@ -18,14 +18,12 @@ from vaes import config, network
 # The bound.
 
 
-def test_the_divergence_is_that_of_gaussians() -> None:
+def test_the_kl_divergence_is_that_of_gaussians() -> None:
     mean, log_variance = normal(4, 6), normal(4, 6, seed=1)
     posterior = Independent(Normal(mean, (log_variance / 2).exp()), 1)
     prior = Independent(Normal(torch.zeros_like(mean), torch.ones_like(mean)), 1)
-    torch.testing.assert_close(
-        divergence_from_prior(mean, log_variance), kl_divergence(posterior, prior)
-    )
-    assert divergence_from_prior(torch.zeros(1, 6), torch.zeros(1, 6)).item() == 0
+    torch.testing.assert_close(kl_from_prior(mean, log_variance), kl_divergence(posterior, prior))
+    assert kl_from_prior(torch.zeros(1, 6), torch.zeros(1, 6)).item() == 0
 
 
 def test_the_surprisal_is_minus_the_log_density_of_all_pixels() -> None:
@@ -76,7 +74,7 @@ def test_the_bound_is_loose_by_the_divergence_from_the_exact_posterior(
     # The bound is quadratic in the noise: over these six points its mean is the exact expectation.
     points = 3**0.5 * torch.cat([torch.eye(3), -torch.eye(3)]).double()
     bounds = [model(x, labels, point.expand(len(x), 3)) for point in points]
-    bound = torch.stack([each.reconstruction + each.divergence for each in bounds]).mean(0)
+    bound = torch.stack([each.reconstruction + each.kl for each in bounds]).mean(0)
     mean, log_variance = model.encode(x, labels)
     gap = kl_divergence(Normal(mean, (log_variance / 2).exp()), model.posterior(x)).sum(1)
     assert (gap.min() > 0.1) == bool(shift or widen)
@@ -92,7 +90,7 @@ def test_it_minimises_the_bound_in_bits_per_dimension() -> None:
     for beta in (0.0, 1.0, 4.0):
         generator = torch.Generator().manual_seed(5)
         loss = Autoencoding(3, beta)(model, images, labels, generator)
-        nats = (bound.reconstruction + beta * bound.divergence).mean()
+        nats = (bound.reconstruction + beta * bound.kl).mean()
         # The volume of a grey level's cell turns a density into a probability.
         assert loss.item() == pytest.approx(
             nats.item() / (16 * math.log(2)) + math.log2(255 / 2), rel=1e-6
@@ -131,7 +129,7 @@ def test_images_come_out_as_large_as_they_went_in(changes: dict[str, Any]) -> No
     assert mean.shape == log_variance.shape == (3, 5)
     assert model.decode(mean, labels).shape == x.shape
     bound = model(x, labels, torch.randn(3, 5))
-    assert bound.reconstruction.shape == bound.divergence.shape == (3,)
+    assert bound.reconstruction.shape == bound.kl.shape == (3,)
 
 
 @torch.no_grad()
@@ -151,7 +149,7 @@ def test_image_class_and_latent_all_count() -> None:
 def test_at_first_it_decodes_nothing_and_encodes_nothing() -> None:
     model, x = VAE(config(deviation=0.5)), torch.randn(4, 1, 8, 8)
     bound = model(x, torch.arange(4) % 3, torch.randn(4, 5))
-    assert bound.divergence.tolist() == [0, 0, 0, 0]
+    assert bound.kl.tolist() == [0, 0, 0, 0]
     expected = -Normal(0.0, 0.5).log_prob(x).sum(dim=(1, 2, 3))
     torch.testing.assert_close(bound.reconstruction, expected)
 
@@ -160,7 +158,7 @@ def test_every_weight_is_trained() -> None:
     model = network()
     noise = torch.randn(6, 5)
     bound = model(torch.randn(6, 1, 8, 8), torch.arange(6) % 3, noise)
-    (bound.reconstruction + bound.divergence).mean().backward()
+    (bound.reconstruction + bound.kl).mean().backward()
     for name, parameter in model.named_parameters():
         assert parameter.grad is not None, name
         assert parameter.grad.abs().max() > 0, name

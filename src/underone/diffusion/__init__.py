@@ -12,7 +12,7 @@ from underone.diffusion.denoiser import (
     Model,
     NetworkDenoiser,
 )
-from underone.diffusion.divergence import SamplingDivergedError
+from underone.diffusion.diverged import SamplingDivergedError
 from underone.diffusion.evaluations import count_evaluations, heard_evaluations, per_image
 from underone.diffusion.grid import (
     Explicit,

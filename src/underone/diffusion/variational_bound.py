@@ -73,8 +73,8 @@ def variational_bound(
         k = torch.minimum(low + (position * (high - low)).long(), high - 1)
         now, to = _node(schedule, k), _node(schedule, k - 1)
         error = _squared_error(images, estimate(now))
-        divergence = transition_divergence(error, images[0].numel(), now, to, variance)
-        transitions = transitions + (high - low) * divergence
+        kl = transition_kl(error, images[0].numel(), now, to, variance)
+        transitions = transitions + (high - low) * kl
     squares = images.double().square().flatten(1).sum(1).cpu()
     return VariationalBound(
         prior=0.5 * (last.alpha / last.sigma) ** 2 * squares,
@@ -83,7 +83,7 @@ def variational_bound(
     )
 
 
-def transition_divergence(
+def transition_kl(
     squared_error: Tensor, elements: int, now: Node, to: Node, variance: Variance
 ) -> Tensor:
     """KL(q(x_s | x_t, x0) || p(x_s | x_t)) in nats, (B,), from |x0 - x0(x_t)|^2 (B,).

@@ -32,20 +32,18 @@ def inception_score(logits: Tensor) -> InceptionScore:
         raise ValueError(f"logits must be (N, C) with N, C >= 1, got {tuple(logits.shape)}")
     if not logits.isfinite().all():
         raise ValueError("logits hold NaN or infinite values")
-    divergences = _divergences(logits.to(torch.float64).log_softmax(dim=1))
-    score = divergences.mean().exp()
+    kl = _kl_from_marginal(logits.to(torch.float64).log_softmax(dim=1))
+    score = kl.mean().exp()
     # The bounds are exact; only rounding goes past them.
-    return InceptionScore(
-        float(score.clamp(1, logits.shape[1])), _standard_error(divergences, float(score))
-    )
+    return InceptionScore(float(score.clamp(1, logits.shape[1])), _standard_error(kl, float(score)))
 
 
-def _standard_error(divergences: Tensor, score: float) -> float:
-    count = len(divergences)
-    return math.nan if count < 2 else score * float(divergences.std()) / math.sqrt(count)
+def _standard_error(kl: Tensor, score: float) -> float:
+    count = len(kl)
+    return math.nan if count < 2 else score * float(kl.std()) / math.sqrt(count)
 
 
-def _divergences(log_p: Tensor) -> Tensor:
+def _kl_from_marginal(log_p: Tensor) -> Tensor:
     """KL(p(y|x) || q) of each x, from log p(y|x) (n, C), (n,).
 
     All in logarithms: a class that no sample has any share of would give 0 log(0 / 0), which is NaN

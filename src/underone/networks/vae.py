@@ -45,7 +45,7 @@ class EvidenceBound:
 
     reconstruction: Tensor
     """-log p(x | z, c) at one z drawn from q(z | x, c): the distortion."""
-    divergence: Tensor
+    kl: Tensor
     """KL(q(z | x, c) || p(z)): the rate."""
 
 
@@ -113,7 +113,7 @@ class VAE(Contraction):
         decoded = self.decode(mean + (log_variance / 2).exp() * noise, label)
         return EvidenceBound(
             reconstruction=gaussian_surprisal(x, decoded, self.log_deviation),
-            divergence=divergence_from_prior(mean, log_variance),
+            kl=kl_from_prior(mean, log_variance),
         )
 
 
@@ -123,7 +123,7 @@ def gaussian_surprisal(x: Tensor, mean: Tensor, log_deviation: Tensor) -> Tensor
     return (squared / 2 + log_deviation + math.log(2 * math.pi) / 2).flatten(1).sum(dim=1)
 
 
-def divergence_from_prior(mean: Tensor, log_variance: Tensor) -> Tensor:
+def kl_from_prior(mean: Tensor, log_variance: Tensor) -> Tensor:
     """KL(N(m, diag s^2) || N(0, I)) = sum(m^2 + s^2 - 1 - log s^2) / 2, (B,), of (B, latent).
 
     Kingma and Welling 2014, appendix B.

@@ -21,9 +21,9 @@ def held_out_bound(
 ) -> dict[str, float]:
     """The bound on `test`, in bits per dimension, and its parts, also written on the model's card.
 
-    Beside the whole in the unit of `bits_per_dimension` is the part of it that the divergence
-    KL(q(z | x, c) || p(z)) is, which falls to 0 where z says nothing; the rest is what z leaves to
-    be said. Of image i one z is drawn, from stream (0, i).
+    Beside the whole, in the unit of `bits_per_dimension`, stands its term KL(q(z | x, c) || p(z)),
+    which falls to 0 where z says nothing; the rest is the reconstruction. One z is drawn for image
+    i, from stream (0, i).
     """
     model = load_checkpoint(folder, device=device)
     if not isinstance(model, VAEModel):
@@ -42,16 +42,16 @@ def bound_of(model: VAEModel, data: Dataset) -> dict[str, float]:
     cell: the two differ by (2/255)^2 / (24 sigma^2 log 2) bits, which is nothing at usual sigma.
     """
     device = model.device
-    total = divergence = 0.0
+    total = kl = 0.0
     for start in range(0, len(data), _BATCH_SIZE):
         chosen = slice(start, start + _BATCH_SIZE)
         x = to_model_range(data.images[chosen]).to(device)
         noise = model.latents([(0, start + row) for row in range(len(x))])
         found = model.network(x, data.labels[chosen].to(device), noise)
-        nats = found.reconstruction + found.divergence
+        nats = found.reconstruction + found.kl
         total += bits_per_dimension(-nats, x[0].numel()).sum().item()
-        divergence += found.divergence.sum().item() / (x[0].numel() * math.log(2))
+        kl += found.kl.sum().item() / (x[0].numel() * math.log(2))
     return {
         "bits_per_dimension": total / len(data),
-        "bits_of_divergence": divergence / len(data),
+        "bits_of_divergence": kl / len(data),
     }

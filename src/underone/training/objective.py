@@ -97,7 +97,7 @@ class Autoencoding:
         """The mean of a batch."""
         noise = torch.randn(len(images), self.latent, generator=generator).to(images.device)
         bound = network(images, labels, noise)
-        nats = bound.reconstruction + self.beta * bound.divergence
+        nats = bound.reconstruction + self.beta * bound.kl
         return bits_per_dimension(-nats, images[0].numel()).mean()
 
 

@@ -186,7 +186,7 @@ class DistillationRecipe(AveragedRecipe):
 
 
 class VAERecipe(AveragedRecipe):
-    """A conditional VAE under its evidence lower bound, the divergence in it weighted by `beta`."""
+    """A conditional VAE under its evidence lower bound, whose KL term is weighted by `beta`."""
 
     kind: Literal["vae"]
     network: VAEConfig

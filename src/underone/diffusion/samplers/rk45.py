@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from underone.diffusion.denoiser import Model
-from underone.diffusion.divergence import SamplingDivergedError
+from underone.diffusion.diverged import SamplingDivergedError
 from underone.diffusion.node import Estimate, expand
 from underone.diffusion.samplers.sampler import Sampler, Step
 from underone.errors import UserError
