@@ -28,8 +28,8 @@ from underone.diffusion import (
     nodes,
 )
 from underone.errors import UserError
-from underone.training.distillation import AgreeingAlongTheFlow, FollowingTrajectories, Student
-from underone.training.likeness import Resemblance
+from underone.training.distillation import EasyConsistencyTuning, Student, TrajectoryDistillation
+from underone.training.energy_distance import EnergyDistance
 from underone.training.recipe import ConsistencyTuning, Trajectories
 from underone.tuning.features import NetworkFeatures
 
@@ -52,9 +52,9 @@ def as_network(oracle: Mixture) -> nn.Module:
     return AsNetwork(oracle, Preconditioned(DEVIATION))
 
 
-def following(teacher: NetworkDenoiser, evaluations: int, inner: int) -> FollowingTrajectories:
+def following(teacher: NetworkDenoiser, evaluations: int, inner: int) -> TrajectoryDistillation:
     path = nodes(Karras(), SCHEDULE, evaluations * (inner + 1))
-    return FollowingTrajectories(STUDENT, Clipped(teacher), path, inner + 1)
+    return TrajectoryDistillation(STUDENT, Clipped(teacher), path, inner + 1)
 
 
 def smooth_denoiser(network: nn.Module) -> NetworkDenoiser:
@@ -68,7 +68,7 @@ def smooth_denoiser(network: nn.Module) -> NetworkDenoiser:
 def test_one_image_is_followed_without_loss(evaluations: int) -> None:
     oracle = one_image()
     path = nodes(Karras(), SCHEDULE, 4 * evaluations)
-    objective = FollowingTrajectories(STUDENT, oracle, path, 4)
+    objective = TrajectoryDistillation(STUDENT, oracle, path, 4)
     images = oracle.means.expand(6, 1, 4, 4)
     loss = objective(as_network(oracle), images, torch.zeros(6, dtype=torch.int64), generator())
     assert loss.item() < 1e-4
@@ -147,23 +147,23 @@ def test_a_student_ends_nearer_to_the_teachers_end_than_its_teacher_in_as_few_st
 def test_with_likeness_the_ends_are_compared_with_the_batch(small_model: DiffusionModel) -> None:
     student = SmoothNetwork(1)
     plain = following(smooth_denoiser(SmoothNetwork(0)), 2, 1)
-    resemblance = Resemblance(NetworkFeatures(small_model, None))
-    both = replace(plain, likeness=3.0, resemblance=resemblance)
+    energy_distance = EnergyDistance(NetworkFeatures(small_model, None))
+    both = replace(plain, likeness=3.0, energy_distance=energy_distance)
     images, labels = 0.5 * normal(6, 1, 28, 28).float(), torch.arange(6) % 3
     draw = generator(4)
     expected = plain(student, images, labels, draw)
     x = plain.path[0].sigma * torch.randn(images.shape, generator=generator(4))
     denoiser = Bound(Clipped(smooth_denoiser(student)), labels)
     *_, last = integrate(denoiser, DDIM(), plain.path[::2], x, no_noise)
-    expected = expected + 3 * resemblance(last.x.clamp(-1, 1), images, labels, draw)
+    expected = expected + 3 * energy_distance(last.x.clamp(-1, 1), images, labels, draw)
     torch.testing.assert_close(both(student, images, labels, generator(4)), expected)
 
 
 # Consistency.
 
 
-def tuning(closeness: float = 256.0) -> AgreeingAlongTheFlow:
-    return AgreeingAlongTheFlow(STUDENT, DEVIATION, -1.1, 2.0, closeness)
+def tuning(closeness: float = 256.0) -> EasyConsistencyTuning:
+    return EasyConsistencyTuning(STUDENT, DEVIATION, -1.1, 2.0, closeness)
 
 
 def test_where_there_is_one_image_every_estimate_agrees_already() -> None:
@@ -275,7 +275,7 @@ def test_noise_prediction_is_distilled_too() -> None:
     network = SmoothNetwork(0)
     path = nodes(Karras(), SCHEDULE, 1)
     teacher = Clipped(NetworkDenoiser(network, SCHEDULE, Noise()))
-    objective = FollowingTrajectories(student, teacher, path, 1)
+    objective = TrajectoryDistillation(student, teacher, path, 1)
     images, labels = torch.zeros(4, 1, 6, 6), torch.zeros(4, dtype=torch.int64)
     loss = objective(network, images, labels, generator())
     # One step of the teacher's solver is DDIM's.

@@ -12,7 +12,7 @@ from helpers import float64
 from underone.checkpoint import VAEModel, load_checkpoint, load_tensors
 from underone.data import load_dataset
 from underone.errors import UserError
-from underone.training.average import power
+from underone.training.average import profile_exponent
 from underone.training.begin import resume, start
 from underone.training.post_hoc import (
     FOLDER,
@@ -69,7 +69,7 @@ def test_a_mixed_average_is_the_one_that_would_have_been_kept() -> None:
     horizon, walk = 2000, torch.randn(2000, dtype=torch.float64).cumsum(0)
 
     def average(width: float, until: int) -> float:
-        value, exponent = 0.0, power(width)
+        value, exponent = 0.0, profile_exponent(width)
         for n in range(1, until + 1):
             beta = (1 - 1 / n) ** (exponent + 1)
             value = beta * value + (1 - beta) * walk[n - 1].item()
@@ -144,7 +144,7 @@ def test_narrower_averages_are_of_later_weights(tmp_path: Path) -> None:
     """Of weights that grow with time the narrower average is larger."""
     for step in (25, 50, 75, 100):
         for width in (0.05, 0.1):
-            mean = step * (power(width) + 1) / (power(width) + 2)
+            mean = step * (profile_exponent(width) + 1) / (profile_exponent(width) + 2)
             save_snapshot(tmp_path, step, width, {"w": torch.tensor([mean])})
     found = [averaged(tmp_path, width).tensors["w"].item() for width in (0.05, 0.06, 0.08, 0.1)]
     assert all(a > b for a, b in pairwise(found))

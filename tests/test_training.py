@@ -25,7 +25,7 @@ from underone.data import Dataset, load_dataset
 from underone.diffusion import LinearBeta, Noise, node_at
 from underone.errors import UserError
 from underone.training.augment import augmented
-from underone.training.average import power, update_average
+from underone.training.average import profile_exponent, update_average
 from underone.training.begin import resume, start
 from underone.training.learning_rate import learning_rate
 from underone.training.loop import DivergedError, updates
@@ -308,7 +308,7 @@ def test_the_learning_rate_warms_up_and_ends_at_zero() -> None:
 
 
 def test_the_average_is_the_power_function_average() -> None:
-    exponent = power(0.1)
+    exponent = profile_exponent(0.1)
     assert (exponent + 1) / ((exponent + 2) ** 2 * (exponent + 3)) == pytest.approx(0.01)
     assert exponent == pytest.approx(6.94, abs=0.01)
     network, average = nn.Linear(1, 1, bias=False).double(), nn.Linear(1, 1, bias=False).double()

@@ -23,11 +23,11 @@ from underone.diffusion import (
     Velocity,
 )
 from underone.training.augment import view
-from underone.training.average import power, update_average
+from underone.training.average import profile_exponent, update_average
 from underone.training.begin import start
 from underone.training.learning_rate import learning_rate
 from underone.training.loop import updates
-from underone.training.objective import Agreement, Classification, Denoising
+from underone.training.objective import Classification, Denoising, VICReg
 from underone.training.randomness import Purpose, batch_indices, derived_seed
 from underone.training.recipe import DiffusionRecipe, Views, load_recipe
 
@@ -285,7 +285,7 @@ def test_other_seeds_walk_in_other_orders() -> None:
 
 @pytest.mark.parametrize("width", [0.01, 0.05, 0.1, 0.2, 0.27])
 def test_the_power_gives_the_profile_its_width(width: float) -> None:
-    exponent = power(width)
+    exponent = profile_exponent(width)
     times = (torch.arange(200_000).double() + 0.5) / 200_000
     weights = times**exponent / (times**exponent).sum()
     mean = (weights * times).sum()
@@ -294,7 +294,7 @@ def test_the_power_gives_the_profile_its_width(width: float) -> None:
 
 def test_the_first_update_leaves_no_trace_of_the_initial_weights() -> None:
     network, average = nn.Linear(3, 3), nn.Linear(3, 3)
-    update_average(average, network, 1, power(0.1))
+    update_average(average, network, 1, profile_exponent(0.1))
     assert torch.equal(average.weight, network.weight)
     assert average.weight.data_ptr() != network.weight.data_ptr()
 
@@ -339,7 +339,7 @@ class Fixed(nn.Module):
 
 def agreement(first: Tensor, second: Tensor, *weights: float) -> float:
     images = torch.zeros(len(first), 1, 4, 4)
-    loss = Agreement(Views(), *weights)
+    loss = VICReg(Views(), *weights)
     return loss(Fixed(first, second), images, torch.zeros(0), torch.Generator()).item()
 
 

@@ -11,7 +11,7 @@ from torch.distributions import Independent, MultivariateNormal, Normal, kl_dive
 from helpers import float64, normal, refusal
 from underone.networks import VAE, build_network
 from underone.networks.vae import gaussian_surprisal, kl_from_prior
-from underone.training.objective import Autoencoding
+from underone.training.objective import NegativeELBO
 from underone.training.recipe import load_recipe
 from vaes import config, network
 
@@ -89,7 +89,7 @@ def test_it_minimises_the_bound_in_bits_per_dimension() -> None:
     bound = model(images, labels, noise)
     for beta in (0.0, 1.0, 4.0):
         generator = torch.Generator().manual_seed(5)
-        loss = Autoencoding(3, beta)(model, images, labels, generator)
+        loss = NegativeELBO(3, beta)(model, images, labels, generator)
         nats = (bound.reconstruction + beta * bound.kl).mean()
         # The volume of a grey level's cell turns a density into a probability.
         assert loss.item() == pytest.approx(

@@ -22,8 +22,8 @@ from underone.checkpoint.weights import Weights
 from underone.data import Dataset
 from underone.data.images import to_model_range
 from underone.diffusion import NetworkDenoiser, Node, NoiseStreams
-from underone.diffusion.asking import as_condition, mixed_precision
 from underone.diffusion.evaluations import record_evaluations
+from underone.diffusion.network_call import as_condition, mixed_precision
 from underone.diffusion.prediction import TIME_SCALE
 from underone.errors import UserError
 from underone.networks import VAE, FeatureNetwork, HalfUNet

@@ -13,7 +13,7 @@ from underone.diffusion.denoiser import (
     NetworkDenoiser,
 )
 from underone.diffusion.diverged import SamplingDivergedError
-from underone.diffusion.evaluations import count_evaluations, heard_evaluations, per_image
+from underone.diffusion.evaluations import count_evaluations, listen_to_evaluations, per_image
 from underone.diffusion.grid import (
     Explicit,
     Grid,
@@ -148,8 +148,8 @@ __all__ = [
     "Velocity",
     "branches",
     "count_evaluations",
-    "heard_evaluations",
     "integrate",
+    "listen_to_evaluations",
     "no_noise",
     "node_at",
     "nodes",

@@ -7,8 +7,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from underone.diffusion.asking import ask, mixed_precision
 from underone.diffusion.evaluations import record_evaluations
+from underone.diffusion.network_call import call_network, mixed_precision
 from underone.diffusion.node import Estimate, Node, Schedule, node_at
 from underone.diffusion.prediction import Prediction
 
@@ -30,9 +30,9 @@ class Denoiser(Protocol):
 class NetworkDenoiser:
     """A network read through its prediction; the leaf of every chain of denoisers.
 
-    `network(input, condition, label)`, any function, is asked as `ask` does. `name` is what its
-    evaluations are counted under. With `autocast` (a dtype, usually bfloat16) the network, and only
-    the network, runs in mixed precision; its output is brought back to the precision of x.
+    `network(input, condition, label)` is any function; see `call_network`. Its evaluations are
+    counted under `name`. With `autocast` (a dtype, usually bfloat16) the network, and only the
+    network, runs in mixed precision; its output is brought back to the precision of x.
     """
 
     network: Callable[[Tensor, Tensor | None, Tensor | None], Tensor]
@@ -45,7 +45,7 @@ class NetworkDenoiser:
         """E[x0 | x_t = x] in one network evaluation."""
         record_evaluations(self.name, x.shape[0])
         with mixed_precision(x.device, self.autocast):
-            output = ask(self.network, self.prediction, x, node, label)
+            output = call_network(self.network, self.prediction, x, node, label)
         return self.prediction.to_x0(output.to(x.dtype), x, node)
 
 

@@ -9,16 +9,16 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 
-# Told a network's name, and of how many images.
+# Called with a network's name and a number of images.
 Listener = Callable[[str, int], object]
 _listeners: ContextVar[tuple[Listener, ...]] = ContextVar("listeners", default=())
 
 
 @contextmanager
-def heard_evaluations(listener: Listener) -> Iterator[None]:
-    """Tell `listener` the network's name and the number of images at each evaluation inside.
+def listen_to_evaluations(listener: Listener) -> Iterator[None]:
+    """Call `listener` at each evaluation in the block, with the network's name and its images.
 
-    What it raises ends the evaluation. Blocks may be nested.
+    An exception that it raises ends the evaluation. Blocks may be nested.
     """
     token = _listeners.set((*_listeners.get(), listener))
     try:
@@ -35,16 +35,16 @@ def count_evaluations() -> Iterator[Counter[str]]:
     def count(network: str, images: int) -> None:
         counter[network] += images
 
-    with heard_evaluations(count):
+    with listen_to_evaluations(count):
         yield counter
 
 
 def per_image(counter: Mapping[str, int], images: int) -> dict[str, float]:
-    """The evaluations an image, by network name, of what was counted over so many images."""
+    """Evaluations per image, by network name, from the counts over `images` images."""
     return {network: total / images for network, total in counter.items()}
 
 
 def record_evaluations(network: str, images: int) -> None:
-    """Say that `network` is shown `images` images, to all who listen."""
+    """Tell all listeners that `network` evaluates `images` images."""
     for listener in _listeners.get():
         listener(network, images)

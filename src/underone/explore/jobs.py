@@ -14,7 +14,7 @@ from torch import Tensor
 from underone.checkpoint import GenerativeModel, VAEModel
 from underone.data import png_bytes, tile, to_uint8
 from underone.data.picture import GAP, data_uri
-from underone.diffusion import count_evaluations, heard_evaluations, per_image
+from underone.diffusion import count_evaluations, listen_to_evaluations, per_image
 from underone.editing import way_of
 from underone.errors import UserError
 from underone.evaluation import Live, evaluate_model
@@ -81,7 +81,7 @@ def measure_live(offer: Offer, request: Request, tell: Tell) -> None:
         left = (time.perf_counter() - started) * (1 / share - 1)
         tell({"done": int(share * draw.count), "of": draw.count, "seconds_left": left})
 
-    with heard_evaluations(count):
+    with listen_to_evaluations(count):
         found = evaluate_model(Live(model, setting, draw, offer.precision), by, ("fid",))
     error = found.figures["fid"].error
     tell(

@@ -8,7 +8,7 @@ from queue import Empty, SimpleQueue
 from threading import Event, Lock, Thread
 from typing import Any
 
-from underone.diffusion import heard_evaluations
+from underone.diffusion import listen_to_evaluations
 from underone.errors import UserError, kind_and_line
 from underone.files import to_json
 
@@ -60,7 +60,7 @@ def lines(job: Callable[[Tell], object], desk: Desk) -> Generator[str]:
 
     def run() -> None:
         try:
-            with desk.turn_unless(heed), heard_evaluations(heed):
+            with desk.turn_unless(heed), listen_to_evaluations(heed):
                 tell({"begun": True})
                 job(tell)
         except _NobodyReadsError:

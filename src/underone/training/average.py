@@ -11,7 +11,7 @@ NARROW = 0.5
 
 
 @lru_cache
-def power(relative_width: float) -> float:
+def profile_exponent(relative_width: float) -> float:
     """The k of an averaging profile t^k whose standard deviation is `relative_width` of the run.
 
     Solves width^2 = (k + 1) / ((k + 2)^2 (k + 3)) (Karras et al. 2024, eq. 123) by bisection.

@@ -1,4 +1,4 @@
-"""What a student minimises that is to sample in very few evaluations."""
+"""The losses of distillation: for a student that samples in very few evaluations."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,13 +23,13 @@ from underone.diffusion import (
     noised,
 )
 from underone.diffusion.node import expand
+from underone.training.energy_distance import EnergyDistance
 from underone.training.levels import stratified
-from underone.training.likeness import Resemblance
 
 
 @dataclass(frozen=True)
 class Student:
-    """How the network in training is read, and what it is told: all as its teacher was."""
+    """How the student's network is called and read: as its teacher's."""
 
     schedule: Schedule
     prediction: Prediction
@@ -43,21 +43,22 @@ class Student:
         )
 
     def told(self, labels: Tensor) -> Tensor | None:
-        """The classes of a batch, where the network knows any."""
+        """The labels of a batch as the network is given them: None if it is unconditional."""
         return labels if self.conditional else None
 
 
 @dataclass(frozen=True)
-class FollowingTrajectories:
+class TrajectoryDistillation:
     """sum_k mean |x_(k+1) - y_(k+1)|, x by one step of the student, y on the teacher's trajectory.
 
-    The simple and fast distillation of Zhou et al. 2024 (arXiv 2409.19681, Algorithm 1): y are the
+    Simple and fast distillation, SFD (Zhou et al. 2024, arXiv 2409.19681, Algorithm 1): y are the
     states of the third-order multistep solver along `path`, guided and bounded as the teacher is,
-    and every `stride`-th of its nodes is one of the student's. There it takes the step of DDIM,
-    from where its own step before has led, through which no gradient passes.
+    and every `stride`-th node of the path is one of the student's. From each the student takes one
+    step of DDIM, starting where its own previous step ended, through which no gradient passes.
 
-    With a `resemblance` there is a last term, `likeness` times how unlike the batch of the data its
-    ends are: what few steps cannot follow, they are to replace by something of the same kind.
+    With an `energy_distance` a last term is added, `likeness` times the distance of the student's
+    final images from those of the batch: what few steps cannot follow, they are to replace by
+    something of the same kind.
     """
 
     student: Student
@@ -65,12 +66,12 @@ class FollowingTrajectories:
     path: Sequence[Node]
     stride: int
     likeness: float = 0.0
-    resemblance: Resemblance | None = None
+    energy_distance: EnergyDistance | None = None
 
     def __call__(
         self, network: nn.Module, images: Tensor, labels: Tensor, generator: torch.Generator
     ) -> Tensor:
-        """The loss of a batch of trajectories, as many as there are `images`, of their labels."""
+        """The loss of a batch: one trajectory for each of `images`, with its label."""
         noise = torch.randn(images.shape, generator=generator).to(images.device)
         x = self.path[0].sigma * noise
         told = self.student.told(labels)
@@ -82,33 +83,34 @@ class FollowingTrajectories:
             *_, last = integrate(student, DDIM(), (here, there), x, no_noise)
             losses.append((last.x - target.x).abs().mean())
             x = last.x.detach()
-        if self.resemblance is not None:
-            # As they are quantised, which no gradient passes: beyond [-1, 1] there is nothing.
+        if self.energy_distance is not None:
+            # Clamped as when they become uint8. That rounds too, which no gradient would pass.
             made = last.x.clamp(-1, 1)
-            unlike = self.resemblance(made, images, labels, generator)
-            losses.append(self.likeness * unlike)
+            distance = self.energy_distance(made, images, labels, generator)
+            losses.append(self.likeness * distance)
         return torch.stack(losses).sum()
 
     @torch.no_grad()
     def _targets(self, x: Tensor, labels: Tensor | None) -> list[Estimate]:
-        """What the teacher is at, at the student's nodes."""
+        """The teacher's states at the student's nodes."""
         trajectory = integrate(Bound(self.teacher, labels), DPMSolver(3), self.path, x, no_noise)
         return list(trajectory)[:: self.stride]
 
 
 @dataclass(frozen=True)
-class AgreeingAlongTheFlow:
+class EasyConsistencyTuning:
     """E |D(x_t, t) - D(x_r, r)| / (t - r), with r < t and no gradient through the second.
 
-    Easy consistency tuning (Geng et al. 2024, arXiv 2406.14548). Here t and r are noise levels
-    sigma / alpha, in units in which the data's standard deviation is 1/2, and x_t and x_r hold the
-    same noise; log t ~ N(`mean`, `deviation`^2), stratified over the batch, and
+    Easy consistency tuning, ECT (Geng et al. 2024, arXiv 2406.14548). Here t and r are noise levels
+    sigma / alpha, in units in which the data's standard deviation (`data_deviation`, the paper's
+    sigma_data) is 1/2, and x_t and x_r hold the same noise; log t ~ N(`mean`, `deviation`^2), the
+    paper's P_mean and P_std, stratified over the batch, and with q = `closeness`
 
-        r = max(0, t (1 - (1 + 8 / (1 + exp(t))) / closeness)).
+        r = max(0, t (1 - (1 + 8 / (1 + exp(t))) / q)).
 
     At r = 0 the second estimate is the image itself. The norm is over all elements of an image. No
-    teacher is asked: the student begins as one, whose estimates are means, and ends with estimates
-    that are samples.
+    teacher is evaluated: the student starts as a copy of it, whose estimates are means, and ends
+    with estimates that are samples.
     """
 
     student: Student

@@ -22,12 +22,12 @@ from underone.training.calibration import calibrate
 from underone.training.held_out_bound import held_out_bound
 from underone.training.noisy_accuracy import TIMES, noisy_accuracy
 from underone.training.objective import (
-    Agreement,
-    Autoencoding,
     Classification,
     Denoising,
+    NegativeELBO,
     NoisyClassification,
     Objective,
+    VICReg,
 )
 from underone.training.recipe import (
     ClassifierRecipe,
@@ -142,7 +142,7 @@ _KINDS: Mapping[type[Recipe], Kind] = {
     DiffusionRecipe: Kind(_denoising, _diffusion),
     DistillationRecipe: Kind(objective_with_teacher, _distilled),
     VAERecipe: Kind(
-        lambda recipe, device: Autoencoding(recipe.network.latent, recipe.beta),
+        lambda recipe, device: NegativeELBO(recipe.network.latent, recipe.beta),
         lambda recipe, data, training: VAECheckpointConfig(
             network=recipe.network, data=data, training=training
         ),
@@ -160,7 +160,7 @@ _KINDS: Mapping[type[Recipe], Kind] = {
         _CALIBRATION,
     ),
     EncoderRecipe: Kind(
-        lambda recipe, device: Agreement(
+        lambda recipe, device: VICReg(
             recipe.views, recipe.invariance, recipe.variance, recipe.covariance
         ),
         lambda recipe, data, training: EncoderCheckpointConfig(

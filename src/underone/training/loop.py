@@ -10,7 +10,7 @@ from torch import nn
 from underone.data import Dataset
 from underone.data.images import to_model_range
 from underone.training.augment import augmented
-from underone.training.average import NARROW, power, update_average
+from underone.training.average import NARROW, profile_exponent, update_average
 from underone.training.compilation import Compiled
 from underone.training.learning_rate import learning_rate
 from underone.training.objective import Objective
@@ -92,7 +92,7 @@ def updates(
         state.step += 1
         for average, share in ((state.average, 1.0), (state.narrow, NARROW)):
             if average is not None and width is not None:
-                update_average(average, state.network, state.step, power(share * width))
+                update_average(average, state.network, state.step, profile_exponent(share * width))
         state.seconds += time.monotonic() - started
         yield Update(state.step, loss.item(), norm.item(), rate)
 

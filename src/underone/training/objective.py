@@ -1,4 +1,4 @@
-"""What is minimised."""
+"""The losses that training minimises."""
 
 from dataclasses import dataclass
 from typing import Protocol
@@ -8,8 +8,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from underone.diffusion import Node, Prediction, Schedule, node_at, noised
-from underone.diffusion.asking import as_condition, ask
 from underone.diffusion.likelihood import bits_per_dimension
+from underone.diffusion.network_call import as_condition, call_network
 from underone.diffusion.prediction import TIME_SCALE
 from underone.training.augment import view
 from underone.training.levels import EVERY_STEP, Levels, stratified
@@ -39,7 +39,7 @@ class Noised:
 def noised_at_random_levels(
     images: Tensor, schedule: Schedule, levels: Levels, generator: torch.Generator
 ) -> Noised:
-    """The images x0 (B, ...) at times distributed as `levels`, with standard normal noise z.
+    """The images x0 (B, ...) at times drawn from `levels`, with standard normal noise z.
 
     The times are `stratified` over the batch.
     """
@@ -52,7 +52,7 @@ def noised_at_random_levels(
 class Denoising:
     """E |network(alpha x0 + sigma z, t, c) - target|^2 (Ho et al. 2020, Algorithm 1, eq. 14).
 
-    t and z are drawn by `noised_at_random_levels`; `weighting` says what the error at t counts.
+    t and z are drawn by `noised_at_random_levels`; the error at t is weighted by `weighting`.
     With probability `label_dropout` the label becomes the null label (Ho and Salimans 2022).
     """
 
@@ -72,7 +72,7 @@ class Denoising:
         if self.null_label is not None:
             dropped = torch.rand(len(images), generator=generator) < self.label_dropout
             label = torch.where(dropped.to(labels.device), self.null_label, labels)
-        output: Tensor = ask(network, self.prediction, noisy.x, noisy.node, label)
+        output: Tensor = call_network(network, self.prediction, noisy.x, noisy.node, label)
         target = self.prediction.target(images, noisy.noise, noisy.node)
         errors = (output.float() - target).square().flatten(1).mean(dim=1)
         weights = self.weighting(self.prediction, noisy.node)
@@ -80,11 +80,11 @@ class Denoising:
 
 
 @dataclass(frozen=True)
-class Autoencoding:
+class NegativeELBO:
     """-E log p(x | z, c) + beta KL(q(z | x, c) || p(z)) of a `VAE`, in bits per dimension.
 
     At beta = 1 the negative evidence lower bound (Kingma and Welling 2014, eq. 3), at another the
-    beta-VAE's (Higgins et al. 2017, eq. 4); of each image one z is drawn, of size `latent`. The
+    beta-VAE's (Higgins et al. 2017, eq. 4). One z of size `latent` is drawn for each image. The
     unit is that of `bits_per_dimension`.
     """
 
@@ -119,8 +119,8 @@ class Classification:
 class NoisyClassification:
     """E -log p(c | alpha_k x0 + sigma_k z, k): cross-entropy at every noise level alike.
 
-    Dhariwal and Nichol 2021, section 4; k and z are drawn by `noised_at_random_levels`. The best
-    there is, is the posterior of the class, whose gradient in x_t is what guides.
+    Dhariwal and Nichol 2021, section 4; k and z are drawn by `noised_at_random_levels`. Its
+    minimiser is the class posterior, whose gradient in x_t is what guides.
     """
 
     schedule: Schedule
@@ -137,17 +137,19 @@ class NoisyClassification:
 
 
 @dataclass(frozen=True)
-class Agreement:
-    """Two views of an image agree, and still all that can be said is said (VICReg).
+class VICReg:
+    """Two views of an image get like projections, which still vary and are uncorrelated.
 
-    Bardes, Ponce and LeCun 2022, eq. 6, with projections z, z' (B, P) of two views of a batch:
+    VICReg (Bardes, Ponce and LeCun 2022, eq. 6), with projections z, z' (B, P) of two views of a
+    batch:
 
         invariance |z - z'|^2 / (B P)
         + variance / 2 sum over both of mean_j max(0, 1 - sqrt(Var(z_j) + 1e-4))
         + covariance sum over both of sum_{i != j} Cov(z)_ij^2 / P
 
-    The first by itself would be met by a constant; the others forbid it. Division by P and by 2 is
-    the authors' own program's, which the usual weights 25, 25, 1 are meant for. No label is used.
+    A constant would minimise the first term alone; the others forbid it. The divisions by P and by
+    2 are those of the authors' code, for which the usual weights 25, 25, 1 are meant. No label is
+    used.
     """
 
     views: Views

@@ -12,7 +12,7 @@ from torch import Tensor
 from underone.checkpoint import load_tensors
 from underone.errors import UserError
 from underone.files import whole_files, write_atomically
-from underone.training.average import power
+from underone.training.average import profile_exponent
 
 FOLDER = "averages"
 
@@ -95,10 +95,12 @@ def fitted(snapshots: Sequence[Snapshot], step: int, width: float) -> Fit:
     Karras et al. 2024, Algorithm 3. Widths between those that were kept are found nearly exactly.
     """
     steps = torch.tensor([each.step for each in snapshots], dtype=torch.float64)
-    exponents = torch.tensor([power(each.width) for each in snapshots], dtype=torch.float64)
+    exponents = torch.tensor(
+        [profile_exponent(each.width) for each in snapshots], dtype=torch.float64
+    )
     wanted = (
         torch.tensor(step, dtype=torch.float64),
-        torch.tensor(power(width), dtype=torch.float64),
+        torch.tensor(profile_exponent(width), dtype=torch.float64),
     )
     gram = overlap(steps[:, None], exponents[:, None], steps, exponents)
     cross = overlap(steps, exponents, *wanted)

@@ -116,10 +116,10 @@ class DiffusionRecipe(AveragedRecipe):
 
 @dataclass(frozen=True)
 class Trajectories:
-    """Take `evaluations` steps along the teacher's own trajectories (`FollowingTrajectories`).
+    """Take `evaluations` steps along the teacher's own trajectories (`TrajectoryDistillation`).
 
     The teacher takes `inner` more steps within each, on `grid`, guided with weight `guidance` in
-    `form`. `likeness` >= 0 is what resembling the data counts beside following the teacher.
+    `form`. `likeness` >= 0 is the weight of being like the data, beside following the teacher.
     """
 
     evaluations: int
@@ -142,11 +142,12 @@ class Trajectories:
 
 @dataclass(frozen=True)
 class ConsistencyTuning:
-    """Give the same image from all along a trajectory (`AgreeingAlongTheFlow`).
+    """Give the same image from all along a trajectory (`EasyConsistencyTuning`).
 
-    `closeness` is how near two levels are compared; log levels are normal with `mean` and
-    `deviation`. `evaluations`, 1 or 2: the second begins at the level `middle`. Levels are in units
-    in which the data's standard deviation, `data_deviation`, is 1/2; the numbers are the authors'.
+    `closeness`, the paper's q, is how close together two levels are compared; log levels are normal
+    with `mean` and `deviation`, the paper's P_mean and P_std. `evaluations`, 1 or 2: the second
+    begins at the level `middle`. Levels are in units in which the data's standard deviation,
+    `data_deviation` (sigma_data), is 1/2; the defaults are the authors'.
     """
 
     evaluations: int

@@ -17,8 +17,8 @@ from underone.generation import Setting, denoiser_for
 from underone.interop.names import load_named
 from underone.named import grid_named
 from underone.networks.precision import fast_dtype, place
-from underone.training.distillation import AgreeingAlongTheFlow, FollowingTrajectories, Student
-from underone.training.likeness import Resemblance
+from underone.training.distillation import EasyConsistencyTuning, Student, TrajectoryDistillation
+from underone.training.energy_distance import EnergyDistance
 from underone.training.objective import Objective
 from underone.training.recipe import ConsistencyTuning, DistillationRecipe, Trajectories
 from underone.tuning.features import NetworkFeatures
@@ -86,7 +86,7 @@ def objective_with_teacher(recipe: DistillationRecipe, device: torch.device) -> 
     student = Student(recipe.schedule, recipe.prediction, conditional, fast_dtype(device))
     method = recipe.method
     if isinstance(method, ConsistencyTuning):
-        return AgreeingAlongTheFlow(
+        return EasyConsistencyTuning(
             # The difference of two estimates that are nearly the same, over a little one: what
             # bfloat16 rounds away would be more than half of it.
             replace(student, autocast=None),
@@ -99,13 +99,13 @@ def objective_with_teacher(recipe: DistillationRecipe, device: torch.device) -> 
     place(model.network, device)
     path = nodes(grid_named(method.grid), recipe.schedule, _fine_steps(method))
     features = NetworkFeatures(model, fast_dtype(device))
-    return FollowingTrajectories(
+    return TrajectoryDistillation(
         student,
         denoiser_for(model, _setting(method)),
         path,
         method.inner + 1,
         method.likeness,
-        Resemblance(features) if method.likeness > 0 else None,
+        EnergyDistance(features) if method.likeness > 0 else None,
     )
 
 

@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from underone.checkpoint import DiffusionModel
 from underone.diffusion import Node, node_at, noised
-from underone.diffusion.asking import ask, mixed_precision
+from underone.diffusion.network_call import call_network, mixed_precision
 from underone.errors import UserError
 
 # At little noise the network's features are of texture, at more of it of whole things.
@@ -114,7 +114,9 @@ class NetworkFeatures:
         network = cast("HasFeatureMaps", self.model.network)
         x = noised(x0, node, noise)
         with mixed_precision(x.device, self.autocast):
-            return ask(network.feature_maps, self.model.config.prediction, x, node, network_labels)
+            return call_network(
+                network.feature_maps, self.model.config.prediction, x, node, network_labels
+            )
 
 
 @dataclass(frozen=True)

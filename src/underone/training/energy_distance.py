@@ -1,4 +1,4 @@
-"""How unlike the data a batch of made images is, in a network's own eyes."""
+"""The energy distance of generated images from real ones, in a network's features."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -12,15 +12,15 @@ from underone.tuning.features import NetworkFeatures
 
 
 @dataclass(frozen=True, eq=False)
-class Resemblance:
+class EnergyDistance:
     """The mean over features of (2 E|a - b| - E|a - a'| - E|b - b'|) / E|b - b'|.
 
-    The energy distance (Székely and Rizzo 2013) of made images a from real ones b, which is 0 where
-    both are alike in distribution and nowhere else; relative to how far real ones are apart, so
-    that no feature counts for more because its numbers are larger. Once over all pairs and once
-    over pairs of one class. A batch estimates the distance without bias (not its relation to the
-    spread), so that none need be remembered. `features` are a network's: those averaged over
-    pixels, and its deep maps as they are.
+    The energy distance (Székely and Rizzo 2013) of generated images a from real ones b, which is 0
+    only where their distributions are the same. It is divided by the mean distance between real
+    images, so that no feature counts for more because its numbers are larger, and averaged over all
+    pairs and over pairs of one class. A batch estimates the numerator without bias, so that no
+    earlier batches need be kept. The `features` are a network's: all maps averaged over pixels, and
+    the deep maps whole.
     """
 
     features: NetworkFeatures
@@ -37,7 +37,7 @@ class Resemblance:
             expected = list(self._seen(real, told, noise))
         found = self._seen(made, told, noise)
         return torch.stack(
-            [energy(a, b, labels) for a, b in zip(found, expected, strict=True)]
+            [relative_energy_distance(a, b, labels) for a, b in zip(found, expected, strict=True)]
         ).mean()
 
     def _seen(
@@ -49,11 +49,11 @@ class Resemblance:
             yield from (each.flatten(1).float() for each in deep)
 
 
-def energy(made: Tensor, real: Tensor, labels: Tensor) -> Tensor:
+def relative_energy_distance(made: Tensor, real: Tensor, labels: Tensor) -> Tensor:
     """The relative energy distance of features (B, D): the mean over all pairs and within classes.
 
-    Classes of a single image have no pairs; where all are such, all pairs are all there are. Pairs
-    of copies are at no distance that others could be measured by; where all are such, `UserError`.
+    A class with one image has no pairs; where all classes are such, all pairs count alone. Real
+    images that are copies of each other have no spread to divide by; where all are, `UserError`.
     """
     across, among_made, among_real = (
         torch.cdist(a, b) for a, b in ((made, real), (made, made), (real, real))
@@ -61,7 +61,8 @@ def energy(made: Tensor, real: Tensor, labels: Tensor) -> Tensor:
     alike = labels[:, None] == labels
     others = ~torch.eye(len(labels), dtype=torch.bool, device=labels.device)
     found = []
-    # Of what is across too: an image and its counterpart share a class, as pairs by chance do not.
+    # The diagonal is left out across the sets too: an image and its counterpart always share a
+    # class, while other pairs do so by chance.
     for pairs in (others, alike & others):
         if among_real[pairs].any():
             spread = among_real[pairs].mean()

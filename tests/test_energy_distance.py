@@ -9,7 +9,7 @@ from torch import Tensor
 from helpers import normal
 from underone.checkpoint import DiffusionModel
 from underone.errors import UserError
-from underone.training.likeness import Resemblance, energy
+from underone.training.energy_distance import EnergyDistance, relative_energy_distance
 from underone.tuning.features import NetworkFeatures
 
 
@@ -33,10 +33,12 @@ def test_it_is_the_energy_distance_over_all_pairs_and_within_classes() -> None:
     made, real, labels = normal(12, 3).float(), 2 + normal(12, 3).float(), torch.arange(12) % 4
     alike = labels[:, None] == labels
     expected = (directly(made, real, torch.ones_like(alike)) + directly(made, real, alike)) / 2
-    assert energy(made, real, labels).item() == pytest.approx(expected, rel=1e-4)
+    assert relative_energy_distance(made, real, labels).item() == pytest.approx(expected, rel=1e-4)
     # Of single images of their classes there are no pairs.
     alone = directly(made, real, torch.ones_like(alike))
-    assert energy(made, real, torch.arange(12)).item() == pytest.approx(alone, rel=1e-4)
+    assert relative_energy_distance(made, real, torch.arange(12)).item() == pytest.approx(
+        alone, rel=1e-4
+    )
 
 
 def test_what_is_alike_is_not_told_apart_in_the_mean() -> None:
@@ -44,7 +46,9 @@ def test_what_is_alike_is_not_told_apart_in_the_mean() -> None:
     labels = torch.arange(32) % 2
     found = torch.stack(
         [
-            energy(torch.randn(32, 5, generator=draw), torch.randn(32, 5, generator=draw), labels)
+            relative_energy_distance(
+                torch.randn(32, 5, generator=draw), torch.randn(32, 5, generator=draw), labels
+            )
             for _ in range(400)
         ]
     )
@@ -60,34 +64,34 @@ def test_swapped_classes_are_seen() -> None:
         normal(200, 4).float() + 4 * labels[:, None],
         normal(200, 4) + 4 * (1 - labels)[:, None],
     )
-    assert energy(alike, real, labels) < 0.05
-    assert energy(swapped.float(), real, labels) > 0.5
+    assert relative_energy_distance(alike, real, labels) < 0.05
+    assert relative_energy_distance(swapped.float(), real, labels) > 0.5
 
 
 def test_its_gradient_leads_to_the_data_and_is_finite_even_where_images_coincide() -> None:
     real, labels = 3 + 0.5 * normal(64, 6).float(), torch.arange(64) % 4
     made = torch.zeros(64, 6, requires_grad=True)
-    energy(made, real, labels).backward()
+    relative_energy_distance(made, real, labels).backward()
     assert made.grad is not None
     assert made.grad.isfinite().all()
     optimizer = torch.optim.Adam([made], lr=0.05)
     for _ in range(200):
         optimizer.zero_grad()
-        (energy(made, real, labels) + 1e-6 * made.square().sum()).backward()
+        (relative_energy_distance(made, real, labels) + 1e-6 * made.square().sum()).backward()
         optimizer.step()
-    assert energy(made, real, labels) < 0.1
+    assert relative_energy_distance(made, real, labels) < 0.1
 
 
 def test_real_images_are_nearer_than_noise_in_the_eyes_of_any_network(
     small_model: DiffusionModel,
 ) -> None:
-    resemblance = Resemblance(NetworkFeatures(small_model, None))
+    distance = EnergyDistance(NetworkFeatures(small_model, None))
     stripes = torch.linspace(-1, 1, 28).expand(24, 1, 28, 28)
     labels = torch.arange(24) % 10
     one, other = (stripes * (0.5 + 0.1 * normal(24, 1, 1, 1, seed=s).float()) for s in (0, 1))
     noise = normal(24, 1, 28, 28).float().clamp(-1, 1).requires_grad_()
-    near = resemblance(one, other, labels, generator())
-    far = resemblance(noise, other, labels, generator())
+    near = distance(one, other, labels, generator())
+    far = distance(noise, other, labels, generator())
     assert near < 0.5 * far
     far.backward()
     assert noise.grad is not None
@@ -99,7 +103,7 @@ def test_copies_of_one_image_are_no_measure_of_distance() -> None:
     labels = torch.arange(8) % 4
     made, real = normal(8, 3), normal(4, 3, seed=1)[labels]
     # Within classes all are copies: what is left are the pairs across.
-    alone = energy(made, real, torch.arange(8))
-    torch.testing.assert_close(energy(made, real, labels), alone)
+    alone = relative_energy_distance(made, real, torch.arange(8))
+    torch.testing.assert_close(relative_energy_distance(made, real, labels), alone)
     with pytest.raises(UserError, match="all images of a batch are alike"):
-        energy(made, real[:1].expand(8, 3), labels)
+        relative_energy_distance(made, real[:1].expand(8, 3), labels)
