@@ -12,7 +12,7 @@ from torch import Tensor
 
 from helpers import draws, float64, normal, run
 from underone.cli import underone_command
-from underone.conformance import Finding, behaviour, conformance, laws, orders
+from underone.conformance import Finding, behaviour, conformance, distributions, orders
 from underone.conformance.oracles import plane_mixture
 from underone.conformance.orders import TOLERANCE, observed_order
 from underone.conformance.paths import SCHEDULE, log_snr_path, uneven_path
@@ -149,7 +149,12 @@ def test_a_sampler_may_draw_twice_a_step() -> None:
     with torch.no_grad():
         findings = [
             check(TwoDraws())
-            for check in (orders.noise_order, laws.law, behaviour.batches, behaviour.memory)
+            for check in (
+                orders.noise_order,
+                distributions.mixture,
+                behaviour.batches,
+                behaviour.memory,
+            )
         ]
     assert [finding for finding in findings if finding is None or not finding.holds] == []
 
@@ -166,7 +171,7 @@ class Broken(Sampler):
 
     @property
     def stochastic(self) -> bool:
-        return self.fault in ("noise", "law")
+        return self.fault in ("noise", "spread")
 
     def evaluations(self, steps: int) -> int:
         return 2 * steps if self.fault == "count" else steps
@@ -188,7 +193,7 @@ class Broken(Sampler):
         if self.fault == "bias":
             x0 = 1.1 * x0
         noise = here.noise
-        if self.fault in ("noise", "law"):
+        if self.fault in ("noise", "spread"):
             # Fresh noise every step follows no path; too much of it is too much.
             share = 0.6 if self.fault == "noise" else 0.8
             noise = 0.8 * noise + share * at.noise()
@@ -209,10 +214,10 @@ _REMEMBERED: list[int] = []
     [
         ("order", orders.order),
         ("noise", orders.noise_order),
-        ("bias", laws.one_image),
-        ("law", laws.law),
-        ("preserving", laws.other_laws),
-        ("residue", laws.clean_end),
+        ("bias", distributions.one_image),
+        ("spread", distributions.mixture),
+        ("preserving", distributions.mixture_under_other_schedules),
+        ("residue", distributions.clean_end),
         ("finite", behaviour.finiteness),
         ("dtype", behaviour.finiteness),
         ("batch", behaviour.batches),
@@ -334,13 +339,13 @@ def test_heun_needs_no_more_than_its_own_evaluations() -> None:
 def test_karras_grids_of_the_cosine_schedule_must_begin_below_its_end(name: str) -> None:
     """What the page of samplers says of 20 steps."""
     oracle = plane_mixture(Cosine())
-    data = laws.draw(oracle, 4000)
+    data = distributions.draw(oracle, 4000)
 
     def error(grid: Grid) -> float:
         path = nodes(grid, oracle.schedule, 20)
         x = path[0].alpha * data + path[0].sigma * normal(4000, 2)
         end = run(oracle, SAMPLERS[name], path, x, draws(4000, 2, seed=1))[-1]
-        _, covariance = laws.moments(oracle, end.node)
+        _, covariance = distributions.moments(oracle, end.node)
         return ((end.x.T.cov() - covariance).norm() / covariance.norm()).item()
 
     assert 1.15 < error(Karras()) < 1.85

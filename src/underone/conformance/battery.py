@@ -8,8 +8,13 @@ from collections.abc import Iterator
 import torch
 
 from underone.conformance.behaviour import batches, evaluations, finiteness, memory
+from underone.conformance.distributions import (
+    clean_end,
+    mixture,
+    mixture_under_other_schedules,
+    one_image,
+)
 from underone.conformance.finding import Finding
-from underone.conformance.laws import clean_end, law, one_image, other_laws
 from underone.conformance.orders import noise_order, order
 from underone.diffusion import Sampler
 from underone.errors import kind_and_line
@@ -22,8 +27,8 @@ def conformance(sampler: Sampler) -> Iterator[Finding]:
         noise_order,
         one_image,
         clean_end,
-        law,
-        other_laws,
+        mixture,
+        mixture_under_other_schedules,
         finiteness,
         batches,
         memory,

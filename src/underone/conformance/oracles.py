@@ -1,9 +1,9 @@
 """Denoisers that are exact: E[x0 | x_t] in closed form, under any schedule.
 
-With x_t = alpha x0 + sigma z and a known law of x0, the conditional mean needs no network. Whatever
-a sampler gets wrong with such a denoiser is the sampler's own error. Each oracle works in the
-precision of the x it is given, with one node for the batch or one a row, and its evaluations are
-counted under the name "oracle".
+With x_t = alpha x0 + sigma z and a known distribution of x0, the conditional mean needs no network.
+Whatever a sampler gets wrong with such a denoiser is the sampler's own error. Each oracle works in
+the precision of the x it is given, with one node for the batch or one a row, and its evaluations
+are counted under the name "oracle".
 """
 
 import math

@@ -2,7 +2,7 @@
 
 They are measured to the last noisy node, from exact estimates at the nodes before the start,
 without clipping: the lack of a past is the same for all samplers, and the end at sigma = 0 has a
-check of its own (`laws.clean_end`).
+check of its own (`distributions.clean_end`).
 """
 
 import math

@@ -19,12 +19,12 @@ class Inpainted:
     the model's.
 
     The state needs no replacing: where x0 is known, an ancestral step draws from
-    q(x_s | x_t, x0), so x_s has the law q(x_s | x0) of noisy known pixels, the same that RePaint
+    q(x_s | x_t, x0), so x_s is distributed as q(x_s | x0), as the noisy known pixels that RePaint
     draws afresh each step (Lugmayr et al. 2022, eq. 8). What is left is that x_t in the hole was
     made before the newest look at its surroundings, so that it depends on them less than it
     should: most with deterministic samplers, which show seams, less with ancestral ones. Langevin
     corrections at each node (`PredictorCorrector`, `AnnealedLangevin`) let the two agree, as
-    RePaint's jumps back and forth do; in the limit of many the law of the filling is exact.
+    RePaint's jumps back and forth do; with many of them the filling's distribution is exact.
     """
 
     model: Model

@@ -51,9 +51,9 @@ def log_density(
     along the path: v^T J v has the divergence as its mean (Hutchinson 1990), so the estimate of
     log p is unbiased, and of the bits; exp of it is not. The path does not depend on them.
 
-    What is approximated: the prior, N(0, sigma_T^2 I) in place of the law of x_T, whose mean is
-    alpha_T x0; and the integral, by the classical Runge-Kutta method of order 4 in `steps` equal
-    steps of lambda, at 4 `steps` evaluations and as many vector-Jacobian products a probe.
+    What is approximated: the distribution of x_T, whose mean is alpha_T x0, by the prior
+    N(0, sigma_T^2 I); and the integral, by the classical Runge-Kutta method of order 4 in `steps`
+    equal steps of lambda, at 4 `steps` evaluations and as many vector-Jacobian products a probe.
 
     The denoiser must be a conditional mean: neither guided (mixed estimates are no density's) nor
     clipped (where x0 is clamped the field has no divergence of its own). It works in the precision

@@ -36,8 +36,8 @@ class AnnealedLangevin(Sampler):
     In the paper's symbols rate is alpha_i / (2 sigma_i^2) = epsilon / (2 sigma_L^2), the same at
     every level; its code takes twice the paper's, 0.2. `published` draws their sqrt(2 rate) z: of
     one image the variance then settles at r^2 / (1 - rate / 2) and of broad data at the truth;
-    without it at the truth, and at (1 - rate / 2) times it. Nothing but more levels and a smaller
-    rate brings either to the data's law. inner N + 1 evaluations.
+    without it at the truth, and at (1 - rate / 2) times it. Only more levels and a smaller rate
+    bring either to the data's distribution. inner N + 1 evaluations.
 
     Without a `rate` it is at each level the one that brings the published steps closest to that
     level's variance from the variance of the level before (Song and Ermon 2020, technique 4).

@@ -1,4 +1,4 @@
-"""The law of what a sampler draws, where the law of the data is known."""
+"""The distribution of what a sampler draws, where that of the data is known."""
 
 from collections.abc import Sequence
 
@@ -18,7 +18,7 @@ _BIAS = 0.03  # of the standard deviation or variance, left by so many steps
 
 
 def one_image(sampler: Sampler) -> Finding | None:
-    """The law of x at the last noisy node where the data are one image."""
+    """The distribution of x at the last noisy node where the data are one image."""
     if not sampler.exact_for_one_image:
         return None
     noise = normal(_COUNT, 4)
@@ -58,21 +58,23 @@ def clean_end(sampler: Sampler) -> Finding:
     return Finding("the end is clean", "to 1e-5", f"{worst:.1e}", worst < 1e-5)
 
 
-def law(sampler: Sampler) -> Finding:
+def mixture(sampler: Sampler) -> Finding:
     """Mean and covariance at the last noisy node and at the end, where the data are a mixture."""
-    return _law_finding("of a mixture", sampler, FRAMEWORKS[:1], _COUNT)
+    return _moments_finding("of a mixture", sampler, FRAMEWORKS[:1], _COUNT)
 
 
-def other_laws(sampler: Sampler) -> Finding:
-    """The same where alpha is 1, and on the straight path; of fewer samples."""
-    return _law_finding("under other schedules", sampler, FRAMEWORKS[1:], _COUNT // 4)
+def mixture_under_other_schedules(sampler: Sampler) -> Finding:
+    """The same where alpha is 1, and on the straight path; with fewer samples."""
+    return _moments_finding("under other schedules", sampler, FRAMEWORKS[1:], _COUNT // 4)
 
 
-def _law_finding(
+def _moments_finding(
     where: str, sampler: Sampler, schedules: Sequence[Schedule], count: int
 ) -> Finding:
     steps = next(n for n in range(_MOMENT_STEPS, 0, -1) if n <= 2 or _affordable(sampler, n))
-    errors = [off for schedule in schedules for off in _law_of(sampler, schedule, steps, count)]
+    errors = [
+        off for schedule in schedules for off in _moment_errors(sampler, schedule, steps, count)
+    ]
     allowed = (4 / count**0.5 + _BIAS, 4 * (2 / count) ** 0.5 + _BIAS)
     off = tuple(max(pair) for pair in zip(*errors, strict=True))
     return Finding(
@@ -83,10 +85,10 @@ def _law_finding(
     )
 
 
-def _law_of(
+def _moment_errors(
     sampler: Sampler, schedule: Schedule, steps: int, count: int
 ) -> list[tuple[float, float]]:
-    """How far off the law is at the last noisy node and at the end."""
+    """How far off mean and covariance are at the last noisy node and at the end."""
     oracle, path = plane_mixture(schedule), nodes(even_grid(schedule), schedule, steps)
     data = draw(oracle, count)
     first = path[0].alpha * data + path[0].sigma * normal(count, 2, seed=2)
@@ -95,7 +97,7 @@ def _law_of(
 
 
 def _off(oracle: Mixture, state: Estimate) -> tuple[float, float]:
-    """How far off are mean and covariance, in units where the truth has mean 0, covariance 1."""
+    """The errors of mean and covariance, in units where the truth has mean 0 and covariance I."""
     mean, covariance = moments(oracle, state.node)
     whitener = torch.linalg.inv(torch.linalg.cholesky(covariance))
     white = (state.x - mean) @ whitener.T
