@@ -99,12 +99,13 @@ class Velocity(_TimeConditioned):
 class Preconditioned(_TimeConditioned):
     """The network predicts what its input does not already tell (Karras et al. 2022, eq. 7).
 
-    D(x / alpha) = c_skip x / alpha + c_out output, with the coefficients of their Table 1 for data
-    of standard deviation d at s = sigma / alpha: c_skip = d^2 / (s^2 + d^2),
-    c_out = s d / sqrt(s^2 + d^2), and the input scaled by c_in = 1 / sqrt(s^2 + d^2), so that
-    inputs and targets have variance 1 at every noise level. Below all is written in terms of
-    x = alpha x0 + sigma z and r = sqrt(sigma^2 + alpha^2 d^2), so that alpha may reach 0. The plain
-    mean squared error of the output is their loss, whose weight 1 / c_out^2 it contains.
+    D(x / alpha) = c_skip x / alpha + c_out output, with the coefficients of their Table 1 at
+    s = sigma / alpha, for data of standard deviation d = `data_deviation`, their sigma_data:
+    c_skip = d^2 / (s^2 + d^2), c_out = s d / sqrt(s^2 + d^2), and the input scaled by
+    c_in = 1 / sqrt(s^2 + d^2), so that inputs and targets have variance 1 at every noise level. The
+    methods use x = alpha x0 + sigma z and r = sqrt(sigma^2 + alpha^2 d^2), so that alpha may reach
+    0. The plain mean squared error of the output is their loss, whose weight 1 / c_out^2 it
+    contains.
 
     With d = 1 and alpha^2 + sigma^2 = 1 the output is `Velocity`'s with its sign changed.
     """

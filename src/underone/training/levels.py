@@ -45,8 +45,8 @@ EVERY_STEP = EveryStep()
 class LogNormal:
     """log(sigma / alpha) ~ N(mean, deviation^2), within the schedule (Karras et al. 2022, Table 1).
 
-    Their mean -1.2 and deviation 1.2 are meant for data of standard deviation 0.5: the mean moves
-    with the logarithm of the data's.
+    `mean` and `deviation` are their P_mean and P_std. The defaults, theirs, are meant for data of
+    standard deviation 0.5: for other data the mean shifts by the logarithm of the ratio.
     """
 
     mean: float = -1.2
