@@ -11,29 +11,30 @@ from underone.tuning.features import FeatureStatistics, merged
 from underone.tuning.parameters import Parameters
 from underone.tuning.task import BATCH, Task
 
-# The batches whose features the distance is taken over, beside the newest, which has gradients.
-# More of them would tell the distance better, and of parameters longer left: the descent oversteps.
+# How many earlier batches the distance is taken over, beside the newest, which alone has gradients.
+# More batches lower the variance, but come from parameters further back, and the descent
+# overshoots.
 _QUEUE_BATCHES = 7
-# The batches that a start is chosen by, and those that the whole descent is validated by.
+# How many batches a start is chosen by, and how many validate the whole descent.
 SELECTION_BATCHES, VALIDATION_BATCHES = 5, 32
-# What was learned already needs smaller steps: what these add is noise, too.
+# A start that was learned is close to its best already: larger steps would mostly add noise.
 _LEARNING_RATE, _FURTHER_RATE, _BETAS, _WARMUP = 0.005, 0.002, (0.9, 0.99), 10
-# How much faster logarithms of gaps and roots of etas change, and weights by this many steps: what
-# a weight changes is in proportion to its step.
+# Factors on the learning rate: of logarithms of gaps, of roots of etas, and of weights for each of
+# the N steps, because a weight acts in proportion to the length of its step.
 _FASTER_GAPS, _FASTER_ROOTS, _WEIGHTS_BY_STEPS = 3.0, 2.0, 1 / 5
-# The share of the time, at its end, over which the parameters are averaged.
+# The last share of the time, over which the parameters are averaged.
 _AVERAGED = 0.4
-# The indices where the samples of validation begin, of selection, and of the queue at the start.
+# The first sample of validation, of selection, and of the queue that a descent begins with.
 _VALIDATION_FIRST, _SELECTION_FIRST, _QUEUE_FIRST = 2**62, 2**62 + 2**40, 2**60
 
 
 @dataclass
 class State:
-    """Where tuning stands, which changes as it goes: after `iterations` in `seconds`.
+    """How far a tuning has come, updated as it runs: `iterations` of them, in `seconds`.
 
     `average` is the mean of `averaged` parameters late in the run; `before` is the distance at the
-    `start`, by the samples that also judge the end; `learned` says whether that was a neighbour's.
-    What Adam remembers is not kept: a tuning that goes on warms up again.
+    `start`, by the samples that also judge the end; `learned` says whether the start was learned
+    for another number of steps. Adam's moments are not kept: a resumed tuning warms up again.
     """
 
     start: Parameters
@@ -60,7 +61,7 @@ def validation_distance(task: Task, parameters: Parameters) -> float:
 
 
 def selection_distance(task: Task, parameters: Parameters) -> float:
-    """The same from others, fewer, that a start is chosen by."""
+    """The same from other and fewer samples, by which a start is chosen."""
     return _distance(task, parameters, _SELECTION_FIRST, SELECTION_BATCHES)
 
 
@@ -80,9 +81,9 @@ def initial_state(task: Task) -> State:
 def descend(task: Task, state: State, budget: float) -> Iterator[Progress]:
     """Advance `state` by iterations of Adam until they have taken `budget` seconds in all.
 
-    An iteration draws a batch and takes the distance over its features together with those of the
-    batches before, which are a little out of date, but make many of few. The rate warms up, and
-    decays to 0 linearly in time.
+    An iteration draws a batch and takes the distance over its features and those of the batches
+    before, which are slightly out of date, but make the estimate far less noisy. The learning rate
+    warms up, and decays to 0 linearly in time.
     """
     if state.before is None:
         state.before = validation_distance(task, state.parameters)
@@ -113,25 +114,25 @@ def descend(task: Task, state: State, budget: float) -> Iterator[Progress]:
         state.parameters = Parameters(*(leaf.detach().clone() for leaf in leaves))
         state.iterations += 1
         if share < 1 - _AVERAGED:
-            state.averaged = 0  # also what was averaged towards the end of a shorter time
+            state.averaged = 0  # drops an average from the end of an earlier, shorter budget
         else:
             state.averaged += 1
             state.average = lerp(state.average, state.parameters, 1 / state.averaged)
         state.seconds = time.monotonic() - started
         yield Progress(state.seconds, distance.item())
-    # What ran out may have run out after the last iteration, while it was shown and saved.
+    # The budget may have run out after the last iteration, while it was shown and saved.
     state.seconds = max(state.seconds, budget)
 
 
 def _statistics(
     task: Task, parameters: Parameters, first: int, batches: int
 ) -> list[FeatureStatistics]:
-    """Those of so many batches from sample `first` on."""
+    """The statistics of each of `batches` batches, from sample `first` on."""
     return [task.statistics(parameters, first + BATCH * i) for i in range(batches)]
 
 
 def lerp(one: Parameters, other: Parameters, share: float) -> Parameters:
-    """So large a share of the way from one to the other."""
+    """one + share (other - one), of all parameters."""
     return Parameters(
         *(torch.lerp(a, b, share) for a, b in zip(one.tensors(), other.tensors(), strict=True))
     )

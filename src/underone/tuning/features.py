@@ -14,11 +14,11 @@ from underone.diffusion import Node, node_at, noised
 from underone.diffusion.network_call import call_network, mixed_precision
 from underone.errors import UserError
 
-# At little noise the network's features are of texture, at more of it of whole things.
+# At low noise the network's features describe texture, at higher noise whole objects.
 FEATURE_TIMES = (0.01, 0.1, 0.2)
-# How much more than a pooled feature the means of a class count, whose errors are far smaller.
+# The weight of class means beside pooled features: their errors are far smaller.
 _CLASS_WEIGHT = 5.0
-# A variance within classes that is this part of the squares is rounding.
+# Below this share of the squares, a variance within classes is rounding.
 _NOTHING = 1e-9
 
 
@@ -36,9 +36,9 @@ class HasFeatureMaps(Protocol):
 class FeatureStatistics:
     """Statistics of the features of a set of images, float64.
 
-    `pooled`: features, each (N, D), averaged over pixels. `sums`: of each class the sum of whole
-    feature maps, each (C, E), over as many images as `counts` (C,) says, and `squares`, each (C,),
-    the sum of their squared norms.
+    `pooled`: features, each (N, D), averaged over pixels. `sums`: whole feature maps summed over
+    the images of each class, each (C, E), and `squares`, each (C,), their squared norms summed
+    alike. `counts` (C,): the images of each class.
     """
 
     pooled: tuple[Tensor, ...]
@@ -71,10 +71,10 @@ def _added(parts: Iterable[tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
 
 @dataclass(frozen=True)
 class NetworkFeatures:
-    """What the network of `model` makes of images that are noised again.
+    """The features of images in the network of `model`, after noise is added to them.
 
-    At each of `FEATURE_TIMES` the activations of its first level, of its last and of its middle,
-    averaged over pixels; and of the latter two the whole maps, summed over each class.
+    At each of `FEATURE_TIMES` the maps after its first level, its last and its middle, averaged
+    over pixels; and the latter two whole, summed over each class.
     """
 
     model: DiffusionModel
@@ -83,7 +83,7 @@ class NetworkFeatures:
     def __call__(
         self, x0: Tensor, labels: Tensor, network_labels: Tensor | None, noise: Callable[[], Tensor]
     ) -> FeatureStatistics:
-        """Those of x0 (B, C, H, W) in [-1, 1], whose classes are `labels` (B,).
+        """The statistics of x0 (B, C, H, W) in [-1, 1], whose classes are `labels` (B,).
 
         `network_labels` (B,) are those that the network is given; None where it knows no classes.
         Differentiable in x0.
@@ -110,7 +110,7 @@ class NetworkFeatures:
     def _maps(
         self, x0: Tensor, node: Node, network_labels: Tensor | None, noise: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
-        # Whatever wraps it to make it faster, it is a U-Net.
+        # A U-Net, or a wrapper that makes one faster.
         network = cast("HasFeatureMaps", self.model.network)
         x = noised(x0, node, noise)
         with mixed_precision(x.device, self.autocast):
@@ -121,10 +121,10 @@ class NetworkFeatures:
 
 @dataclass(frozen=True)
 class FrechetDistance:
-    """|m - mean|^2 + tr(S + covariance - 2 (covariance^1/2 S covariance^1/2)^1/2), S and m given.
+    """|m - mean|^2 + tr(S + covariance - 2 (covariance^1/2 S covariance^1/2)^1/2).
 
-    The squared Fréchet distance of Gaussians (Dowson and Landau 1982), as FID has it, but
-    differentiable in the features it is given.
+    The squared Fréchet distance of Gaussians (Dowson and Landau 1982), as in FID, but
+    differentiable in the features, whose mean is m and covariance S.
     """
 
     mean: Tensor
@@ -143,14 +143,14 @@ class FrechetDistance:
         """The distance of `features` (M, D), a scalar. M should be well above D."""
         covariance = _covariance(features)
         values = torch.linalg.eigvalsh(self.root @ covariance @ self.root)
-        # The root of a rounding error below 0 has no value, and that of 0 no gradient; the values
-        # are squares of variances.
+        # Rounding may put values below 0, where the root is NaN, and at 0 it has no gradient. They
+        # are squares of variances, so they are compared with the trace squared.
         cross = values.clamp(min=1e-12 * self.covariance.trace() ** 2).sqrt().sum()
         shift = (features.mean(0) - self.mean).square().sum()
         return shift + covariance.trace() + self.covariance.trace() - 2 * cross
 
     def share(self, features: Tensor) -> Tensor:
-        """The distance of `features` in parts of the variance of those it is to."""
+        """The distance of `features` as a share of the variance of those it is measured to."""
         return self(features) / self.covariance.trace()
 
 
@@ -161,11 +161,11 @@ def _covariance(features: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class ClassMeanDistance:
-    """The mean over classes of (|m_c - mean_c|^2 - v_c / n_c) / v, of n_c images whose mean is m_c.
+    """The mean over classes of (|m_c - mean_c|^2 - v_c / n_c) / v, for n_c images of mean m_c.
 
-    v is the variance of an image of the data about its class's mean, and v_c the same of the images
-    here, so that v_c / n_c is what chance alone makes of the first term; of a single image v has to
-    do. Classes without an image, here or in the data, do not count: `known` (C,) says which are.
+    v is the variance of the data's images about the means of their classes, and v_c that of the n_c
+    images about m_c, so that v_c / n_c is what chance alone adds to the first term; where n_c is 1,
+    v stands in for v_c. Classes without an image are left out; `known` (C,): those with data.
     """
 
     means: Tensor
@@ -173,7 +173,7 @@ class ClassMeanDistance:
     known: Tensor
 
     def __call__(self, sums: Tensor, squares: Tensor, counts: Tensor) -> Tensor:
-        """Of images with these class `sums` (C, E), `squares` and `counts` (C,): a scalar."""
+        """The distance, a scalar, from class `sums` (C, E), `squares` and `counts` (C,)."""
         there = (counts > 0) & self.known
         count, means = counts[there], sums[there] / counts[there, None]
         about_mean = squares[there] - count * means.square().sum(1)
@@ -186,10 +186,10 @@ class ClassMeanDistance:
 class FeatureDistance:
     """The distance between two sets of images: about 0 where they are alike in distribution.
 
-    The mean over all pooled features of their Fréchet distance over their variance in the data, so
-    that no depth counts for more because its numbers are larger; plus 5 times the mean
-    `ClassMeanDistance` over all maps: pooled features tell texture, and little of whether a coat
-    looks like a coat.
+    The mean over all pooled features of their Fréchet distance, divided by their variance in the
+    data, so that no depth counts for more because its numbers are larger; plus 5 times the mean
+    `ClassMeanDistance` over all maps, because pooled features describe texture, and hardly whether
+    a coat looks like a coat.
     """
 
     distances: tuple[FrechetDistance, ...]
@@ -213,7 +213,7 @@ class FeatureDistance:
         return cls(distances, tuple(gaps))
 
     def __call__(self, found: FeatureStatistics) -> Tensor:
-        """Of images of these statistics: a scalar."""
+        """The distance of images with these statistics, a scalar."""
         shares = [
             distance.share(each)
             for distance, each in zip(self.distances, found.pooled, strict=True)

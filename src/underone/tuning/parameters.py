@@ -10,24 +10,23 @@ from torch.nn import functional
 from underone.diffusion import Node, Sampler, Schedule, Tuned, node_at, path_at
 from underone.tuning.reading import weights_of
 
-# How many estimates a step weights.
+# How many estimates a step combines.
 WINDOW = 3
-# The least share of the way in log-SNR that a gap has, and what lies before the first node; and
-# the least root of an eta: at 0 it has no gradient. A solver starts with more than what is learned
-# may come to, for logarithms of nearly nothing hardly move.
-_LEAST_GAP, _LEAST_LEAD = 1e-3, 1e-6
-_FIRST_LEAD, _FIRST_ROOT = 1e-2, 0.1
+# Starts are kept away from 0, where log-parameters have almost no gradient, and roots have none.
+# As shares of the way in log-SNR: the least step of a solver, the least lead before its first node,
+# and the least of either in what was learned; and the least root of an eta.
+_LEAST_STEP, _LEAST_LEAD, _LEAST_LEARNED = 1e-3, 1e-2, 1e-6
+_LEAST_ROOT = 0.1
 
 
 @dataclass(frozen=True, eq=False)
 class Parameters:
-    """Unbounded float64 numbers, any of which make a sampler of N steps.
+    """Unbounded float64 numbers, any values of which make a sampler of N steps.
 
-    `gaps` (N + 1,): logarithms of the parts of the way in log-SNR from t = 1 to the step k = 1, in
-    proportion to each other: what lies before the first node, the steps, and what is left over
-    before that end. `roots` (N - 1,): square roots of
-    the etas. `weights` (N, K - 1): those of the earlier estimates, newest first; the newest
-    estimate has what they lack to 1. `shifts` (N,).
+    `gaps` (N + 1,): logarithms of the parts of the way in log-SNR from t = 1 to the step k = 1, up
+    to a common factor: the lead before the first node, the steps between nodes, and the rest after
+    the last. `roots` (N - 1,): square roots of the etas. `weights` (N, K - 1): those of the earlier
+    estimates, newest first; that of the newest estimate is 1 less their sum. `shifts` (N,).
     """
 
     gaps: Tensor
@@ -39,17 +38,17 @@ class Parameters:
     def of_solver(
         cls, solver: Sampler, eta: float, nodes: Sequence[Node], schedule: Schedule
     ) -> "Parameters":
-        """A classical `solver`, whose noise is that of `eta`, on `nodes`; see `weights_of`."""
+        """Those of a classical `solver` on `nodes`, with noise of `eta`; see `weights_of`."""
         lead, *steps = _gaps(nodes, schedule)
-        shares = torch.stack(steps).clamp(min=_LEAST_GAP)
+        shares = torch.stack(steps).clamp(min=_LEAST_STEP)
         path = path_at(schedule, torch.stack([node.t for node in nodes]))
         read = weights_of(solver, eta, path, schedule)
         weights = shares.new_zeros(len(nodes), WINDOW - 1)
         for age in range(1, min(WINDOW, len(nodes))):
             weights[age:, age - 1] = read.diagonal(-age)
         return cls(
-            torch.cat([lead.clamp(min=_FIRST_LEAD)[None], shares]).log(),
-            torch.full_like(shares[1:], max(eta**0.5, _FIRST_ROOT)),
+            torch.cat([lead.clamp(min=_LEAST_LEAD)[None], shares]).log(),
+            torch.full_like(shares[1:], max(eta**0.5, _LEAST_ROOT)),
             weights,
             torch.zeros_like(shares),
         )
@@ -57,14 +56,14 @@ class Parameters:
     @classmethod
     def learned(cls, nodes: Sequence[Node], sampler: Tuned, schedule: Schedule) -> "Parameters":
         """Those that make `sampler` on `nodes`."""
-        gaps = _gaps(nodes, schedule).clamp(min=_LEAST_LEAD).log()
+        gaps = _gaps(nodes, schedule).clamp(min=_LEAST_LEARNED).log()
         return cls(gaps, sampler.etas.sqrt(), sampler.weights[:, 1:], sampler.shifts)
 
     def spread(self, steps: int) -> "Parameters":
-        """The like of them for another number of `steps` >= 2: each number between its neighbours.
+        """The same for another number of `steps` >= 2, by linear interpolation.
 
-        The first node and the last stay where they are. So do the weights at both ends: before a
-        step that has no earlier estimate, or in the last one, to sigma = 0, they mean other things.
+        The first node and the last stay where they are. So do the weights at both ends, where they
+        mean something else: in steps that lack an earlier estimate, and in the last, to sigma = 0.
         """
         places = _stretched(self.gaps.softmax(0).cumsum(0)[:-1], steps)
         ends = torch.tensor([0, 1], dtype=torch.float64)
@@ -83,7 +82,7 @@ class Parameters:
         return [self.gaps, self.roots, self.weights, self.shifts]
 
     def sampler(self) -> Tuned:
-        """The sampler they make; step i has i earlier estimates, however many could be weighted."""
+        """The sampler they make; step i has no more than i earlier estimates to weight."""
         earlier = self.weights.tril(diagonal=-1)
         newest = 1 - earlier.sum(dim=1, keepdim=True)
         return Tuned(self.roots.square(), torch.cat([newest, earlier], dim=1), self.shifts)
@@ -96,20 +95,20 @@ class Parameters:
 
 
 def _gaps(nodes: Sequence[Node], schedule: Schedule) -> Tensor:
-    """The shares of the way in log-SNR from t = 1 to k = 1 that `nodes` cut it into."""
+    """The shares into which `nodes` divide the way in log-SNR from t = 1 to k = 1."""
     start, end = _ends(schedule)
     log_snr = torch.stack([start, *(node.log_snr for node in nodes), end])
     return log_snr.diff() / (end - start)
 
 
 def _stretched(values: Tensor, count: int) -> Tensor:
-    """`values` (N,) as `count` of them, linear between neighbours, with the same ends."""
+    """`values` (N,) interpolated linearly to `count` of them, with the same ends."""
     row = values[None, None]
     return functional.interpolate(row, size=count, mode="linear", align_corners=True).flatten()
 
 
 def _between_ends(weights: Tensor, steps: int, without: int) -> Tensor:
-    """The weights (N,) of an estimate that the first `without` steps do not have, for `steps`."""
+    """The weights (N,) of an estimate that the first `without` steps lack, stretched to `steps`."""
     inner = weights[without:-1]
     if len(inner) == 0 or steps <= without + 1:
         return _stretched(weights, steps)

@@ -14,7 +14,7 @@ def jump_errors(trajectory: Sequence[Estimate]) -> Tensor:
 
     The jump is DDIM's, x / alpha + (r_j - r_i) z_i with r = sigma / alpha; the distance is the
     root mean square over the batch, in x. The last estimate is the result, at sigma = 0. Entries
-    that are no jump to cleaner are infinite.
+    that do not lead to a cleaner estimate are infinite.
     """
     count = len(trajectory)
     errors = torch.full((count, count), torch.inf, dtype=torch.float64)
@@ -36,7 +36,7 @@ def shortest_path(errors: Tensor, steps: int, growth: float = 1.15) -> list[int]
     last = len(errors) - 1
     if not 1 <= steps <= last:
         raise ValueError(f"{last} jumps at most lie between {last + 1} states, not {steps}")
-    # The least from each state to the last, in as many jumps as rounds have been made.
+    # The least cost from each state to the last, with one jump more each round.
     cost, choices = errors[:, last].clone(), []
     for _ in range(1, steps):
         cost, choice = (errors + growth * cost).min(dim=1)

@@ -29,7 +29,7 @@ def weights_of(sampler: Sampler, eta: float, path: Sequence[Node], schedule: Sch
     Row i has those of the estimates of steps 0, 1, ..., i, in the exponential step whose noise is
     that of `eta`. For samplers that ask for one estimate a step and are linear in these, as
     DPM-Solver++, SA-Solver and UniPC: from x = 0, with estimates that are unit vectors, x holds
-    what each of them counts. What a corrector adds to x after its estimate is in the next row.
+    the weight of each. What a corrector adds to x after its estimate is in the next row.
     """
     count = len(path) - 1
     x = torch.zeros(1, count, dtype=torch.float64)

@@ -33,16 +33,16 @@ _REFERENCE_IMAGES, _REFERENCE_BATCH = 10_000, 250
 _TEACHER_STEPS, _TEACHER_IMAGES, _TEACHER_LAST = 60, 64, 5.0
 # Where grids even in log-SNR may begin and end, as shares of T.
 _ENDS = ((1.0, 0.02), (1.0, 0.04), (1.0, 0.08), (0.8, 0.04), (0.65, 0.04), (0.65, 0.08))
-# Each with the eta of its noise; the others are tried on the first two of these grids alone.
+# Solvers, each with the eta of its noise; the others are tried on the first two of these grids.
 _USUAL_SOLVER: tuple[Sampler, float] = (DPMSolver(2, eta=0.5), 0.5)
 _OTHER_SOLVERS: tuple[tuple[Sampler, float], ...] = (
     (SASolver(), 1.0),
     (SASolver(eta=0.5), 0.5),
     (UniPC(2), 0.0),
 )
-# The seeds of sample sets end where these begin.
+# Sample sets have seeds below this.
 _FIRST_SEED = 2**63
-# Of the teacher's noise: no batch's.
+# The first sample of the teacher's noise, far from those of all batches.
 _TEACHING = 2**61
 
 
@@ -51,7 +51,7 @@ class Task:
     """What a sampler is fitted to: a model as it will be sampled, and what it was trained on.
 
     `denoiser` is `model` guided and bounded. `labelled` says whether it uses labels. `neighbours`
-    are what was learned for other numbers of steps.
+    are the parameters learned for other numbers of steps.
     """
 
     model: DiffusionModel
@@ -65,7 +65,7 @@ class Task:
 
     @property
     def features(self) -> NetworkFeatures:
-        """What the distance is taken in."""
+        """The features that the distance compares."""
         return NetworkFeatures(self.model, self.autocast)
 
     @cached_property
@@ -96,7 +96,7 @@ class Task:
         return labels if self.labelled else torch.full_like(labels, self.model.num_classes)
 
     def labels(self, first: int, count: int) -> Tensor:
-        """Labels (count,) as frequent as they are in the data, the same for the same `first`."""
+        """Labels (count,), each as frequent as in the data; the same for the same `first`."""
         generator = torch.Generator().manual_seed((self.seed + first) % 2**63)
         chosen = torch.randint(len(self.dataset), (count,), generator=generator)
         return self.dataset.labels[chosen]
@@ -107,11 +107,11 @@ class Task:
         return NoiseStreams(keys, self.model.shape)
 
     def classical_starts(self) -> list[Parameters]:
-        """Where tuning may start: classical solvers on steps placed along a fine trajectory.
+        """Classical solvers on steps placed along a fine trajectory, and on steps even in log-SNR.
 
-        And on steps even in log-SNR that end earlier: the trajectory is the network's own, and its
-        last steps hardly change what noise is going to change anyway. Some begin later too: where
-        noise is nearly all there is, few steps have better to do.
+        The latter end earlier, because the last steps of the network's own trajectory hardly change
+        anything that the noise of sampling does not change anyway. Some begin later too, because
+        few steps are better spent where there is more than noise.
         """
         schedule = self.model.config.schedule
         noise = self.noise(_TEACHING, _TEACHER_IMAGES)
@@ -129,15 +129,15 @@ class Task:
         return [Parameters.of_solver(*solver, grid, schedule) for solver, grid in starts]
 
     def learned_starts(self) -> list[Parameters]:
-        """Where it may start too: what was learned for its neighbours, spread over its steps."""
+        """What was learned for neighbouring numbers of steps, stretched to this one."""
         return [each.spread(self.steps) for each in self.neighbours]
 
     def statistics(self, parameters: Parameters, first: int) -> FeatureStatistics:
-        """Those of the BATCH samples `first`, ... drawn with `parameters`."""
+        """The statistics of the BATCH samples from `first` on, drawn with `parameters`."""
         noise = self.noise(first, BATCH)
         path = parameters.path(self.model.config.schedule)
         *_, last = self._run(parameters.sampler(), path, noise, first)
-        # As they are quantised, which no gradient passes: beyond [-1, 1] there is nothing.
+        # Clamped as when they become uint8. That rounds too, which no gradient would pass.
         return self._statistics(last.x.clamp(-1, 1), self.labels(first, BATCH), noise)
 
     def _run(

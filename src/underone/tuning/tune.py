@@ -125,7 +125,7 @@ class Tuning:
         self.save()
 
     def save(self) -> None:
-        """Write all that going on takes up, atomically."""
+        """Write all that a resumed tuning needs, atomically."""
         state = self.state
         draft = Draft(
             model_sha256=self.task.model.sha256,
@@ -149,7 +149,7 @@ class Tuning:
         if before is None:
             before = validation_distance(self.task, state.start)
         end = state.average if state.averaged else state.parameters
-        # After too few iterations what it began with is better, or what lies between.
+        # After too few iterations the start may be better, or what lies halfway.
         others = (lerp(state.start, end, 0.5), end)
         candidates = [(validation_distance(self.task, each), each) for each in others]
         after, parameters = min([(before, state.start), *candidates], key=lambda each: each[0])
@@ -218,10 +218,10 @@ def draft_path(model: DiffusionModel, purpose: Purpose) -> Path:
 
 
 def _neighbours(model: DiffusionModel, purpose: Purpose) -> Iterator[Parameters]:
-    """What was learned for one step less and for one more, where that is known."""
+    """The parameters learned for one step less and for one step more, if there are any."""
     schedule = model.config.schedule
     for steps in (purpose.steps - 1, purpose.steps + 1):
-        with suppress(UserError):  # none is tuned, or for other weights: then others must do
+        with suppress(UserError):  # none is tuned, or it is for other weights
             found = tuned_sampler(model, purpose.model_copy(update={"steps": steps}))
             if min(steps, purpose.steps) > 1:
                 path = nodes(found.placement, schedule, steps)[:-1]
