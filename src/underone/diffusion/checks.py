@@ -9,7 +9,7 @@ from underone.errors import UserError
 
 
 def check_weight(weight: float) -> None:
-    """A `UserError` where a guidance weight or scale is no finite number."""
+    """A `UserError` where a guidance weight or scale is not finite."""
     if not math.isfinite(weight):
         raise UserError(f"a guidance weight must be a finite number, got {weight}")
 

@@ -177,7 +177,7 @@ def nodes(grid: Grid, schedule: Schedule, steps: int) -> list[Node]:
 
 
 def _check(times: Tensor, grid: Grid, steps: int) -> None:
-    """A `UserError` where a grid, which may be the user's own, has not made what grids make."""
+    """A `UserError` where a grid, perhaps the user's own, does not give what a grid has to give."""
     name = getattr(grid, "__name__", grid)
     if not isinstance(times, Tensor) or not times.is_floating_point() or times.shape != (steps,):
         raise UserError(f"the grid {name} has to give a tensor of {steps} times, noisy first")

@@ -76,7 +76,7 @@ class Rescaled(ClassifierFree):
         """The guided estimate, its spread brought towards that of the conditional one."""
         guided = super().mix(conditional, unconditional)
         wanted, spread = (x0.flatten(1).std(1, correction=0) for x0 in (conditional, guided))
-        # A constant image has no spread to bring anywhere.
+        # A constant image has no spread to rescale.
         factor = torch.where(spread > 0, wanted / spread, 1.0)
         return guided * expand(self.phi * factor + (1 - self.phi), guided)
 

@@ -23,7 +23,7 @@ from underone.errors import UserError
 
 # How far apart two grey levels of an 8-bit image are in the models' range [-1, 1].
 GREY_LEVEL = 2 / 255
-# The classical Runge-Kutta method: where each stage but the first is, and what all weigh.
+# The classical Runge-Kutta method: the positions of all stages but the first, and all weights.
 _POSITIONS = (1 / 2, 1 / 2, 1)
 _WEIGHTS = (1 / 6, 1 / 3, 1 / 3, 1 / 6)
 

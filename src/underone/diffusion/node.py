@@ -65,7 +65,7 @@ class Schedule(Protocol):
 def step_size(now: Node, to: Node) -> Tensor:
     """h = lambda_s - lambda_t, lambda = log(alpha / sigma), from the node t to the node s.
 
-    Above 0 towards the data, and infinite to sigma_s = 0.
+    Above 0 towards the data, below 0 away from them, and infinite to sigma_s = 0.
     """
     return to.log_snr - now.log_snr
 

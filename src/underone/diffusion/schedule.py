@@ -155,9 +155,9 @@ class Straight:
     """alpha = 1 - sigma, sigma = (1 - `alpha_min`) t: the straight path from data to noise.
 
     That of rectified flow (Liu et al. 2023, arXiv 2209.03003, eq. 1) and of flow matching (Lipman
-    et al. 2023, arXiv 2210.02747, eq. 22), where sigma = t. The whole path ends in alpha = 0, where
-    log(alpha / sigma) is no number that steps could be placed by; it is left just before, at about
-    the signal with which a DDPM ends. Networks are told 1000 t.
+    et al. 2023, arXiv 2210.02747, eq. 22), where sigma = t. Theirs ends in alpha = 0, where
+    log(alpha / sigma) is infinite and no steps could be placed by it; this one ends just before,
+    with about as much signal as a DDPM. Networks are told 1000 t.
     """
 
     steps: int = 1000

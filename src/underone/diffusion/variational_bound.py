@@ -49,13 +49,13 @@ def variational_bound(
 
     `images` hold grey levels p as p / 127.5 - 1. One evaluation is at k = 1, and one in each of the
     K - 1 `strata` of the other steps, at the step that `positions` (B, K - 1), uniform in [0, 1),
-    point to; its term counts as often as the stratum has steps. At K = T that is every step once.
-    `noise()` draws z of x_k = alpha x0 + sigma z.
+    point to; its term is multiplied by the number of steps of the stratum. At K = T every step is
+    evaluated once. `noise()` draws z of x_k = alpha x0 + sigma z.
 
     The prior is N(0, sigma_T^2 I), what sampling starts from; Ho et al. write N(0, I), which
     makes a difference of about d (1 - sigma_T^2)^2 (1 - 2 m) / 4 nats in d elements of mean square
-    m where the schedule preserves variance. Whether the estimate is clipped, as in DDPM, is the
-    denoiser's matter.
+    m where the schedule preserves variance. The denoiser decides whether the estimate is clipped,
+    as it is in DDPM.
     """
     schedule = denoiser.schedule
     first, last = (_node(schedule, torch.tensor(k)) for k in (1, schedule.steps))

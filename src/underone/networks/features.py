@@ -1,4 +1,4 @@
-"""What all networks have in common whose features something is measured in."""
+"""The interface of networks whose features are measured in."""
 
 from abc import ABC, abstractmethod
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 class InFixedBatches(nn.Module):
     """`network`, compiled for batches of `size`: others are cut, and filled up with zeros.
 
-    So it is compiled once, whatever comes. Where gradients are wanted the plain network is asked.
+    So it is compiled only once. Where gradients are wanted the plain network is called.
     """
 
     def __init__(self, network: nn.Module, size: int) -> None:
@@ -17,7 +17,7 @@ class InFixedBatches(nn.Module):
         self.network = network
         self.size = size
         compiled: Callable[..., Tensor] = torch.compile(network, dynamic=False)
-        # In a tuple it is no second module with the same weights.
+        # In a tuple, so that it is not registered as a second module with the same weights.
         self._compiled = (compiled,)
 
     def forward(self, x: Tensor, condition: Tensor | None, label: Tensor | None) -> Tensor:
@@ -32,9 +32,9 @@ class InFixedBatches(nn.Module):
         return torch.cat(parts)
 
     def feature_maps(self, *inputs: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-        """What the plain network shows of its feature maps."""
-        shown: tuple[Tensor, Tensor, Tensor] = self.network.feature_maps(*inputs)  # type: ignore[operator]
-        return shown
+        """The plain network's feature maps."""
+        maps: tuple[Tensor, Tensor, Tensor] = self.network.feature_maps(*inputs)  # type: ignore[operator]
+        return maps
 
     def _part(self, x: Tensor, condition: Tensor | None, label: Tensor | None) -> Tensor:
         filled = (_filled(each, self.size) for each in (x, condition, label))

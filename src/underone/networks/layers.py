@@ -31,7 +31,7 @@ def normalisation(channels: int) -> nn.GroupNorm:
 
 
 def zero(layer: nn.Conv2d | nn.Linear) -> None:
-    """Set weight and bias to 0, so that the branch that ends in `layer` is nothing at first."""
+    """Set weight and bias to 0, so that the branch that ends in `layer` is zero at first."""
     for parameter in layer.parameters():
         nn.init.zeros_(parameter)
 

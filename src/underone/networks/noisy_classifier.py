@@ -31,8 +31,8 @@ class HalfUNet(Contraction):
     """(B, C, H, W), condition (B,) float -> logits (B, classes), at first all equal.
 
     The contracting half of a U-Net and its middle, normalised, and a linear map of all of it. The
-    paper pools over the image by attention; here the place of things is kept, which taught the
-    network faster than a mean over pixels where the images are all aligned alike.
+    paper pools over the image by attention; here positions are kept, with which the network learned
+    faster than with a mean over pixels, on images that are all aligned alike.
     """
 
     config: NoisyClassifierConfig

@@ -16,7 +16,7 @@ from underone.networks.layers import Attention, normalisation, zero
 class TransformerConfig:
     """The shape of a transformer: a token of `width` channels for each `patch` x `patch` pixels.
 
-    It has no resampling layers, whose defect revision 1 stands for.
+    It has no resampling layers, so it was never of revision 1.
     """
 
     image_size: int

@@ -60,12 +60,13 @@ class VAE(Contraction):
         p(x | z, c) = N(mu(z, c), sigma^2 I).
 
     One sigma is shared by all pixels and learned with the weights (Rybkin, Daniilidis and Levine
-    2021, arXiv 2006.13202): at its best it is the root of the mean squared error, so that both
-    terms stand in the proportion that the likelihood gives them, with no weight to choose.
+    2021, arXiv 2006.13202): its optimum is the root of the mean squared error, so that the
+    likelihood itself balances the two terms, with no weight to choose.
 
     The class enters encoder and decoder by adaptive normalisation, and the decoder also beside z,
-    as a one-hot vector would: else z tells it the class before it has learned to look there, and
-    what is decoded from the prior, which knows no class, is of none. At first mu = 0 and q = p.
+    as a one-hot vector would. Without the latter the decoder learns to read the class from z before
+    it learns to use the label, and an image decoded from the prior, where z holds no class, has
+    none. At first mu = 0 and q = p.
     """
 
     config: VAEConfig

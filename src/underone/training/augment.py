@@ -47,7 +47,7 @@ def _padded(images: Tensor, settings: Augmentation) -> Tensor:
 
 
 def _shifted(padded: Tensor, limit: int, generator: torch.Generator) -> Tensor:
-    """Of each of the images (B, C, H + 2 limit, W + 2 limit) an H x W part at random."""
+    """A random H x W part of each of the images (B, C, H + 2 limit, W + 2 limit)."""
     batch, channels = padded.shape[:2]
     height, width = (size - 2 * limit for size in padded.shape[2:])
     down, right = torch.randint(0, 2 * limit + 1, (2, batch), generator=generator)

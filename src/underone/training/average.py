@@ -6,7 +6,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor, nn
 
-# The width of the narrow average, of the other's.
+# The width of the narrow average, as a share of the other's.
 NARROW = 0.5
 
 

@@ -125,7 +125,7 @@ def _averages(recipe: Recipe) -> int:
 def _seconds_of_updates(
     state: TrainingState, recipe: Recipe, dataset: Dataset
 ) -> tuple[float, float]:
-    """Of the first update, which may compile, and of a later one.
+    """The seconds of the first update, which may compile, and of a later one.
 
     Measured on a copy, so that the run itself begins untouched.
     """

@@ -1,4 +1,4 @@
-"""What makes a trained network an extractor: the scale of its features, fixed for good."""
+"""The scale of a trained network's features, which makes it an extractor, fixed for good."""
 
 import math
 from pathlib import Path
@@ -12,8 +12,8 @@ from underone.errors import UserError
 from underone.files import write_text
 from underone.training.card import model_card
 
-# FID grows with the square of the features' scale. Scaled so that the trace of their covariance
-# over the training set is this, extractors give FIDs of one order of magnitude.
+# FID grows with the square of the features' scale. Where features are scaled so that their
+# covariance over the training set has this trace, FIDs are of one order of magnitude.
 FEATURE_TRACE = 64.0
 NEIGHBOURS = 20
 
@@ -21,9 +21,9 @@ NEIGHBOURS = 20
 def calibrate(
     folder: Path, train: Dataset, test: Dataset | None, device: torch.device | str = "cpu"
 ) -> dict[str, float]:
-    """Write a network's `feature_scale`; its accuracy on `test`, and its card, if that is given.
+    """Write a network's `feature_scale`, and find its accuracy on `test`, if given, for its card.
 
-    Of an encoder, which knows no classes, it is that of guessing by the nearest training images.
+    An encoder, which knows no classes, is scored by guessing from the nearest training images.
     """
     model = load_checkpoint(folder, device=device)
     if not isinstance(model, FeatureModel):

@@ -7,14 +7,14 @@ from underone.errors import UserError, kind_and_line
 
 
 class Compiled(nn.Module):
-    """`network`, compiled for batches of one size: faster, and rounded otherwise.
+    """`network`, compiled for batches of one size: faster, with other rounding.
 
     The first pass compiles, which takes a minute or two, and is a `UserError` where it fails.
     """
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
-        # In a tuple it is no second module with the same weights.
+        # In a tuple, so that it is not registered as a second module with the same weights.
         self._compiled = (torch.compile(network, dynamic=False),)
 
     def forward(self, *inputs: Tensor | None) -> Tensor:

@@ -46,10 +46,10 @@ Score = Callable[[Path, Dataset, Dataset | None, torch.device], dict[str, float]
 
 @dataclass(frozen=True)
 class Scoring:
-    """What is found out of a trained model, beside what sampling it tells.
+    """How a trained model is scored, beside by its samples.
 
-    `announcement`, of the images it was trained on and those held out, says what is about to be
-    done, or None if nothing is; `form` is how a score is written.
+    `announcement`, given the images it was trained on and those held out, says what is about to be
+    done, or None if nothing is; `form` is the format of a score.
     """
 
     score: Score
@@ -59,7 +59,7 @@ class Scoring:
 
 @dataclass(frozen=True)
 class Kind:
-    """What is known of a kind of recipe; each function takes a recipe of it first."""
+    """What a kind of recipe trains; the first argument of each function is a recipe of the kind."""
 
     objective: Callable[[Any, torch.device], Objective]
     config: Callable[[Any, DataRecord, TrainingRecord], CheckpointConfig]
@@ -67,7 +67,7 @@ class Kind:
 
 
 def objective_of(recipe: Recipe, device: torch.device) -> Objective:
-    """What a recipe minimises."""
+    """The loss that a recipe minimises."""
     return _KINDS[type(recipe)].objective(recipe, device)
 
 
@@ -77,7 +77,7 @@ def config_of(recipe: Recipe, data: DataRecord, training: TrainingRecord) -> Che
 
 
 def scoring_of(recipe: Recipe) -> Scoring | None:
-    """What is found out of a trained model; None of one that sampling alone tells of."""
+    """How a trained model is scored; None where its samples alone are."""
     return _KINDS[type(recipe)].scoring
 
 
@@ -124,7 +124,7 @@ def _by_held_out(
     announcement: Callable[[Dataset], str],
     form: str = "{:.2%}",
 ) -> Scoring:
-    """What is found out by held-out images, where there are any."""
+    """A scoring by held-out images, where there are any."""
     return Scoring(
         lambda folder, images, test, device: {} if test is None else score(folder, test, device),
         lambda images, test: None if test is None else announcement(test),

@@ -14,14 +14,14 @@ class Levels(Protocol):
     """A distribution of times t."""
 
     def __call__(self, schedule: Schedule, uniform: Tensor) -> Tensor:
-        """Times in (0, 1], distributed so where `uniform` (B,), float64, is uniform on [0, 1)."""
+        """Times in (0, 1] of this distribution, from `uniform` (B,), float64, on [0, 1)."""
         ...
 
 
 def stratified(batch: int, generator: torch.Generator) -> Tensor:
-    """Uniform on [0, 1), (B,) float64, each of B equal shares drawn from once.
+    """Uniform on [0, 1), (B,) float64, with one draw in each of B equal parts.
 
-    That keeps an expectation and lowers its variance (Kingma et al. 2021, appendix I.1).
+    Means over the batch keep their expectation, at less variance (Kingma et al. 2021, app. I.1).
     """
     offset = torch.rand(1, generator=generator, dtype=torch.float64)
     return (offset + torch.arange(batch, dtype=torch.float64) / batch) % 1
@@ -29,7 +29,7 @@ def stratified(batch: int, generator: torch.Generator) -> Tensor:
 
 @dataclass(frozen=True)
 class EveryStep:
-    """Every step k = 1..T alike (Ho et al. 2020, Algorithm 1)."""
+    """All steps k = 1..T equally often (Ho et al. 2020, Algorithm 1)."""
 
     name: Literal["every-step"] = "every-step"
 

@@ -18,8 +18,8 @@ from underone.training.randomness import Purpose, batch_indices, derived_seed
 from underone.training.recipe import AveragedRecipe, Recipe
 from underone.training.state import TrainingState
 
-# A loss this many times the first one is no fluctuation. A student begins nearly trained, with a
-# loss that may be next to nothing, or below: then this many times the least that is compared with.
+# A loss above this many times the first is not a fluctuation. A student begins nearly trained, with
+# a first loss that may be near 0 or below: the least loss stands in for one that is smaller.
 _DIVERGED, _LEAST_LOSS = 10.0, 0.1
 
 
@@ -29,7 +29,7 @@ class DivergedError(Exception):
 
 @dataclass(frozen=True)
 class Update:
-    """What one update of the weights was like."""
+    """One update of the weights."""
 
     step: int
     loss: float

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
-# Of the quintic that brings singular values in (0, 1] near to 1 fastest (Jordan et al. 2024).
+# The quintic that brings singular values in (0, 1] close to 1 fastest (Jordan et al. 2024).
 _QUINTIC = (3.4445, -4.7750, 2.0315)
 _ITERATIONS = 5
 # The root mean square of a step of rate 1, about that of AdamW (Liu et al. 2025, eq. 4).
@@ -40,7 +40,7 @@ class Muon(torch.optim.Optimizer):
     def __init__(self, weights: Iterable[nn.Parameter], lr: float, momentum: float = 0.95) -> None:
         super().__init__(weights, {"lr": lr, "momentum": momentum})
 
-    # Torch's own overloads are for closures, which no training here has.
+    # Torch's own overloads are for closures, which are not used here.
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
         """One update of every weight that has a gradient."""

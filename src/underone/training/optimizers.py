@@ -8,12 +8,12 @@ from torch import nn
 from underone.training.muon import Muon
 from underone.training.recipe import Optimisation
 
-# What is kept of each parameter from one update to the next.
+# The state that each optimiser keeps for a parameter from one update to the next.
 MOMENTS: dict[type[torch.optim.Optimizer], tuple[str, ...]] = {
     torch.optim.AdamW: ("exp_avg", "exp_avg_sq"),
     Muon: ("momentum",),
 }
-# The layers of a network that meet the image: no hidden ones.
+# The layers that read the image and write the output, which are not hidden.
 _ENDS = ("stem", "out")
 
 

@@ -39,7 +39,7 @@ def save_snapshot(folder: Path, step: int, width: float, tensors: Mapping[str, T
 
 
 def snapshots_in(folder: Path) -> list[Snapshot]:
-    """What a run has kept, in order; a `UserError` where it is nothing."""
+    """The snapshots that a run has kept, in order; a `UserError` where there are none."""
     found = []
     for path in whole_files(folder / FOLDER, "*.safetensors"):
         load_tensors(path)  # which refuses what is broken
@@ -120,7 +120,7 @@ def averaged(folder: Path, width: float) -> Mixed:
     mixed: dict[str, Tensor] = {}
     for snapshot, weight in zip(snapshots, fit.weights, strict=True):
         for name, tensor in load_tensors(snapshot.path).items():
-            # Whatever is no weight is as it was last.
+            # What is not a floating-point number is taken from the last snapshot.
             share = weight * tensor.double() if tensor.is_floating_point() else tensor
             floating = tensor.is_floating_point() and name in mixed
             mixed[name] = mixed[name] + share if floating else share

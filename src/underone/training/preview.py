@@ -36,7 +36,7 @@ _KEYS = [(0, index) for index in range(_COUNT)]
 def draw_preview(raw: nn.Module, average: nn.Module, recipe: _Sampled, picture: Path) -> None:
     """Two rows of raw weights' samples, then two of averaged ones.
 
-    They are decoded, or a student's own steps, or 20 of DDIM.
+    A VAE's are decoded, a student's take its own steps, others' 20 of DDIM.
     """
     rows = [_samples(network, recipe) for network in (raw, average)]
     save_picture(tile(torch.cat(rows), columns=_COLUMNS, scale=2), picture)

@@ -50,7 +50,7 @@ class Augmentation(Config):
 
 
 class Views(Config):
-    """How two views of one image differ, of which an encoder learns that they are of one thing.
+    """How random views of an image are made, which an encoder learns to represent alike.
 
     Each is a square cut out of the image, of `smallest_crop` to 1 of its side, turned by up to
     `rotation` degrees, and brightness and contrast times 1 - `contrast` to 1 + `contrast`.
@@ -62,7 +62,7 @@ class Views(Config):
 
 
 class _Recipe(Config):
-    """What all kinds have.
+    """The keys of every kind of recipe.
 
     `compile`: whether the network is compiled first (`Compiled`).
     """
@@ -93,10 +93,10 @@ class AveragedRecipe(_Recipe):
 class DiffusionRecipe(AveragedRecipe):
     """A diffusion model: DDPM Algorithm 1 with label dropout and a moving average of the weights.
 
-    `levels`: how the noise levels that it is trained at are distributed. `weighting`: what the
-    error at each of them counts. `weak_at`: the share of the updates after which the average is
-    also kept as a weak model, for autoguidance; 0 keeps none, and 1/16 is what served best in
-    Karras et al. 2024, arXiv 2406.02507, table 1.
+    `levels`: the distribution of the noise levels it is trained at. `weighting`: the weight of the
+    error at each. `weak_at`: the share of the updates after which the average is also kept as a
+    weak model, for autoguidance; 0 keeps none, and 1/16 was best in Karras et al. 2024, arXiv
+    2406.02507, table 1.
     """
 
     kind: Literal["diffusion"]
@@ -214,7 +214,7 @@ class NoisyClassifierRecipe(_Recipe):
 
 
 class EncoderRecipe(_Recipe):
-    """An encoder that is never shown a label (VICReg); the terms of its loss have these weights."""
+    """An encoder trained without labels, by VICReg, with these weights of the terms of its loss."""
 
     kind: Literal["encoder"]
     # It compares the images of a batch with each other.

@@ -23,7 +23,7 @@ from underone.training.objective import Objective
 from underone.training.recipe import ConsistencyTuning, DistillationRecipe, Trajectories
 from underone.tuning.features import NetworkFeatures
 
-# What students begin with is learned already: they need few updates, and small ones.
+# Students begin as trained networks: they need few updates, and small ones.
 _STEPS = 4000
 _OPTIMISATION = {"learning_rate": 2e-4, "warmup_steps": 50, "decay": "linear"}
 
@@ -81,14 +81,14 @@ def teacher_of(recipe: DistillationRecipe) -> DiffusionModel:
 
 
 def objective_with_teacher(recipe: DistillationRecipe, device: torch.device) -> Objective:
-    """What the student minimises."""
+    """The loss that the student minimises."""
     conditional = recipe.network.classes is not None
     student = Student(recipe.schedule, recipe.prediction, conditional, fast_dtype(device))
     method = recipe.method
     if isinstance(method, ConsistencyTuning):
         return EasyConsistencyTuning(
-            # The difference of two estimates that are nearly the same, over a little one: what
-            # bfloat16 rounds away would be more than half of it.
+            # The loss divides the difference of two nearly equal estimates by a small number:
+            # bfloat16 would round away more than half of it.
             replace(student, autocast=None),
             method.data_deviation,
             method.mean,
@@ -110,7 +110,7 @@ def objective_with_teacher(recipe: DistillationRecipe, device: torch.device) -> 
 
 
 def distillation_record(recipe: DistillationRecipe) -> DistillationRecord:
-    """What a student's config.json says of what it was taught and how it is sampled."""
+    """What a student's config.json says about its teacher and how it is sampled."""
     method = recipe.method
     if isinstance(method, ConsistencyTuning):
         return DistillationRecord(

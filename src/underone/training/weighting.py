@@ -1,4 +1,4 @@
-"""How much the error at each noise level counts in training."""
+"""The weight of the error at each noise level in training."""
 
 from dataclasses import dataclass
 from typing import Literal, Protocol
@@ -11,7 +11,7 @@ from underone.errors import UserError
 
 
 class Weighting(Protocol):
-    """What the squared error of the network's output counts."""
+    """The weight of the squared error of the network's output."""
 
     def __call__(self, prediction: Prediction, node: Node) -> Tensor:
         """The weights (B,), float64, at nodes (B,)."""
@@ -20,7 +20,7 @@ class Weighting(Protocol):
 
 @dataclass(frozen=True)
 class Simple:
-    """Every error counts alike: L_simple (Ho et al. 2020, eq. 14)."""
+    """The same weight for every error: L_simple (Ho et al. 2020, eq. 14)."""
 
     name: Literal["simple"] = "simple"
 
@@ -34,11 +34,11 @@ SIMPLE = Simple()
 
 @dataclass(frozen=True)
 class MinSNR:
-    """The error of x0 counts min(SNR, limit), SNR = (alpha / sigma)^2 (Hang et al. 2023, eq. 7).
+    """The squared error of x0 is weighted by min(SNR, limit), SNR = (alpha / sigma)^2.
 
-    Of an output that differs by e the x0 that it implies differs by c e, so that the error of the
-    output counts min(SNR, limit) c^2: of noise min(SNR, limit) / SNR, of the velocity
-    min(SNR, limit) / (SNR + 1). arXiv 2303.09556, whose limit is 5.
+    Where the output is off by e, the x0 that it implies is off by c e, so that the squared error of
+    the output is weighted by min(SNR, limit) c^2: for noise min(SNR, limit) / SNR, for the velocity
+    min(SNR, limit) / (SNR + 1). Hang et al. 2023, arXiv 2303.09556, eq. 7, whose limit is 5.
     """
 
     limit: float = 5.0

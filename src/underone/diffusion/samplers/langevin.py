@@ -84,9 +84,9 @@ class AnnealedLangevin(Sampler):
 
 
 def _fall(at: Step) -> float:
-    """How many times larger sigma / alpha was at the level before; of the first, is at the first.
+    """sigma / alpha at the level before over that here; at the first level, that over the next's.
 
-    The first level's x is as noisy as it should be already: its steps are those of the second.
+    At the first level x has the right noise from the start: its steps are those of the second.
     """
     levels = [node.noise_ratio.item() for node in at.path[max(at.index - 1, 0) :][:2]]
     return levels[0] / levels[1] if levels[1] > 0 else 1.0
