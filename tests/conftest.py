@@ -28,6 +28,7 @@ from underone.metrics import Reference, load_reference
 from underone.networks import UNetConfig, build_network
 from underone.networks.layers import Revision
 from underone.shipped import zoo_folder
+from underone.study.analysis import analysed
 from underone.study.bench import Bench, open_bench
 from underone.study.definition import Study
 from underone.study.engine import LocalEngine
@@ -181,7 +182,7 @@ def finished(model_folder: ModelFolder, tmp_path_factory: pytest.TempPathFactory
     run = run_of(study, open_bench(study), tmp_path_factory.mktemp("studies") / "finished")
     for _ in run.advance(LocalEngine(run.bench, 1), lambda cell, images: None):
         pass
-    write_report(run)
+    write_report(analysed(run))
     return run
 
 

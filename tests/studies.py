@@ -9,6 +9,7 @@ from underone.config import parse
 from underone.generation import Setting, labels_of, subject
 from underone.metrics.figures import Figure
 from underone.metrics.measurement import FloorRecord, Identity, Measurement, Protocol
+from underone.study.analysis import analysed
 from underone.study.bench import Bench
 from underone.study.cell import Cell, CellResult
 from underone.study.costs import Costs
@@ -121,7 +122,7 @@ def _made(run: Run, cell: Cell, figures: Figures, blocks: int, error: float | No
 
 def said(run: Run, question: str) -> str:
     """What a study says to a question."""
-    (found,) = (each for each in findings(run) if each.question == question)
+    (found,) = (each for each in findings(analysed(run)) if each.question == question)
     return " ".join(sentence for part in found.parts for sentence in part.sentences)
 
 

@@ -20,6 +20,7 @@ from underone.diffusion import GRIDS, SAMPLERS, Explicit, LinearBeta
 from underone.generation import ANALYTIC, DECODER, DISTILLED, TUNED
 from underone.metrics import METRICS
 from underone.named import sampler_named
+from underone.study.analysis import analysed
 from underone.study.definition import load_study
 from underone.study.report import write_markdown
 from underone.study.run import open_folder
@@ -324,7 +325,7 @@ def test_a_page_is_what_its_study_says(
     monkeypatch.chdir(ROOT)
     page = Path("docs") / name
     command = f"underone report studies/{study} --beside studies/{other} --markdown docs/{name}"
-    run, beside = (open_folder(Path("studies") / each) for each in (study, other))
+    run, beside = (analysed(open_folder(Path("studies") / each)) for each in (study, other))
     written = write_markdown(run, tmp_path / name, command, [beside])
     assert written.read_text("utf-8") == page.read_text("utf-8")
     figures = [path.name for path in written.with_suffix("").iterdir()]

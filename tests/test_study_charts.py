@@ -9,7 +9,8 @@ from studies import by_sampler, made, of_weight
 from underone.generation import Setting
 from underone.metrics.figures import Figure
 from underone.metrics.measurement import FloorRecord
-from underone.study.measures import FID, strata
+from underone.study.analysis import analysed
+from underone.study.measures import FID
 from underone.study.report.answers_in_tables import front_tables, steps_tables, weight_tables
 from underone.study.report.charts import extractor_charts, nfe_charts, slug, weight_charts
 from underone.study.report.charts.lines import Line
@@ -20,7 +21,7 @@ from underone.study.run import Run
 
 def test_the_answers_stand_in_tables(finished: Run) -> None:
     run = made(finished, by_sampler(1.0, 2.0))
-    ((_, front),) = front_tables(run)
+    ((_, front),) = front_tables(analysed(run))
     assert front.heads[:3] == ("evaluations", "setting", "FID")
     # Among those that cost as much, of which ddpm-small is the other.
     assert [(*row[:3], row[-1]) for row in front.rows] == [
@@ -28,13 +29,13 @@ def test_the_answers_stand_in_tables(finished: Run) -> None:
         ("3", "ddim, 3 steps", "1.333 ± 0.010", "0 of 1"),
     ]
     assert front.floors[0][:3] == ("", "real images", "0.100")
-    ((_, steps),) = steps_tables(run)
+    ((_, steps),) = steps_tables(analysed(run))
     assert steps.heads == ("sampler", "2 steps", "3 steps", "the fewest not known to be worse")
     assert steps.rows == (
         ("ddim", "1.500", "1.333", "3 or more"),
         ("ddpm-small", "2.500", "2.333", "3 or more"),
     )
-    ((of, weights),) = weight_tables(made(finished, of_weight(fid=0.5, precision=0.1)))
+    ((of, weights),) = weight_tables(analysed(made(finished, of_weight(fid=0.5, precision=0.1))))
     assert of == "ddim, 2 steps"
     assert [row[:4] for row in weights.rows] == [
         ("w = 0", "2", "1.000", "1.000"), ("w = 1", "4", "1.500", "1.100"),
@@ -44,7 +45,7 @@ def test_the_answers_stand_in_tables(finished: Run) -> None:
 
 def test_extractors_are_drawn_along_w_relative_to_no_guidance(finished: Run) -> None:
     run = made(finished, of_weight(fid=0.5))
-    (chart,) = extractor_charts(run)
+    (chart,) = extractor_charts(analysed(run))
     assert {(row["series"], row["w"], row["value"]) for row in chart.rows} == {
         (f"FID@fashion-mnist-{name}", w, value)
         for name in ("classifier", "transformer")
@@ -53,7 +54,7 @@ def test_extractors_are_drawn_along_w_relative_to_no_guidance(finished: Run) -> 
 
 
 def test_of_many_samplers_the_best_and_the_usual_are_told_apart(finished: Run) -> None:
-    (stratum,) = strata(made(finished, by_sampler(1.0, 2.0)))
+    (stratum,) = analysed(made(finished, by_sampler(1.0, 2.0))).strata
     named = [Line(f"sampler {index}", stratum.standings[:1]) for index in range(7)]
     lines = [
         *named,
@@ -75,7 +76,10 @@ def test_real_images_that_are_fewer_are_drawn_nowhere(finished: Run) -> None:
         first, *rest = result.measurements
         measurements = (first.model_copy(update={"floor": floor}), *rest)
         run.known[cell] = result.model_copy(update={"measurements": measurements})
-    notes = {chart.name: chart.note for chart in (*nfe_charts(run), *weight_charts(run))}
+    notes = {
+        chart.name: chart.note
+        for chart in (*nfe_charts(analysed(run)), *weight_charts(analysed(run)))
+    }
     for name in ("fid-against-nfe", "fid-against-w"):
         assert "only 10 are held out, score 0.500: too few to compare." in notes[name]
     # Its mean is that of any number of images.
@@ -92,7 +96,9 @@ def test_a_kid_that_is_not_positive_is_drawn_and_named(finished: Run) -> None:
     def figures(setting: Setting, block: int) -> dict[str, float]:
         return {"fid": 1.0, "kid": -0.001 if setting.sampler == "ddim" else 0.002}
 
-    (chart,) = (c for c in nfe_charts(made(finished, figures)) if c.name.startswith("kid"))
+    (chart,) = (
+        c for c in nfe_charts(analysed(made(finished, figures))) if c.name.startswith("kid")
+    )
     assert "Not above 0, hollow on the lower edge: ddim, 2 steps; ddim, 3 steps." in chart.note
     assert [row["value"] for row in chart.rows] == [-0.001, -0.001, 0.002, 0.002]
     assert chart.on_page().count('href="#cell-') == 4
@@ -100,7 +106,9 @@ def test_a_kid_that_is_not_positive_is_drawn_and_named(finished: Run) -> None:
     def negative(setting: Setting, block: int) -> dict[str, float]:
         return {"fid": 1.0, "kid": -0.001}
 
-    (chart,) = (c for c in nfe_charts(made(finished, negative)) if c.name.startswith("kid"))
+    (chart,) = (
+        c for c in nfe_charts(analysed(made(finished, negative))) if c.name.startswith("kid")
+    )
     assert "the vertical axis is linear" in chart.note
     assert "<svg" in chart.on_page()
 

@@ -11,6 +11,7 @@ from studies import by_sampler, made, made_up, of_weight, run_of, said, small_st
 from underone.generation import Setting
 from underone.metrics.figures import Figure
 from underone.metrics.measurement import FloorRecord
+from underone.study.analysis import analysed
 from underone.study.bench import open_bench
 from underone.study.cell import CellResult
 from underone.study.report.agreement import average_ranks, extractor_findings, rank_correlation
@@ -64,7 +65,7 @@ def test_what_is_not_separated_is_said_and_listed(finished: Run) -> None:
     assert "Not separated from it: ddpm-small (+0.020; −0.008 to +0.048)." in words
     pairs = {
         (each.question, each.other.first.setting.sampler, each.other.first.setting.steps)
-        for each in unresolved(run)
+        for each in unresolved(analysed(run))
     }
     assert {
         ("which sampler at 2 evaluations", "ddpm-small", 2),
@@ -176,7 +177,9 @@ def test_consistency_is_no_merit_beyond_that_of_real_images(finished: Run) -> No
     assert "w = 1 by consistency" in less
     assert "Their weight is told apart from FID's by consistency." in less
     assert "best-looking" not in less
-    (chart,) = (each for each in weight_charts(with_real(0.9)) if "consistency" in each.name)
+    (chart,) = (
+        each for each in weight_charts(analysed(with_real(0.9))) if "consistency" in each.name
+    )
     assert chart.note.startswith("The nearest to real images is best.")
 
 
@@ -223,7 +226,7 @@ def test_extractors_agree_or_not(finished: Run, sign: int, correlation: str) -> 
         fid = Figure(value=5 + sign * first.fid, error=0.01)
         other = second.model_copy(update={"figures": {"fid": fid}})
         run.known[cell] = result.model_copy(update={"measurements": (first, other)})
-    (part,) = extractor_findings(run)
+    (part,) = extractor_findings(analysed(run))
     words = " ".join(part.sentences)
     if sign == 1:
         assert "All extractors put ddim, 3 steps first." in words
@@ -268,7 +271,7 @@ def test_the_best_of_each_model_stand_side_by_side(
         in words
     )
     assert f"{guided} by ddim, 2 steps, w = −1: 6.000, 1.5 times as much" in words
-    (table,) = model_tables(run)
+    (table,) = model_tables(analysed(run))
     assert [(row[0], row[1], row[5], row[2].split()[0]) for row in table.rows] == [
         (str(guided), "ddim, 2 steps, w = 1", "balanced", "0.500"),
         (str(guided), "ddim, 2 steps", "balanced", "1.000"),
@@ -280,8 +283,8 @@ def test_the_best_of_each_model_stand_side_by_side(
 
 
 def test_a_study_of_one_model_does_not_ask_which(finished: Run) -> None:
-    assert not list(which_model(finished))
-    assert not model_tables(finished)
+    assert not list(which_model(analysed(finished)))
+    assert not model_tables(analysed(finished))
 
 
 def test_beside_another_study_the_model_that_comes_first_speaks(
@@ -306,5 +309,5 @@ def test_beside_another_study_the_model_that_comes_first_speaks(
         fid = (1 if ahead else 3) / cell.setting.steps
         results[cell] = made_up(run.bench, cell, {"fid": fid})
     known = replace(run, known=results)
-    same = " ".join(on_other_data(known, [known]))
+    same = " ".join(on_other_data(analysed(known), [analysed(known)]))
     assert "The same sampler leads on fashion-mnist and fashion-mnist: ddim at 1 " in same

@@ -13,6 +13,7 @@ from conftest import ModelFolder
 from studies import Figures, made_up, run_of, small_study
 from underone.data import save_picture, tile
 from underone.generation import Setting
+from underone.study.analysis import analysed
 from underone.study.bench import Bench, open_bench
 from underone.study.cell import Outcome
 from underone.study.engine import LocalEngine
@@ -88,7 +89,7 @@ def elsewhere(run: Run) -> Run:
 def test_a_study_that_falls_as_the_table_does_agrees_with_it(
     bench_and_run: tuple[Bench, Run],
 ) -> None:
-    (part,) = published_findings(known(bench_and_run, as_published))
+    (part,) = published_findings(analysed(known(bench_and_run, as_published)))
     assert "Over the 10 settings" in part.sentences[0]
     assert "is 1.000." in part.sentences[0]
     assert len(part.sentences) == 5
@@ -98,7 +99,7 @@ def test_a_study_that_falls_as_the_table_does_agrees_with_it(
     for each, apart in zip(orders, (6, 5), strict=True):
         assert each.endswith(f"Of 6 pairs {apart} are separated here, {apart} in the order there.")
     assert "27.5 times the FID of the best other here, 27.5 times there" in part.sentences[1]
-    ((_, table),) = published_tables(known(bench_and_run, as_published))
+    ((_, table),) = published_tables(analysed(known(bench_and_run, as_published)))
     assert table.heads == ("", "10 steps", "20 steps")
     rows = {row[0]: row[1:] for row in table.rows}
     assert rows["eta = 1"] == ("4.107 (41.07)", "1.836 (18.36)")
@@ -106,7 +107,7 @@ def test_a_study_that_falls_as_the_table_does_agrees_with_it(
 
 
 def test_a_study_that_falls_otherwise_does_not(bench_and_run: tuple[Bench, Run]) -> None:
-    (part,) = published_findings(known(bench_and_run, of_noise))
+    (part,) = published_findings(analysed(known(bench_and_run, of_noise)))
     assert "is −1.000." in part.sentences[0]
     large, orders = part.sentences[1::2], part.sentences[2::2]
     assert all(each.endswith("the opposite order.") for each in large)
@@ -117,7 +118,7 @@ def test_what_is_not_separated_is_not_judged(bench_and_run: tuple[Bench, Run]) -
     def alike(setting: Setting, block: int) -> dict[str, float]:
         return {"fid": 1 + 1e-4 * as_published(setting, block)["fid"]}
 
-    (part,) = published_findings(known(bench_and_run, alike))
+    (part,) = published_findings(analysed(known(bench_and_run, alike)))
     assert "here the two are not separated." in part.sentences[1]
     assert "6 pairs 0 are separated here" in part.sentences[2]
 
@@ -125,25 +126,27 @@ def test_what_is_not_separated_is_not_judged(bench_and_run: tuple[Bench, Run]) -
 def test_too_few_counterparts_say_nothing(bench_and_run: tuple[Bench, Run]) -> None:
     run = known(bench_and_run, as_published)
     few = dict(list(run.known.items())[:5])
-    assert published_findings(replace(run, known=few)) == []
-    assert published_tables(replace(run, known=few)) == []
+    assert published_findings(analysed(replace(run, known=few))) == []
+    assert published_tables(analysed(replace(run, known=few))) == []
 
 
 def test_other_data_are_compared_by_order_leaders_and_weights(
     bench_and_run: tuple[Bench, Run],
 ) -> None:
     run = known(bench_and_run, as_published)
-    same = " ".join(on_other_data(run, [elsewhere(run)]))
+    same = " ".join(on_other_data(analysed(run), [analysed(elsewhere(run))]))
     assert "over the 11 settings that were measured on both, the rank correlation" in same
     assert "is 1.000." in same
     assert "The same sampler leads" in same
     firmly = "(separated from all others on both)"  # at 20 some etas are near
     assert f"ddim at 10 evaluations {firmly} and ddim at 20 evaluations." in same
     assert "FID prefers w = 0 on both." in same
-    turned = " ".join(on_other_data(run, [elsewhere(known(bench_and_run, of_noise))]))
+    turned = " ".join(
+        on_other_data(analysed(run), [analysed(elsewhere(known(bench_and_run, of_noise)))])
+    )
     assert "at 10 evaluations ddim on fashion-mnist, ddpm-large on other-data" in turned
     assert "w = 0 on fashion-mnist and w = 1 on other-data" in turned
-    answered = {each.question: each for each in findings(run, [elsewhere(run)])}
+    answered = {each.question: each for each in findings(analysed(run), [analysed(elsewhere(run))])}
     assert "against different references" in answered[HARDER_DATA].parts[0].sentences[-1]
 
 
@@ -181,7 +184,7 @@ def test_leaders_that_were_not_measured_there_do_not_compare(
     run = known(bench_and_run, as_published)
     fewer = elsewhere(run)
     kept = {cell: one for cell, one in fewer.known.items() if cell.setting.sampler != "ddim"}
-    words = " ".join(on_other_data(run, [replace(fewer, known=kept)]))
+    words = " ".join(on_other_data(analysed(run), [analysed(replace(fewer, known=kept))]))
     assert "at 10 evaluations ddim leads on fashion-mnist, and was not measured on other" in words
     assert "Different samplers lead" not in words
     assert "no weights were measured on other-data" in words
@@ -190,10 +193,10 @@ def test_leaders_that_were_not_measured_there_do_not_compare(
 def test_the_page_holds_every_finding_and_its_figures_lie_beside_it(
     begun: Run, tmp_path: Path
 ) -> None:
-    panel = begun.folder.panel_path(cards(begun)[0].cell)
+    panel = begun.folder.panel_path(cards(analysed(begun))[0].cell)
     panel.parent.mkdir(exist_ok=True)
     panel.write_bytes(b"\x89PNG nearest")
-    path = write_markdown(begun, tmp_path / "docs" / "guide.md", "underone report x")
+    path = write_markdown(analysed(begun), tmp_path / "docs" / "guide.md", "underone report x")
     panel.unlink()
     opening = path.read_text(encoding="utf-8").partition("##")[0]
     assert "Nothing here was measured on cifar10 or noto-emoji: `underone study cifar10`" in opening
@@ -201,7 +204,7 @@ def test_the_page_holds_every_finding_and_its_figures_lie_beside_it(
     text = path.read_text(encoding="utf-8")
     assert "`underone report x`" in text
     assert "**Not finished:**" in text
-    for finding in findings(begun):
+    for finding in findings(analysed(begun)):
         assert f"## {finding.question}" in text
         in_short = next(
             one for one in text.splitlines() if one.startswith(f"- [{finding.question}")

@@ -15,9 +15,9 @@ from studies import by_sampler, made, run_of, said, small_study
 from underone.cli.study_progress import best_so_far
 from underone.metrics.figures import Figure
 from underone.metrics.measurement import FloorRecord
+from underone.study.analysis import analysed
 from underone.study.bench import open_bench
 from underone.study.folder import Folder
-from underone.study.measures import strata
 from underone.study.report import write_report
 from underone.study.report.findings import (
     CHANCE,
@@ -97,7 +97,7 @@ def checked(page: str) -> Checker:
 def test_the_page_is_sound_and_loads_nothing(finished: Run, page: str) -> None:
     found = checked(page)
     pictures = [source for source in found.images if source]
-    assert len(pictures) == len(strata(finished)[0].standings) == 6
+    assert len(pictures) == len(analysed(finished).strata[0].standings) == 6
     assert page.count("data:image/png;base64,") == 6
     assert "default-src 'none'" in page
     # Every setting that is asked for a class is a point of some chart.
@@ -140,7 +140,7 @@ def test_an_unfinished_study_says_so(finished: Run, tmp_path: Path) -> None:
     known = finished.known
     for count in (0, 1, 3):
         part = dict(list(known.items())[:count])
-        write_report(replace(finished, folder=Folder(tmp_path), known=part))
+        write_report(analysed(replace(finished, folder=Folder(tmp_path), known=part)))
         text = (tmp_path / "report.html").read_text(encoding="utf-8")
         checked(text)
         assert f"at least {len(known) - count} more cells" in text
@@ -166,15 +166,15 @@ def test_where_real_images_are_too_few_for_a_floor_there_is_none(
         }
         run = replace(finished, folder=Folder(tmp_path / "study"), known=known)
         assert best_so_far(run).row_count > 0
-        checked(write_report(run).read_text(encoding="utf-8"))
+        checked(write_report(analysed(run)).read_text(encoding="utf-8"))
 
 
 def test_a_nearest_panel_is_shown_if_it_was_drawn(finished: Run, tmp_path: Path) -> None:
     shutil.copytree(finished.folder.path, tmp_path / "study")
     run = replace(finished, folder=Folder(tmp_path / "study"))
-    card = cards(run)[1]
+    card = cards(analysed(run))[1]
     run.folder.panel_path(card.cell).write_bytes(b"\x89PNG nearest")
-    text = write_report(run).read_text(encoding="utf-8")
+    text = write_report(analysed(run)).read_text(encoding="utf-8")
     assert "Nearest training images" in text
     assert f"Of the samples of {card.title} those that are nearest" in text
     assert "Nearest training images" not in (finished.folder.path / "report.html").read_text()
@@ -198,20 +198,20 @@ def test_models_and_numbers_of_samples_stand_apart(
     for result in run.known.values():
         run.folder.picture_path(result.id).parent.mkdir(exist_ok=True)
         run.folder.picture_path(result.id).write_bytes(b"\x89PNG")
-    text = write_report(run).read_text(encoding="utf-8")
+    text = write_report(analysed(run)).read_text(encoding="utf-8")
     checked(text)
     assert f"{old}: a checkpoint of the legacy architecture revision 1." in text
-    assert {(stratum.model, stratum.samples) for stratum in strata(run)} == {
+    assert {(stratum.model, stratum.samples) for stratum in analysed(run).strata} == {
         (str(old), 20), (str(new), 20), (str(new), 30),
     }  # fmt: skip
-    for each in unresolved(run):
+    for each in unresolved(analysed(run)):
         assert each.leader.first.model == each.other.first.model
         assert each.leader.first.draw.count == each.other.first.draw.count
     assert "compare samplers" in said(run, WHICH_SAMPLER)
     assert "This study does not tell" in said(run, WHICH_WEIGHT)
     # Once each, whatever the numbers of samples.
-    assert [len(family.cells) for family in families(run)] == [2, 2]
-    table = settings_table(run)
+    assert [len(family.cells) for family in families(analysed(run))] == [2, 2]
+    table = settings_table(analysed(run))
     assert (table.heads[:2], len(table.rows), len(table.floors)) == (("setting", "model"), 6, 3)
 
 

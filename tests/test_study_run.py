@@ -19,6 +19,7 @@ from underone.errors import UserError
 from underone.generation import Draw, Setting
 from underone.modules import name_code
 from underone.networks.precision import fast_dtype
+from underone.study.analysis import analysed
 from underone.study.answers import answers, standings
 from underone.study.bench import Bench, open_bench
 from underone.study.cell import Cell, CellResult, Divergence, Outcome, run_cell
@@ -88,7 +89,7 @@ def test_a_setting_that_diverges_is_left_out_and_the_rest_goes_on(
     again, _ = open_run(run.folder.path, study, bench)
     assert again.due() == []
     assert again.diverged == run.diverged
-    page = write_report(again).read_text("utf-8")
+    page = write_report(analysed(again)).read_text("utf-8")
     assert "diverged, and not measured" in page
 
 

@@ -9,13 +9,14 @@ from underone.cli.beforehand import announce_revision
 from underone.cli.console import counted, note, out, print_json, table
 from underone.errors import UserError
 from underone.evaluation import training_images
-from underone.study.answers import Standing, standings
+from underone.study.analysis import Analysis, analysed
+from underone.study.answers import Standing
 from underone.study.measures import FID
 from underone.study.panel import draw_panel
 from underone.study.recommend import PREFERENCES, Budget, Recommendation, recommend
 from underone.study.report import write_markdown, write_report
 from underone.study.report.sentences import difference_text
-from underone.study.run import Run, open_folder
+from underone.study.run import open_folder
 from underone.study.words import setting_title
 
 _FOLDER = click.Path(path_type=Path, file_okay=False)
@@ -43,34 +44,36 @@ def report(
         raise UserError(f"--markdown takes the name of an .md file, got {markdown}")
     if root is not None and not panel:
         raise UserError("--root is for --panel alone: leave it out")
-    run, beside = _begun(folder), [_begun(other) for other in others]
+    study, beside = _begun(folder), [_begun(other) for other in others]
     if panel or beside:
-        for each in (run, *beside):
+        for each in (study, *beside):
             _check_measured(each)
     if panel:
+        run = study.run
         images = training_images(run.bench.yardsticks[0].reference, root)
         count = (1 + run.bench.trained_on_flips) * len(images)
         with counted("features of the training images", count) as on_images:
             draw_panel(run, images, on_images)
-    note(f"{write_report(run, beside)}: open it in a browser")
+    note(f"{write_report(study, beside)}: open it in a browser")
     if markdown is not None:
         beside_these = [part for other in others for part in ("--beside", str(other))]
         words = ["underone", "report", str(folder), *beside_these, "--markdown", str(markdown)]
         command = shlex.join(words)
-        note(f"{write_markdown(run, markdown, command, beside)}")
+        note(f"{write_markdown(study, markdown, command, beside)}")
 
 
-def _begun(folder: Path) -> Run:
+def _begun(folder: Path) -> Analysis:
     run = open_folder(folder)
     if not run.known:
         raise UserError(f"the study in {folder} has no cell done yet")
-    return run
+    return analysed(run)
 
 
-def _check_measured(run: Run) -> None:
-    if not standings(run):
+def _check_measured(study: Analysis) -> None:
+    if not study.standings:
         raise UserError(
-            f"the study in {run.folder.path} has only screened settings yet: let it go on first"
+            f"the study in {study.run.folder.path} has only screened settings yet: let it go on "
+            "first"
         )
 
 

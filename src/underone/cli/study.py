@@ -15,6 +15,7 @@ from underone.cli.options import device_option
 from underone.cli.study_progress import advance, best_so_far
 from underone.errors import UserError
 from underone.generation import Draw
+from underone.study.analysis import analysed
 from underone.study.bench import Bench, open_bench
 from underone.study.definition import Study, for_model, load_study, shipped_studies
 from underone.study.engine import Engine, LocalEngine, WorkerSetup
@@ -172,10 +173,10 @@ def _run_study(
                 advance(run, engine)
     except KeyboardInterrupt:
         if run.known:
-            write_report(run)
+            write_report(analysed(run))
         note(f"stopped with {len(run.known)} cells done; the same command goes on")
         sys.exit(130)
-    page = write_report(run)
+    page = write_report(analysed(run))
     if as_json:
         print_json([run.known[cell].model_dump(mode="json") for cell in run.in_order])
         return

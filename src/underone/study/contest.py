@@ -55,10 +55,11 @@ class Entry:
 
 
 class Factor(Enum):
-    """The factor that differs between the entries of a contest: any, the sampler, the weight w."""
+    """The factor that differs between the entries of a contest: any, the sampler, or one number."""
 
     SETTING = "setting"
     SAMPLER = "sampler"
+    STEPS = "steps"
     WEIGHT = "weight"
 
 

@@ -147,17 +147,15 @@ def _costliest_first(plan: Plan, bench: Bench) -> list[Candidate]:
     return sorted(ranks, key=lambda one: ranks[one], reverse=True)
 
 
-def _questions(plan: Plan) -> set[tuple[str, Factor | str]]:
+def _questions(plan: Plan) -> set[tuple[str, Factor]]:
     """What a plan can answer of each model: what contests are about, and how many steps."""
     entries = [
         Entry(one, plan.draw(each.samples)) for each in plan.slices for one in each.candidates
     ]
-    found: set[tuple[str, Factor | str]] = {
-        (contest.entries[0].candidate.model, contest.factor) for contest in contests(entries)
-    }
+    found = {(contest.entries[0].candidate.model, contest.factor) for contest in contests(entries)}
     plain = {entry.candidate for entry in entries if entry.candidate.setting.guidance == 0}
     lines = Counter((one.model, replace(one.setting, steps=1)) for one in plain)
-    return found | {(model, "steps") for (model, _), count in lines.items() if count > 1}
+    return found | {(model, Factor.STEPS) for (model, _), count in lines.items() if count > 1}
 
 
 def _cost(candidate: Candidate, bench: Bench) -> int:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 from underone.metrics import Figure
 from underone.metrics.uncertainty import Comparison
-from underone.study.answers import Standing, standings
+from underone.study.answers import Standing
 from underone.study.cell import CellResult
 from underone.study.contest import paired
 from underone.study.run import Run
@@ -104,30 +104,6 @@ MEASURES = (
     CONSISTENCY,
     Measure("memorised-share", "memorised share"),
 )
-
-
-@dataclass(frozen=True)
-class Stratum:
-    """What compares at all: the settings of one model at one number of samples."""
-
-    model: str
-    samples: int
-    standings: tuple[Standing, ...]
-
-    @property
-    def asked(self) -> tuple[Standing, ...]:
-        """Those whose samples are of the classes asked for, as contests are."""
-        return tuple(each for each in self.standings if each.first.setting.uses_labels)
-
-
-def strata(run: Run) -> list[Stratum]:
-    """Every model at every number of samples, the most samples first."""
-    groups: dict[tuple[str, int], list[Standing]] = {}
-    for each in standings(run):
-        groups.setdefault((each.first.model, each.first.draw.count), []).append(each)
-    order = {name: index for index, name in enumerate(run.bench.models)}
-    found = (Stratum(model, samples, tuple(each)) for (model, samples), each in groups.items())
-    return sorted(found, key=lambda stratum: (order[stratum.model], -stratum.samples))
 
 
 def yardstick_fids(run: Run) -> list[Measure]:

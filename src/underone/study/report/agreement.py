@@ -6,16 +6,10 @@ from dataclasses import dataclass
 from itertools import combinations
 
 from underone.metrics.uncertainty import Verdict
+from underone.study.analysis import Analysis, Stratum
 from underone.study.answers import Standing
-from underone.study.measures import (
-    FID,
-    Measure,
-    Stratum,
-    compared,
-    strata,
-    yardstick_fids,
-)
-from underone.study.report.sentences import Part, stratum_title
+from underone.study.measures import FID, Measure, compared, yardstick_fids
+from underone.study.report.sentences import Part
 from underone.study.run import Run
 from underone.study.words import listed, setting_title
 
@@ -84,9 +78,9 @@ def leaders(pairs: Sequence[Pair]) -> Iterator[tuple[Measure, Standing]]:
         yield by, by.best(pairs[0].standings)
 
 
-def extractor_findings(run: Run) -> list[Part]:
+def extractor_findings(analysis: Analysis) -> list[Part]:
     """Where the features of the study's extractors agree on the order of settings."""
-    found = ((stratum_title(run, stratum), agreement(stratum, run)) for stratum in strata(run))
+    found = ((each.title, agreement(each, analysis.run)) for each in analysis.strata)
     return [Part(where, tuple(_extractors(pairs))) for where, pairs in found if pairs]
 
 

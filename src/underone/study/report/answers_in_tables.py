@@ -3,40 +3,39 @@
 from collections.abc import Iterable, Sequence
 
 from underone.checkpoint import ForeignConfig
-from underone.study.answers import Answer, Standing, answers, standings
+from underone.study.analysis import Analysis, Stratum
+from underone.study.answers import Answer, Standing
 from underone.study.contest import Factor
 from underone.study.measures import (
     FID,
     INTRA_FID,
     MEASURES,
     Measure,
-    Stratum,
     mean_text,
     spread,
-    strata,
     yardstick_fids,
 )
 from underone.study.recommend import pareto_front
-from underone.study.report.samplers import fewest, step_answers
-from underone.study.report.sentences import stratum_title, within
+from underone.study.report.samplers import fewest
 from underone.study.report.tables import Table
 from underone.study.run import Run
-from underone.study.words import form_titles, setting_title, weight_title
+from underone.study.words import form_titles, sampler_title, setting_title, weight_title
 
 
-def front_tables(run: Run) -> list[tuple[str, Table]]:
+def front_tables(analysis: Analysis) -> list[tuple[str, Table]]:
     """Of each stratum the lowest FIDs on the first block: of no cheaper setting is one as low."""
     return [
-        (stratum_title(run, stratum), _front_table(run, stratum))
-        for stratum in strata(run)
+        (stratum.title, _front_table(analysis.run, stratum))
+        for stratum in analysis.strata
         if stratum.asked
     ]
 
 
 def _front_table(run: Run, stratum: Stratum) -> Table:
-    asked = within(stratum, answers(run))
     # Of one that leads at its cost and of all settings too, the contest at its cost comes last.
-    contests = {each.leader.entry: each for each in asked if each.factor is not Factor.WEIGHT}
+    contests = {
+        each.leader.entry: each for each in stratum.answers if each.factor is not Factor.WEIGHT
+    }
     measures = [
         m for m in (FID, INTRA_FID, *yardstick_fids(run)[1:]) if m.is_known_of(stratum.asked)
     ]
@@ -68,20 +67,20 @@ def _level(contest: Answer | None) -> str:
     return f"{len(contest.open)} of {len(contest.standings) - 1}"
 
 
-def steps_tables(run: Run) -> list[tuple[str, Table]]:
+def steps_tables(analysis: Analysis) -> list[tuple[str, Table]]:
     """Of each stratum the FID of each sampler at each number of steps, and how many are enough."""
-    found = []
-    for stratum in strata(run):
-        mine = [(name, each) for owner, name, each in step_answers(run) if owner == stratum]
-        if mine:
-            found.append((stratum_title(run, stratum), _steps_table(mine)))
-    return found
+    return [
+        (stratum.title, _steps_table(stratum.step_answers))
+        for stratum in analysis.strata
+        if stratum.step_answers
+    ]
 
 
-def _steps_table(mine: Sequence[tuple[str, Answer]]) -> Table:
-    every = sorted({one.first.setting.steps for _, each in mine for one in each.standings})
+def _steps_table(mine: Sequence[Answer]) -> Table:
+    every = sorted({one.first.setting.steps for each in mine for one in each.standings})
     rows = []
-    for name, each in mine:
+    for each in mine:
+        name = sampler_title(each.leader.first.setting)
         at = {one.first.setting.steps: mean_text(FID, one) for one in each.standings}
         enough = f"{fewest(each)} or more" if max(at) == fewest(each) else f"{fewest(each)}"
         rows.append((name, *(at.get(steps, "") for steps in every), enough))
@@ -89,15 +88,16 @@ def _steps_table(mine: Sequence[tuple[str, Answer]]) -> Table:
     return Table(heads, tuple(rows))
 
 
-def weight_tables(run: Run) -> list[tuple[str, Table]]:
+def weight_tables(analysis: Analysis) -> list[tuple[str, Table]]:
     """Of each setting that weights compete in, every figure at every weight."""
-    asked = [each for each in answers(run) if each.factor is Factor.WEIGHT]
-    found = []
-    for stratum in strata(run):
-        for contest in within(stratum, asked):
-            title = ", ".join(filter(None, (stratum_title(run, stratum), contest.unguided_title)))
-            found.append((title, _weight_table(run, _by_weight(contest.standings))))
-    return found
+    return [
+        (
+            ", ".join(filter(None, (stratum.title, contest.unguided_title))),
+            _weight_table(analysis.run, _by_weight(contest.standings)),
+        )
+        for stratum in analysis.strata
+        for contest in stratum.answers_on(Factor.WEIGHT)
+    ]
 
 
 def _by_weight(among: Sequence[Standing]) -> list[Standing]:
@@ -124,13 +124,13 @@ def _weight_table(run: Run, among: Sequence[Standing]) -> Table:
     return Table(heads, rows, (("real images", "", *_floors(measures, among[0])),))
 
 
-def model_tables(run: Run) -> list[Table]:
+def model_tables(analysis: Analysis) -> list[Table]:
     """Every model's best setting guided, at w = 0 and without classes, the lowest FID first."""
     groups: dict[int, list[Standing]] = {}
-    for each in standings(run):
+    for each in analysis.standings:
         groups.setdefault(each.first.draw.count, []).append(each)
     return [
-        _model_table(run, sorted(_best_of_kinds(group), key=lambda each: each.fid))
+        _model_table(analysis.run, sorted(_best_of_kinds(group), key=lambda each: each.fid))
         for group in groups.values()
         if len({each.first.model for each in group}) > 1
     ]

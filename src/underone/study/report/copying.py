@@ -5,8 +5,8 @@ from pathlib import Path
 
 from underone.metrics.figures import Figure
 from underone.metrics.measurement import Measurement
+from underone.study.analysis import Analysis
 from underone.study.report.view import cards
-from underone.study.run import Run
 
 # How far apart two values of C_T are at least if chance alone would hardly part them: each is about
 # standard normal of images that were drawn alike.
@@ -25,9 +25,10 @@ class Panel:
     words: str
 
 
-def panel(run: Run) -> Panel | None:
+def panel(analysis: Analysis) -> Panel | None:
     """The panel that was drawn of the study, if any."""
-    for card in cards(run):
+    run = analysis.run
+    for card in cards(analysis):
         picture = run.folder.panel_path(card.cell)
         if picture.is_file():
             measurement = run.known[card.cell].measurements[0]

@@ -4,14 +4,15 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from underone.metrics.uncertainty import CONFIDENCE
-from underone.study.answers import Standing, answers
+from underone.study.analysis import Analysis
+from underone.study.answers import Standing
 from underone.study.cell import CellResult
-from underone.study.measures import MEASURES, strata
+from underone.study.measures import MEASURES
 from underone.study.report.grids import where_steps_lie
 from underone.study.report.models import which_model
 from underone.study.report.other_data import data_of, on_other_data
-from underone.study.report.samplers import how_many_steps, step_answers, which_sampler
-from underone.study.report.sentences import Part, model_title
+from underone.study.report.samplers import how_many_steps, which_sampler
+from underone.study.report.sentences import Part
 from underone.study.report.weights import which_weight
 from underone.study.run import Run
 from underone.study.words import listed
@@ -43,22 +44,22 @@ class Unresolved:
     other: Standing
 
 
-def findings(run: Run, beside: Sequence[Run] = ()) -> tuple[Finding, ...]:
+def findings(analysis: Analysis, beside: Sequence[Analysis] = ()) -> tuple[Finding, ...]:
     """What a study says so far to the four questions, and how sure that is.
 
     `beside` are studies of other data, which the fourth is answered with.
     """
-    if not strata(run):
+    if not analysis.strata:
         return (_single(WHICH_SAMPLER, "No setting is measured yet."),)
-    grids, models = where_steps_lie(run), tuple(which_model(run))
+    grids, models = where_steps_lie(analysis.run), tuple(which_model(analysis))
     return (
-        Finding(WHICH_SAMPLER, tuple(which_sampler(run))),
-        Finding(HOW_MANY_STEPS, tuple(how_many_steps(run))),
+        Finding(WHICH_SAMPLER, tuple(which_sampler(analysis))),
+        Finding(HOW_MANY_STEPS, tuple(how_many_steps(analysis))),
         *([Finding(WHERE_STEPS_LIE, tuple(grids))] if grids else []),
-        Finding(WHICH_WEIGHT, tuple(which_weight(run))),
+        Finding(WHICH_WEIGHT, tuple(which_weight(analysis))),
         *([Finding(WHICH_MODEL, models)] if models else []),
-        _single(HARDER_DATA, *_harder_data(run, beside)),
-        _single(CHANCE, *_chance(run)),
+        _single(HARDER_DATA, *_harder_data(analysis, beside)),
+        _single(CHANCE, *_chance(analysis)),
     )
 
 
@@ -66,44 +67,40 @@ def _single(question: str, *sentences: str) -> Finding:
     return Finding(question, (Part("", sentences),))
 
 
-def unresolved(run: Run) -> list[Unresolved]:
+def unresolved(analysis: Analysis) -> list[Unresolved]:
     """Every pair of a leader and a setting that is not separated from it."""
-    every = (*answers(run), *(found for _, _, found in step_answers(run)))
     return [
-        Unresolved(_place(run, each.leader), each.question, each.leader, other)
-        for each in every
+        Unresolved(stratum.title, each.question, each.leader, other)
+        for stratum in analysis.strata
+        for each in (*stratum.answers, *stratum.step_answers)
         for other in each.open
     ]
 
 
-def _place(run: Run, standing: Standing) -> str:
-    return model_title(run, standing.first.model, standing.first.draw.count)
-
-
-def _harder_data(run: Run, beside: Sequence[Run]) -> Iterator[str]:
+def _harder_data(analysis: Analysis, beside: Sequence[Analysis]) -> Iterator[str]:
     if beside:
-        yield from on_other_data(run, beside)
+        yield from on_other_data(analysis, beside)
         yield "The orders compare, the FIDs do not: they are against different references."
         return
-    yield f"This study does not tell: all its models make images of {data_of(run)}."
+    yield f"This study does not tell: all its models make images of {data_of(analysis.run)}."
     yield (
         'A study of other data would: set "model" and "references" in a copy of its .toml file, '
         'run "underone study COPY.toml", and then "underone report" with "--beside COPY".'
     )
 
 
-def _chance(run: Run) -> Iterator[str]:
-    every = [one.first for stratum in strata(run) for one in stratum.standings]
-    leaders = [each.leader for each in answers(run)]
+def _chance(analysis: Analysis) -> Iterator[str]:
+    every = [one.first for stratum in analysis.strata for one in stratum.standings]
+    leaders = [each.leader for each in analysis.answers]
     yield _FLATTERED
-    yield from _leaders_drawn_again(run, leaders)
+    yield from _leaders_drawn_again(analysis, leaders)
     yield _INTERVALS
     yield from _intervals_of_one_block(leaders, every)
     yield from _unknown_errors(every)
-    yield from _many_comparisons(run)
+    yield from _many_comparisons(analysis)
     yield from _few_samples(every)
-    yield from _not_ranked_together(run)
-    yield _of_one_training(run)
+    yield from _not_ranked_together(analysis)
+    yield _of_one_training(analysis.run)
 
 
 _FLATTERED = (
@@ -117,15 +114,16 @@ _INTERVALS = (
 )
 
 
-def _leaders_drawn_again(run: Run, leaders: Sequence[Standing]) -> Iterator[str]:
+def _leaders_drawn_again(analysis: Analysis, leaders: Sequence[Standing]) -> Iterator[str]:
+    study = analysis.run.plan.study
     fresh = sum(bool(leader.fresh) for leader in leaders)
     if fresh:
         yield (
             f"Of {len(leaders)} questions, the leaders of {fresh} were drawn again on fresh "
             "blocks, which they were not chosen on: their figures are of these."
         )
-    elif run.plan.study.most_blocks > run.plan.study.blocks:
-        if run.due():
+    elif study.most_blocks > study.blocks:
+        if analysis.due:
             yield "No leader was drawn again on a fresh block yet: this study is not finished."
         elif leaders:
             yield "No leader was drawn again on a fresh block: the budget did not allow it."
@@ -163,8 +161,8 @@ def _unknown_errors(every: Sequence[CellResult]) -> Iterator[str]:
         yield f"No standard error is known of {listed(unknown)}."
 
 
-def _many_comparisons(run: Run) -> Iterator[str]:
-    contests = (*answers(run), *(each for _, _, each in step_answers(run)))
+def _many_comparisons(analysis: Analysis) -> Iterator[str]:
+    contests = (*analysis.answers, *analysis.step_answers)
     compared = sum(len(each.standings) - 1 for each in contests)
     if compared:
         pairs = "comparison" if compared == 1 else "comparisons"
@@ -185,10 +183,10 @@ def _few_samples(every: Sequence[CellResult]) -> Iterator[str]:
         )
 
 
-def _not_ranked_together(run: Run) -> Iterator[str]:
-    if len({stratum.samples for stratum in strata(run)}) > 1:
+def _not_ranked_together(analysis: Analysis) -> Iterator[str]:
+    if len({stratum.samples for stratum in analysis.strata}) > 1:
         yield "Figures of different numbers of samples are not ranked together."
-    if len({stratum.model for stratum in strata(run)}) > 1:
+    if len({stratum.model for stratum in analysis.strata}) > 1:
         yield "Settings are ranked within their model, and of models the lowest of each."
 
 

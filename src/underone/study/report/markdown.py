@@ -13,9 +13,10 @@ from underone.data.picture import GAP
 from underone.errors import UserError
 from underone.files import write_bytes, write_text
 from underone.generation import Setting
+from underone.study.analysis import Analysis, Stratum
 from underone.study.cell import PICTURE_COLUMNS
 from underone.study.contest import unguided
-from underone.study.measures import FID, Stratum, strata
+from underone.study.measures import FID
 from underone.study.report import protocol, tables, view
 from underone.study.report.answers_in_tables import model_tables, steps_tables, weight_tables
 from underone.study.report.charts import diversity_charts, extractor_charts, nfe_charts
@@ -30,53 +31,55 @@ from underone.study.report.findings import (
 )
 from underone.study.report.other_data import not_measured
 from underone.study.report.sentences import Part
-from underone.study.run import Run
 
 _PACKAGE = Path(__file__).parent
 _PICTURES = 8
 _ENLARGED = 3
 
 
-def write_markdown(run: Run, path: Path, command: str, beside: Sequence[Run] = ()) -> Path:
+def write_markdown(
+    analysis: Analysis, path: Path, command: str, beside: Sequence[Analysis] = ()
+) -> Path:
     """Write the page at `path`, its figures in a folder of its name beside it; the page's path.
 
     `command` is what writes it anew, `beside` are studies of other data to compare with.
     """
-    folder = path.with_suffix("")
+    run, folder = analysis.run, path.with_suffix("")
     if folder.resolve() == run.folder.path.resolve():
         raise UserError(
             f"the figures of {path} would lie among the files of {run.folder.path}: choose another "
             "name for the page"
         )
     figures = {
-        WHICH_SAMPLER: nfe_charts(run, (FID,)),
-        WHICH_WEIGHT: [*extractor_charts(run), *diversity_charts(run)],
+        WHICH_SAMPLER: nfe_charts(analysis, (FID,)),
+        WHICH_WEIGHT: [*extractor_charts(analysis), *diversity_charts(analysis)],
     }
     for chart in (chart for group in figures.values() for chart in group):
         write_bytes(folder / f"{chart.name}.png", chart.png())
     pictures = []
     counts = {result.id: result.draw.count for result in run.known.values()}
-    for card in _shown(run):
+    for card in _shown(analysis):
         enlarged = _enlarged(run.folder.picture_path(card.cell), counts[card.cell])
         write_bytes(folder / f"{card.cell}.png", enlarged)
         pictures.append((card.title, f"{card.cell}.png"))
-    nearest = panel(run)
+    nearest = panel(analysis)
     if nearest is not None:
         write_bytes(folder / nearest.picture.name, nearest.picture.read_bytes())
-    write_text(path, page(run, command, folder.name, figures, pictures, nearest, beside))
+    write_text(path, page(analysis, command, folder.name, figures, pictures, nearest, beside))
     return path
 
 
 def page(
-    run: Run,
+    analysis: Analysis,
     command: str,
     figure_folder: str,
     figures: dict[str, list[Chart]],
     pictures: Sequence[tuple[str, str]],
     nearest: Panel | None,
-    beside: Sequence[Run] = (),
+    beside: Sequence[Analysis] = (),
 ) -> str:
     """The page's text."""
+    run = analysis.run
     environment = jinja2.Environment(
         # Markdown, and of names from a study's own file.
         autoescape=False,  # noqa: S701
@@ -87,16 +90,16 @@ def page(
     environment.filters["plain"] = plain
     template = environment.from_string((_PACKAGE / "guide.md.jinja").read_text(encoding="utf-8"))
     return template.render(
-        contents(run, beside),
+        contents(analysis, beside),
         command=command,
-        not_measured=not_measured([run, *beside]),
+        not_measured=not_measured([run, *(each.run for each in beside)]),
         extractor=run.bench.yardsticks[0].extractor.name,
-        real=protocol.real_images(run),
+        real=protocol.real_images(analysis),
         figures=figures,
         tables={
-            HOW_MANY_STEPS: steps_tables(run),
-            WHICH_WEIGHT: weight_tables(run),
-            WHICH_MODEL: [("", each) for each in model_tables(run)],
+            HOW_MANY_STEPS: steps_tables(analysis),
+            WHICH_WEIGHT: weight_tables(analysis),
+            WHICH_MODEL: [("", each) for each in model_tables(analysis)],
         },
         folded={WHICH_SAMPLER},
         tabled={HOW_MANY_STEPS},  # which says the same
@@ -156,21 +159,21 @@ def _escaped(cell: str) -> str:
     return cell.replace("|", "\\|")
 
 
-def _shown(run: Run) -> list[view.Card]:
+def _shown(analysis: Analysis) -> list[view.Card]:
     """The settings to look at: of the first model several, and the best of each other."""
-    every = _strata_of_models(run)
+    every = _strata_of_models(analysis)
     if not every:
         return []
     first, *others = every
     best = [min(stratum.standings, key=lambda each: each.first.fid).first.id for stratum in others]
-    titles = {card.cell: card for card in view.cards(run)}
+    titles = {card.cell: card for card in view.cards(analysis)}
     return [titles[cell] for cell in (*_of_one_model(first)[:_PICTURES], *best)]
 
 
-def _strata_of_models(run: Run) -> list[Stratum]:
+def _strata_of_models(analysis: Analysis) -> list[Stratum]:
     """Each model at its most samples."""
     found: dict[str, Stratum] = {}
-    for stratum in strata(run):
+    for stratum in analysis.strata:
         found.setdefault(stratum.model, stratum)
     return list(found.values())
 

@@ -2,21 +2,21 @@
 
 from collections.abc import Hashable, Iterable, Iterator
 
-from underone.study.answers import Answer, Standing, answer, standings
+from underone.study.analysis import Analysis
+from underone.study.answers import Answer, Standing, answer
 from underone.study.contest import Contest, Factor
 from underone.study.measures import FID, mean_text
 from underone.study.report.sentences import Part, behind_text, how_firmly
-from underone.study.run import Run
 from underone.study.words import setting_title
 
 
-def which_model(run: Run) -> Iterator[Part]:
+def which_model(analysis: Analysis) -> Iterator[Part]:
     """Of the models that are asked for classes, and of those that are not, whose best is lowest.
 
     Nothing where a study has one model, or no two that were asked alike.
     """
-    several = len({each.samples for each in run.plan.slices}) > 1
-    for each in model_answers(run):
+    several = len({each.samples for each in analysis.run.plan.slices}) > 1
+    for each in model_answers(analysis):
         protocol = each.leader.first.measurement.protocol
         where = "without classes" if protocol.labels == "none" else f"{protocol.labels} labels"
         where += f", {protocol.count:,} samples" if several else ""
@@ -25,16 +25,17 @@ def which_model(run: Run) -> Iterator[Part]:
         yield Part(where, (f"{lowest}, {how_firmly(each)}.", *others))
 
 
-def model_answers(run: Run) -> list[Answer]:
+def model_answers(analysis: Analysis) -> list[Answer]:
     """The best setting of each model on the first block, in contests of those asked alike."""
     groups: dict[Hashable, list[Standing]] = {}
-    for each in standings(run):
+    for each in analysis.standings:
         protocol = each.first.measurement.protocol
         groups.setdefault((protocol.count, protocol.labels), []).append(each)
     contests = (
         Contest(Factor.SETTING, "which model", tuple(each.entry for each in _best_of(group)))
         for group in groups.values()
     )
+    run = analysis.run
     found = (answer(contest, run.known, run.plan.fresh) for contest in contests)
     return [each for each in found if len(each.standings) > 1]
 

@@ -4,12 +4,13 @@ from collections.abc import Iterator, Sequence
 
 from underone.data import DATASET_NAMES
 from underone.generation import Setting
-from underone.study.answers import Answer, answers
+from underone.study.analysis import Analysis, Stratum
+from underone.study.answers import Answer
 from underone.study.contest import Factor
 from underone.study.definition import shipped_studies
-from underone.study.measures import FID, strata
+from underone.study.measures import FID
 from underone.study.report.agreement import rank_correlation
-from underone.study.report.sentences import Title, within
+from underone.study.report.sentences import Title
 from underone.study.run import Run
 from underone.study.words import cost_title, listed, sampler_title, weight_title
 
@@ -36,20 +37,22 @@ def not_measured(runs: Sequence[Run]) -> str:
     )
 
 
-def on_other_data(run: Run, others: Sequence[Run]) -> Iterator[str]:
-    """What a study of other data says to the questions of this one, each a sentence."""
-    here = data_of(run)
+def on_other_data(analysis: Analysis, others: Sequence[Analysis]) -> Iterator[str]:
+    """What a study of other data says to the questions of this one, each a sentence.
+
+    Of both, the model and number of samples that come first speak.
+    """
+    here, mine = data_of(analysis.run), analysis.strata[0]
     for other in others:
-        there = data_of(other)
-        yield _order(here, there, _figures(run), _figures(other))
-        yield from _samplers(here, there, _leaders(run), _leaders(other))
-        yield from _weights(here, there, _preferred(run), _preferred(other))
+        there, theirs = data_of(other.run), other.strata[0]
+        yield _order(here, there, _figures(mine), _figures(theirs))
+        yield from _samplers(here, there, _leaders(mine), _leaders(theirs))
+        yield from _weights(here, there, _preferred(mine), _preferred(theirs))
 
 
-def _figures(run: Run) -> dict[Setting, float]:
-    """The FID of every setting on the first block, of the model and samples that come first."""
-    first = strata(run)[0]
-    return {each.first.setting: each.first.fid for each in first.asked}
+def _figures(stratum: Stratum) -> dict[Setting, float]:
+    """The FID of every setting on the first block."""
+    return {each.first.setting: each.first.fid for each in stratum.asked}
 
 
 def _order(here: str, there: str, mine: dict[Setting, float], theirs: dict[Setting, float]) -> str:
@@ -67,15 +70,9 @@ def _order(here: str, there: str, mine: dict[Setting, float], theirs: dict[Setti
     )
 
 
-def _answered(run: Run, factor: Factor) -> list[Answer]:
-    """The contests of the model and samples that come first."""
-    return [each for each in within(strata(run)[0], answers(run)) if each.factor is factor]
-
-
-def _leaders(run: Run) -> dict[str, Answer]:
+def _leaders(stratum: Stratum) -> dict[str, Answer]:
     """How samplers stand at each number of evaluations, fewest first."""
-    asked = _answered(run, Factor.SAMPLER)
-    order = sorted(asked, key=lambda each: each.leader.nfe)
+    order = sorted(stratum.answers_on(Factor.SAMPLER), key=lambda each: each.leader.nfe)
     return {cost_title(each.leader.first.setting): each for each in order}
 
 
@@ -129,9 +126,9 @@ def _surely_behind(name: str, found: Answer, title: Title) -> bool:
     return any(one.trails and title(one.first.setting) == name for one in found.standings)
 
 
-def _preferred(run: Run) -> dict[str, Answer]:
+def _preferred(stratum: Stratum) -> dict[str, Answer]:
     """How weights stand by FID, by the setting they are of."""
-    return {each.unguided_title: each for each in _answered(run, Factor.WEIGHT)}
+    return {each.unguided_title: each for each in stratum.answers_on(Factor.WEIGHT)}
 
 
 def _weights(

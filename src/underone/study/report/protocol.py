@@ -4,17 +4,18 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 
 from underone.checkpoint import DiffusionConfig, ForeignNetwork
+from underone.study.analysis import Analysis
 from underone.study.cell import CellResult
-from underone.study.measures import FID, strata
+from underone.study.measures import FID
 from underone.study.report.tables import Facts
 from underone.study.run import Run
 from underone.study.words import listed, setting_title
 
 
-def summary(run: Run) -> str:
+def summary(analysis: Analysis) -> str:
     """What was measured, in a sentence or two."""
+    run, found = analysis.run, analysis.strata
     plan, bench = run.plan, run.bench
-    found = strata(run)
     counts = sorted({stratum.samples for stratum in found})
     settings = sum(len(stratum.standings) for stratum in found)
     samples = listed([f"{count:,}" for count in counts])
@@ -40,9 +41,9 @@ def summary(run: Run) -> str:
     )
 
 
-def real_images(run: Run) -> str:
+def real_images(analysis: Analysis) -> str:
     """The FID of real images under the protocol that comes first, and of how many; "" of none."""
-    for stratum in strata(run):
+    for stratum in analysis.strata:
         for each in stratum.asked:
             value, floor = FID.floor(each.first), each.first.floor
             if value is not None and floor is not None:

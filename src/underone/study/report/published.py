@@ -5,12 +5,12 @@ from dataclasses import dataclass
 from itertools import combinations
 
 from underone.generation import Setting
+from underone.study.analysis import Analysis, Stratum
 from underone.study.answers import Standing
-from underone.study.measures import FID, Stratum, compared, strata
+from underone.study.measures import FID, compared
 from underone.study.report.agreement import rank_correlation
-from underone.study.report.sentences import Part, stratum_title
+from underone.study.report.sentences import Part
 from underone.study.report.tables import Table
-from underone.study.run import Run
 from underone.study.words import steps_title
 
 # Song, Meng and Ermon 2021, arXiv 2010.02502, Table 1, CIFAR-10: FID by eta and number of steps;
@@ -66,19 +66,19 @@ def counterparts(stratum: Stratum) -> list[Counterpart]:
     return found
 
 
-def published_findings(run: Run) -> list[Part]:
+def published_findings(analysis: Analysis) -> list[Part]:
     """Where the study agrees with the table, and where not; nothing where it has too little."""
-    return [Part(where, tuple(_pattern(mine))) for where, mine in _enough(run)]
+    return [Part(where, tuple(_pattern(mine))) for where, mine in _enough(analysis)]
 
 
-def published_tables(run: Run) -> list[tuple[str, Table]]:
+def published_tables(analysis: Analysis) -> list[tuple[str, Table]]:
     """The counterparts side by side, of each stratum that has enough."""
-    return [(where, _table(mine)) for where, mine in _enough(run)]
+    return [(where, _table(mine)) for where, mine in _enough(analysis)]
 
 
-def _enough(run: Run) -> list[tuple[str, list[Counterpart]]]:
+def _enough(analysis: Analysis) -> list[tuple[str, list[Counterpart]]]:
     """The counterparts of each stratum that has enough of them."""
-    found = ((stratum_title(run, stratum), counterparts(stratum)) for stratum in strata(run))
+    found = ((stratum.title, counterparts(stratum)) for stratum in analysis.strata)
     return [(where, mine) for where, mine in found if len(mine) >= _LEAST]
 
 

@@ -1,21 +1,19 @@
 """Which sampler, and how many steps: what a study's contests say."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from itertools import combinations, permutations
 
-from underone.generation import TUNED, Setting
+from underone.generation import TUNED
 from underone.metrics.uncertainty import CONFIDENCE, Comparison, Interval
-from underone.study.answers import Answer, Standing, answer, answers
+from underone.study.analysis import Analysis
+from underone.study.answers import Answer, Standing, answer
 from underone.study.contest import Contest, Factor
-from underone.study.measures import FID, Stratum, mean_text, strata
+from underone.study.measures import FID, mean_text
 from underone.study.report.sentences import (
     NOT_KNOWN_YET,
     Part,
     how_firmly,
     standing_text,
-    stratum_title,
-    within,
 )
 from underone.study.run import Run
 from underone.study.words import (
@@ -27,14 +25,12 @@ from underone.study.words import (
 )
 
 
-def which_sampler(run: Run) -> Iterator[Part]:
+def which_sampler(analysis: Analysis) -> Iterator[Part]:
     """Who leads at each number of evaluations, and of all settings."""
-    asked = [each for each in answers(run) if each.factor is Factor.SAMPLER]
-    every = [each for each in answers(run) if each.factor is Factor.SETTING]
-    for stratum in strata(run):
+    for stratum in analysis.strata:
         said = []
-        group = sorted(within(stratum, asked), key=lambda each: each.leader.nfe)
-        overall = within(stratum, every)
+        group = sorted(stratum.answers_on(Factor.SAMPLER), key=lambda each: each.leader.nfe)
+        overall = stratum.answers_on(Factor.SETTING)
         if group:
             by_cost = _leaders_by_cost(_worth_their_cost(group))
             said.append(f"{'; '.join((*by_cost, *_leaders(overall)))}.")
@@ -44,8 +40,9 @@ def which_sampler(run: Run) -> Iterator[Part]:
         said += _crossings(group)
         said += [f"Of all settings: {standing_text(each, setting_title)}" for each in overall]
         if said:
-            yield Part(stratum_title(run, stratum), tuple(said))
-    if not asked and run.due():
+            yield Part(stratum.title, tuple(said))
+    asked = analysis.answers_on(Factor.SAMPLER)
+    if not asked and analysis.due:
         yield Part("", (NOT_KNOWN_YET,))
     elif not asked:
         yield Part(
@@ -110,17 +107,17 @@ def _beats(each: Answer, other: Standing) -> bool:
     return any(one.trails and sampler_title(one.first.setting) == name for one in each.standings)
 
 
-def how_many_steps(run: Run) -> Iterator[Part]:
+def how_many_steps(analysis: Analysis) -> Iterator[Part]:
     """How each sampler's numbers of steps stand, and whether samplers differ in that."""
-    found = step_answers(run)
-    for stratum in strata(run):
-        mine = [(name, each) for owner, name, each in found if owner == stratum]
-        said = [_enough(name, each) for name, each in mine]
+    for stratum in analysis.strata:
+        mine = stratum.step_answers
+        said = [_enough(each) for each in mine]
         if len(mine) > 1:
-            said.insert(0, _depends(run, mine))
+            said.insert(0, _depends(analysis.run, mine))
         if said:
-            yield Part(stratum_title(run, stratum), tuple(said))
-    if not found and run.due():
+            yield Part(stratum.title, tuple(said))
+    found = analysis.step_answers
+    if not found and analysis.due:
         yield Part("", (NOT_KNOWN_YET,))
     elif not found:
         yield Part(
@@ -132,44 +129,23 @@ def how_many_steps(run: Run) -> Iterator[Part]:
         )
 
 
-def step_answers(run: Run) -> list[tuple[Stratum, str, Answer]]:
-    """Of each stratum and sampler at w = 0: how its numbers of steps stand to its best."""
-    found = []
-    for stratum in strata(run):
-        groups: dict[Setting, list[Standing]] = {}
-        for each in stratum.asked:
-            setting = each.first.setting
-            if setting.guidance == 0:
-                groups.setdefault(replace(setting, steps=1), []).append(each)
-        for setting, members in groups.items():
-            if len(members) > 1:
-                name = sampler_title(setting)
-                contest = Contest(
-                    Factor.SAMPLER,
-                    f"how many steps for {name}",
-                    tuple(each.entry for each in members),
-                )
-                found.append((stratum, name, answer(contest, run.known, run.plan.fresh)))
-    return found
-
-
 def fewest(each: Answer) -> int:
     """The fewest steps that are not separated from the best."""
     return min(one.first.setting.steps for one in each.standings if not one.trails)
 
 
-def _enough(name: str, each: Answer) -> str:
+def _enough(each: Answer) -> str:
     """How a sampler's numbers of steps stand."""
     every = [one.first.setting.steps for one in each.standings]
     few = fewest(each)
-    said = f"{name}: {standing_text(each, lambda setting: steps_title(setting.steps))}"
+    said = f"{_sampler(each)}: {standing_text(each, lambda setting: steps_title(setting.steps))}"
     if few < each.leader.first.setting.steps:
         said += f" The fewest that are not known to be worse: {few}."
     most = max(every) == each.leader.first.setting.steps
     return said + (" None with more steps is measured." if most else "")
 
 
-def _depends(run: Run, mine: Sequence[tuple[str, Answer]]) -> str:
+def _depends(run: Run, mine: Sequence[Answer]) -> str:
     """Whether one sampler is further from its best than another at the same number of steps.
 
     Of two samplers those steps count that both were measured at; the pair that is furthest apart is
@@ -178,8 +154,8 @@ def _depends(run: Run, mine: Sequence[tuple[str, Answer]]) -> str:
     sampler is another one at each number of steps.
     """
     apart: list[tuple[float, str]] = []
-    fixed = [(name, each) for name, each in mine if each.leader.first.setting.sampler != TUNED]
-    for (one, ours), (other, theirs) in permutations(fixed, 2):
+    fixed = [each for each in mine if each.leader.first.setting.sampler != TUNED]
+    for ours, theirs in permutations(fixed, 2):
         common = _steps_of(ours) & _steps_of(theirs)
         if len(common) < 2:
             continue
@@ -190,8 +166,8 @@ def _depends(run: Run, mine: Sequence[tuple[str, Answer]]) -> str:
             if gap > 0:
                 said = (
                     f"So the number of steps depends on the sampler: at {steps_title(steps)} "
-                    f"{other} is further behind its best of {among} "
-                    f"steps than {one} is ({FID.text(far[steps].difference)} against "
+                    f"{_sampler(theirs)} is further behind its best of {among} "
+                    f"steps than {_sampler(ours)} is ({FID.text(far[steps].difference)} against "
                     f"{FID.text(near[steps].difference)})."
                 )
                 apart.append((gap, said))
@@ -201,6 +177,11 @@ def _depends(run: Run, mine: Sequence[tuple[str, Answer]]) -> str:
         "No sampler is shown to need more steps than another: none is further behind its own best "
         "at the same number of steps by more than chance may do."
     )
+
+
+def _sampler(each: Answer) -> str:
+    """The sampler whose numbers of steps compete."""
+    return sampler_title(each.leader.first.setting)
 
 
 def _steps_of(each: Answer) -> set[int]:

@@ -2,15 +2,14 @@
 
 import math
 import statistics
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from underone.generation import Setting
 from underone.metrics.uncertainty import Blocks, Comparison, normal_factor
 from underone.study.answers import Answer, Standing
 from underone.study.contest import SPREAD_BLOCKS
-from underone.study.measures import FID, Measure, Stratum
-from underone.study.run import Run
+from underone.study.measures import FID, Measure
 from underone.study.words import listed
 
 # What an unfinished study says where cells that are due may tell.
@@ -30,31 +29,6 @@ class Part:
 
     where: str
     sentences: tuple[str, ...]
-
-
-def model_title(run: Run, model: str, samples: int) -> str:
-    """What tells a model at a number of samples from the others of a study; "" of the only one."""
-    plan, parts = run.plan, []
-    if len(run.bench.models) > 1:
-        parts.append(model)
-    counts = {
-        each.samples for each in plan.slices if any(c.model == model for c in each.candidates)
-    }
-    if len(counts) > 1:
-        parts.append(f"{samples:,} samples")
-    return ", ".join(parts)
-
-
-def stratum_title(run: Run, stratum: Stratum) -> str:
-    """The same of a stratum."""
-    return model_title(run, stratum.model, stratum.samples)
-
-
-def within(stratum: Stratum, found: Iterable[Answer]) -> list[Answer]:
-    """The contests within a stratum."""
-    mine = stratum.model, stratum.samples
-    leaders_of = ((each, each.leader.first) for each in found)
-    return [each for each, first in leaders_of if (first.model, first.draw.count) == mine]
 
 
 def standing_text(each: Answer, title: Title) -> str:

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from underone.generation import Setting
-from underone.study.answers import Answer, Standing, answers
+from underone.study.analysis import Analysis, Stratum
+from underone.study.answers import Standing
 from underone.study.cell import CellResult
 from underone.study.contest import Factor
 from underone.study.measures import (
@@ -14,13 +15,11 @@ from underone.study.measures import (
     PRECISION,
     RECALL,
     Measure,
-    Stratum,
     mean_text,
     spread,
-    strata,
 )
 from underone.study.report.findings import Unresolved, unresolved
-from underone.study.report.sentences import behind_text, stratum_title
+from underone.study.report.sentences import behind_text
 from underone.study.run import Run
 from underone.study.words import setting_title
 
@@ -40,16 +39,14 @@ class Table:
     floors: tuple[tuple[str, ...], ...] = ()
 
 
-def settings_table(run: Run) -> Table:
+def settings_table(analysis: Analysis) -> Table:
     """All settings, by model and number of samples, the lowest FID first; real images below."""
-    several = len(run.bench.models) > 1
-    measures = [
-        m for m in COLUMNS if any(m.is_known_of([e]) for s in strata(run) for e in s.standings)
-    ]
+    several = len(analysis.run.bench.models) > 1
+    measures = [m for m in COLUMNS if any(m.is_known_of([each]) for each in analysis.standings)]
     whose = ("setting", "model") if several else ("setting",)
     heads = (*whose, "w (1 + w)", "NFE", "samples", *(m.title for m in measures))
     rows, floors = [], []
-    for stratum in strata(run):
+    for stratum in analysis.strata:
         model = (stratum.model,) if several else ()
         for each in sorted(stratum.standings, key=lambda one: one.fid):
             first = each.first
@@ -93,26 +90,19 @@ def weight_text(setting: Setting) -> str:
     return f"{setting.guidance:g} ({1 + setting.guidance:g})".replace("-", "−")
 
 
-def class_tables(run: Run) -> list[tuple[str, Table]]:
+def class_tables(analysis: Analysis) -> list[tuple[str, Table]]:
     """FID within each class, of each stratum's leading settings beside that of real images."""
-    asked = [each for each in answers(run) if each.factor is Factor.SETTING]
-    leading = {_key(each.leader): _leading(each) for each in asked}
     found = []
-    for stratum in strata(run):
-        shown = leading.get((stratum.model, stratum.samples), stratum.asked[:1])
-        shown = [each for each in shown if Measure("fid-0", "").is_known_of([each])]
+    for stratum in analysis.strata:
+        shown = [each for each in _leading(stratum) if Measure("fid-0", "").is_known_of([each])]
         if shown:
-            title = stratum_title(run, stratum)
-            found.append((title, _class_table(run, stratum.model, shown)))
+            found.append((stratum.title, _class_table(analysis.run, stratum.model, shown)))
     return found
 
 
-def _key(standing: Standing) -> tuple[str, int]:
-    return standing.first.model, standing.first.draw.count
-
-
-def _leading(each: Answer) -> Sequence[Standing]:
-    return each.standings[:_CLASS_COLUMNS]
+def _leading(stratum: Stratum) -> Sequence[Standing]:
+    every = stratum.answers_on(Factor.SETTING)
+    return every[0].standings[:_CLASS_COLUMNS] if every else stratum.asked[:1]
 
 
 def _class_table(run: Run, model: str, shown: Sequence[Standing]) -> Table:
@@ -137,10 +127,9 @@ def correlation_table(names: Sequence[str], values: dict[tuple[str, str], str]) 
     return Table(("", *names), rows)
 
 
-def unresolved_table(run: Run) -> Table | None:
+def unresolved_table(analysis: Analysis) -> Table | None:
     """Every pair that the samples do not separate."""
-    found = unresolved(run)
-    rows = tuple(_unresolved_row(each) for each in found)
+    rows = tuple(_unresolved_row(each) for each in unresolved(analysis))
     return (
         Table(("question", "leads", "not separated from it", "difference"), rows) if rows else None
     )

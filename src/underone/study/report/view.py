@@ -3,17 +3,16 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from underone.study.answers import Standing, standings
+from underone.study.analysis import Analysis
+from underone.study.answers import Standing
 from underone.study.cell import PICTURE_COLUMNS, CellResult
 from underone.study.contest import unguided
 from underone.study.measures import (
     FID,
     MEASURES,
     spread,
-    strata,
     yardstick_fids,
 )
-from underone.study.report.sentences import stratum_title
 from underone.study.report.tables import Facts, blocks_text, weight_text
 from underone.study.run import Run
 from underone.study.words import form_titles, sampler_title, setting_title
@@ -29,11 +28,11 @@ class Card:
     caption: str
 
 
-def cards(run: Run) -> list[Card]:
+def cards(analysis: Analysis) -> list[Card]:
     """Every setting whose first block is known."""
     return [
-        _card(run, each, stratum_title(run, stratum))
-        for stratum in strata(run)
+        _card(analysis.run, each, stratum.title)
+        for stratum in analysis.strata
         for each in stratum.standings
     ]
 
@@ -78,13 +77,13 @@ class Family:
     cells: tuple[Shown, ...]
 
 
-def families(run: Run) -> list[Family]:
+def families(analysis: Analysis) -> list[Family]:
     """All settings by what the sliders do not reach, each setting once, of its most samples."""
     found: dict[str, dict[tuple[int, float], Shown]] = {}
-    for stratum in strata(run):
+    for stratum in analysis.strata:
         for each in stratum.standings:
             setting = each.first.setting
-            title = _family(run, each.first)
+            title = _family(analysis.run, each.first)
             shown = Shown(each.first.id, setting.steps, setting.guidance)
             found.setdefault(title, {}).setdefault((setting.steps, setting.guidance), shown)
     return [
@@ -99,18 +98,18 @@ def _family(run: Run, result: CellResult) -> str:
     return model + ", ".join((sampler_title(base), *form_titles(result.setting)))
 
 
-def opening_pair(run: Run) -> tuple[str, str]:
+def opening_pair(analysis: Analysis) -> tuple[str, str]:
     """The two cells to show first: the best, and the best of another family, if there is one."""
-    shown = {each.cell for family in families(run) for each in family.cells}
+    shown = {each.cell for family in families(analysis) for each in family.cells}
     every = [
         each.first
-        for stratum in strata(run)
+        for stratum in analysis.strata
         for each in stratum.standings
         if each.first.id in shown
     ]
     best, *others = sorted(every, key=lambda first: (-first.draw.count, first.fid))
-    mine = _family(run, best)
-    other = next((first for first in others if _family(run, first) != mine), None)
+    mine = _family(analysis.run, best)
+    other = next((first for first in others if _family(analysis.run, first) != mine), None)
     return best.id, (other or (others or [best])[-1]).id
 
 
@@ -122,6 +121,6 @@ def columns_are_classes(run: Run) -> tuple[str, ...]:
     return first if in_turn and not others and len(first) == PICTURE_COLUMNS else ()
 
 
-def some_are_told_no_class(run: Run) -> bool:
+def some_are_told_no_class(analysis: Analysis) -> bool:
     """Whether a picture shows samples that are not of the classes asked for."""
-    return any(not each.first.setting.uses_labels for each in standings(run))
+    return any(not each.first.setting.uses_labels for each in analysis.standings)

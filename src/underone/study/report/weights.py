@@ -4,7 +4,8 @@ import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from underone.study.answers import Answer, Standing, answers
+from underone.study.analysis import Analysis
+from underone.study.answers import Answer, Standing
 from underone.study.contest import Factor
 from underone.study.measures import (
     FID,
@@ -14,7 +15,6 @@ from underone.study.measures import (
     common,
     compared,
     mean_text,
-    strata,
     yardstick_fids,
 )
 from underone.study.report.sentences import (
@@ -22,10 +22,7 @@ from underone.study.report.sentences import (
     Part,
     difference_text,
     standing_text,
-    stratum_title,
-    within,
 )
-from underone.study.run import Run
 from underone.study.words import listed, weight_title
 
 
@@ -59,19 +56,20 @@ def preferences(among: Sequence[Standing], measures: Sequence[Measure]) -> list[
     return found
 
 
-def which_weight(run: Run) -> Iterator[Part]:
+def which_weight(analysis: Analysis) -> Iterator[Part]:
     """Of each contest of weights: whether the metrics agree, and who leads by FID."""
-    found = [each for each in answers(run) if each.factor is Factor.WEIGHT]
-    for stratum in strata(run):
-        for each in within(stratum, found):
+    every = (*MEASURES, *yardstick_fids(analysis.run)[1:])
+    for stratum in analysis.strata:
+        for each in stratum.answers_on(Factor.WEIGHT):
             of = each.unguided_title
-            measures = preferences(each.standings, (*MEASURES, *yardstick_fids(run)[1:]))
+            measures = preferences(each.standings, every)
             verdict, *rest = _trust(measures)
             by_fid = f"By FID: {standing_text(each, weight_title)}"
-            title = ", ".join(filter(None, (stratum_title(run, stratum), of)))
+            title = ", ".join(filter(None, (stratum.title, of)))
             said = (f"{_by_fid(each)} {verdict}", by_fid, *rest, *_guided_steps(each))
             yield Part(title, said)
-    if not found and run.due():
+    found = analysis.answers_on(Factor.WEIGHT)
+    if not found and analysis.due:
         yield Part("", (NOT_KNOWN_YET,))
     elif not found:
         yield Part(
@@ -82,9 +80,7 @@ def which_weight(run: Run) -> Iterator[Part]:
                 "trained with label dropout.",
             ),
         )
-    if any(
-        not one.first.setting.uses_labels for stratum in strata(run) for one in stratum.standings
-    ):
+    if any(not one.first.setting.uses_labels for one in analysis.standings):
         yield Part(
             "",
             (

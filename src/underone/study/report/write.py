@@ -16,7 +16,8 @@ from markupsafe import Markup
 
 from underone.data.picture import data_uri
 from underone.files import write_bytes, write_json, write_text
-from underone.study.measures import FID, strata
+from underone.study.analysis import Analysis
+from underone.study.measures import FID
 from underone.study.report import protocol, tables, view
 from underone.study.report.agreement import agreement, extractor_findings
 from underone.study.report.answers_in_tables import model_tables, steps_tables, weight_tables
@@ -33,83 +34,85 @@ from underone.study.report.drawing import Chart
 from underone.study.report.findings import findings
 from underone.study.report.html import templates
 from underone.study.report.published import published_findings
-from underone.study.report.sentences import Part, stratum_title
-from underone.study.run import Run
+from underone.study.report.sentences import Part
 
 _PACKAGE = "underone.study.report"
 # What a chart's file of data leaves out: words for the page.
 _NOT_DATA = ("link", "says", "text", "series")
 
 
-def write_report(run: Run, beside: Sequence[Run] = ()) -> Path:
+def write_report(analysis: Analysis, beside: Sequence[Analysis] = ()) -> Path:
     """Write the report into the study's folder, from what is known so far; the page's path.
 
     `beside` are studies of other data to compare with.
     """
-    folder = run.folder.path
+    folder = analysis.run.folder.path
     charts = {
-        "nfe": nfe_charts(run),
-        "diversity": diversity_charts(run),
-        "extractors": extractor_charts(run),
-        "weights": weight_charts(run),
-        "agreement": agreement_charts(run),
+        "nfe": nfe_charts(analysis),
+        "diversity": diversity_charts(analysis),
+        "extractors": extractor_charts(analysis),
+        "weights": weight_charts(analysis),
+        "agreement": agreement_charts(analysis),
     }
     every = [chart for group in charts.values() for chart in group]
     _remove_others({chart.name for chart in every}, folder)
     for chart in every:
         _write_chart(chart, folder)
-    write_json(folder / "results.json", results(run, beside))
-    write_text(folder / "report.html", page(run, charts, beside))
+    write_json(folder / "results.json", results(analysis, beside))
+    write_text(folder / "report.html", page(analysis, charts, beside))
     return folder / "report.html"
 
 
-def page(run: Run, charts: dict[str, list[Chart]], beside: Sequence[Run] = ()) -> str:
+def page(
+    analysis: Analysis, charts: dict[str, list[Chart]], beside: Sequence[Analysis] = ()
+) -> str:
     """The page as HTML; all names in it are escaped but the charts, which are made here."""
-    shown = view.cards(run)
+    run, shown = analysis.run, view.cards(analysis)
     return (
         templates(_PACKAGE)
         .get_template("page.html.jinja")
         .render(
-            contents(run, beside),
+            contents(analysis, beside),
             models=list(run.bench.models),
             revision_notice=protocol.revision_notice(run),
-            models_beside=model_tables(run),
-            steps=steps_tables(run),
-            weights=weight_tables(run),
-            unresolved=tables.unresolved_table(run),
+            models_beside=model_tables(analysis),
+            steps=steps_tables(analysis),
+            weights=weight_tables(analysis),
+            unresolved=tables.unresolved_table(analysis),
             charts={
                 section: [(chart, _element(chart)) for chart in group]
                 for section, group in charts.items()
             },
-            correlations=correlations(run),
-            classes=tables.class_tables(run),
+            correlations=correlations(analysis),
+            classes=tables.class_tables(analysis),
             cards=shown,
             picture=lambda cell: data_uri(run.folder.picture_path(cell).read_bytes()),
-            families=[_family(each) for each in view.families(run)],
-            opening=view.opening_pair(run) if shown else ("", ""),
-            unasked=view.some_are_told_no_class(run),
+            families=[_family(each) for each in view.families(analysis)],
+            opening=view.opening_pair(analysis) if shown else ("", ""),
+            unasked=view.some_are_told_no_class(analysis),
             screening=tables.screening_table(run),
-            nearest=panel(run),
+            nearest=panel(analysis),
             data_uri=data_uri,
         )
     )
 
 
-def results(run: Run, beside: Sequence[Run] = ()) -> dict[str, Any]:
+def results(analysis: Analysis, beside: Sequence[Analysis] = ()) -> dict[str, Any]:
     """All numbers as one JSON document."""
+    run = analysis.run
     plan = run.plan
     return {
         "title": plan.study.title,
-        "finished": not run.due(),
+        "finished": not analysis.due,
         "models": plan.models,
         "references": plan.references,
         "extractors": plan.extractors,
         "findings": [
             {"question": each.question, "answers": _parts(each.parts)}
-            for each in findings(run, beside)
+            for each in findings(analysis, beside)
         ],
-        "published_pattern": _parts(published_findings(run)),
-        "agreement_of_extractors": _parts(extractor_findings(run)),
+        "published_pattern": _parts(published_findings(analysis)),
+        "agreement_of_extractors": _parts(extractor_findings(analysis)),
         "cells": [run.known[cell].model_dump(mode="json") for cell in run.in_order],
         "diverged": [each.model_dump(mode="json") for each in run.diverged_in_order],
     }
@@ -119,11 +122,12 @@ def _parts(parts: Iterable[Part]) -> list[dict[str, Any]]:
     return [{"of": part.where, "sentences": list(part.sentences)} for part in parts]
 
 
-def correlations(run: Run) -> list[tuple[str, tables.Table]]:
+def correlations(analysis: Analysis) -> list[tuple[str, tables.Table]]:
     """The rank correlations of the extractors' FIDs, of each stratum that has them."""
+    run = analysis.run
     names = run.bench.yardstick_names
     found = []
-    for stratum in strata(run):
+    for stratum in analysis.strata:
         values = {
             (names[pair.a.yardstick], names[pair.b.yardstick]): "–"
             if pair.correlation is None
@@ -131,8 +135,7 @@ def correlations(run: Run) -> list[tuple[str, tables.Table]]:
             for pair in agreement(stratum, run)
         }
         if values:
-            title = stratum_title(run, stratum)
-            found.append((title, tables.correlation_table(names, values)))
+            found.append((stratum.title, tables.correlation_table(names, values)))
     return found
 
 

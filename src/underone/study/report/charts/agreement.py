@@ -4,7 +4,7 @@ from typing import Any
 
 import altair as alt
 
-from underone.study.measures import strata
+from underone.study.analysis import Analysis
 from underone.study.report.agreement import Pair, agreement
 from underone.study.report.charts.lines import sampler_lines
 from underone.study.report.charts.rows import (
@@ -18,16 +18,14 @@ from underone.study.report.charts.rows import (
     titled,
 )
 from underone.study.report.drawing import Chart, Look, Series, linear_axis, log_axis, points
-from underone.study.report.sentences import stratum_title
-from underone.study.run import Run
 
 
-def agreement_charts(run: Run) -> list[Chart]:
+def agreement_charts(analysis: Analysis) -> list[Chart]:
     """The FIDs of two extractors against each other, of each stratum."""
     return distinct(
-        _agreement(pair, stratum_title(run, stratum))
-        for stratum in strata(run)
-        for pair in agreement(stratum, run)
+        _agreement(pair, stratum.title)
+        for stratum in analysis.strata
+        for pair in agreement(stratum, analysis.run)
     )
 
 

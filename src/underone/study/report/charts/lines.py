@@ -4,9 +4,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from underone.generation import Setting
+from underone.study.analysis import Stratum
 from underone.study.answers import Standing
 from underone.study.contest import unguided
-from underone.study.measures import Measure, Stratum
+from underone.study.measures import Measure
 from underone.study.words import form_titles, sampler_title, setting_title
 
 

@@ -8,8 +8,9 @@ from typing import Any
 import altair as alt
 
 from underone.generation import Setting
+from underone.study.analysis import Analysis, Stratum
 from underone.study.answers import Standing
-from underone.study.measures import FID, KID, Measure, Stratum, spread, strata
+from underone.study.measures import FID, KID, Measure, spread
 from underone.study.report.charts.lines import Line, sampler_lines
 from underone.study.report.charts.rows import (
     HEIGHT,
@@ -34,8 +35,6 @@ from underone.study.report.drawing import (
     points,
     spans,
 )
-from underone.study.report.sentences import stratum_title
-from underone.study.run import Run
 from underone.study.words import weight_title
 
 _PLAIN = weight_title(Setting())
@@ -44,11 +43,11 @@ _MOST_LINES = 8
 _ANCHORS, _OTHERS = ("ddim", "ddpm-small", "ddpm-large"), "others"
 
 
-def nfe_charts(run: Run, measures: Sequence[Measure] = (FID, KID)) -> list[Chart]:
+def nfe_charts(analysis: Analysis, measures: Sequence[Measure] = (FID, KID)) -> list[Chart]:
     """Each measure against evaluations: of each stratum, of each weight with a line to draw."""
     return distinct(
-        _against_nfe(measure, weight, group, stratum_title(run, stratum))
-        for stratum in strata(run)
+        _against_nfe(measure, weight, group, stratum.title)
+        for stratum in analysis.strata
         for weight, group in _by_weight(stratum).items()
         for measure in measures
         if measure.is_known_of(group)

@@ -6,6 +6,7 @@ from typing import Any
 import altair as alt
 
 from underone.generation import Setting
+from underone.study.analysis import Analysis
 from underone.study.answers import Standing
 from underone.study.contest import unguided
 from underone.study.measures import (
@@ -13,7 +14,6 @@ from underone.study.measures import (
     PRECISION,
     RECALL,
     Measure,
-    strata,
     yardstick_fids,
 )
 from underone.study.report.charts.lines import Line, known_lines
@@ -42,18 +42,16 @@ from underone.study.report.drawing import (
     rings,
     texts,
 )
-from underone.study.report.sentences import stratum_title
-from underone.study.run import Run
 from underone.study.words import weight_title
 
 _SMALL_WIDTH, _SMALL_HEIGHT = 250, 165
 
 
-def diversity_charts(run: Run) -> list[Chart]:
+def diversity_charts(analysis: Analysis) -> list[Chart]:
     """Precision against recall along w, of each stratum with two weights."""
     return distinct(
-        _diversity(lines, stratum_title(run, stratum))
-        for stratum in strata(run)
+        _diversity(lines, stratum.title)
+        for stratum in analysis.strata
         if (lines := known_lines(stratum, (PRECISION, RECALL)))
     )
 
@@ -112,11 +110,11 @@ def _diversity(lines: Sequence[Line], where: str) -> Chart:
     )
 
 
-def weight_charts(run: Run) -> list[Chart]:
+def weight_charts(analysis: Analysis) -> list[Chart]:
     """Each measure against w, of each stratum with two weights."""
     return distinct(
-        _against_weight(measure, lines, stratum_title(run, stratum))
-        for stratum in strata(run)
+        _against_weight(measure, lines, stratum.title)
+        for stratum in analysis.strata
         for measure in MEASURES
         if (lines := known_lines(stratum, (measure,)))
     )
@@ -169,12 +167,12 @@ def _against_weight(measure: Measure, lines: Sequence[Line], where: str) -> Char
     )
 
 
-def extractor_charts(run: Run) -> list[Chart]:
+def extractor_charts(analysis: Analysis) -> list[Chart]:
     """FID along w in the features of each extractor, of its own at w = 0; of each line along w."""
-    by = yardstick_fids(run)
+    by = yardstick_fids(analysis.run)
     return distinct(
-        _by_extractor(by, line, stratum_title(run, stratum))
-        for stratum in strata(run)
+        _by_extractor(by, line, stratum.title)
+        for stratum in analysis.strata
         for line in known_lines(stratum, by)
         if len(by) > 1 and line.standings[0].first.setting.guidance == 0
     )
