@@ -231,6 +231,7 @@ FORMS: Mapping[str, type[Form]] = {
 }
 
 
+@lru_cache(maxsize=256)
 def form_named(text: str) -> Form:
     """The form of a name with options, like `rescaled,phi=0.5` or `auto,by=runs/weak`."""
     kind, name = "form of guidance", text.partition(",")[0]

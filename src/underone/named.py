@@ -6,6 +6,7 @@ name; `module:Name` is the user's own, imported from where Python finds it or th
 
 import dataclasses
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any, get_origin, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
@@ -13,15 +14,19 @@ from pydantic.errors import PydanticSchemaGenerationError
 
 from underone.diffusion import GRIDS, SAMPLERS, Explicit, Grid, Sampler
 from underone.errors import UserError, kind_and_line, unknown
-from underone.modules import imported_as
+from underone.modules import imported_as, own_parts
 
 # The samplers that are no part of the mathematics alone: see `underone.generation`.
 MADE_FOR_A_MODEL = ("ddpm-analytic", "tuned", "decoder", "distilled")
+_GRIDS: Mapping[str, Any] = {**GRIDS, "explicit": Explicit}
 
 
 def sampler_named(text: str) -> Sampler:
     """The sampler of a name with options, like `ddim,eta=0.5` or `my_samplers:Midpoint`."""
-    sampler = named("sampler", text, SAMPLERS)
+    name = text.partition(",")[0]
+    if name in MADE_FOR_A_MODEL:
+        raise UserError(f"{name} has no options and is made for a model: use it in underone sample")
+    sampler = named("sampler", text, SAMPLERS) if own_parts(text) else _sampler(text)
     if not isinstance(sampler, Sampler):
         raise UserError(f"{text} is not a sampler: it must derive from underone.diffusion.Sampler")
     return sampler
@@ -29,10 +34,22 @@ def sampler_named(text: str) -> Sampler:
 
 def grid_named(text: str) -> Grid:
     """The grid of a name with options, like `karras,rho=5` or `explicit,steps=1000:600:250:40`."""
-    grid = named("grid", text, {**GRIDS, "explicit": Explicit})
+    grid = named("grid", text, _GRIDS) if own_parts(text) else _grid(text)
     if not callable(grid):
         raise UserError(f"{text} is not a grid: it must be callable with a schedule and steps")
     return grid
+
+
+# Settings are read by the thousand, from a few names. A module of the user's own may be another one
+# by the next time that it is named, so that only what is of this package is kept.
+@lru_cache(maxsize=256)
+def _sampler(text: str) -> Any:
+    return named("sampler", text, SAMPLERS)
+
+
+@lru_cache(maxsize=256)
+def _grid(text: str) -> Any:
+    return named("grid", text, _GRIDS)
 
 
 def interval_named(text: str) -> tuple[float, float]:
@@ -47,8 +64,6 @@ def interval_named(text: str) -> tuple[float, float]:
 def named(kind: str, text: str, known: Mapping[str, Any]) -> Any:
     """What `text` names: an instance as it is, or made or changed by its options."""
     name, *options = text.split(",")
-    if kind == "sampler" and name in MADE_FOR_A_MODEL:
-        raise UserError(f"{name} has no options and is made for a model: use it in underone sample")
     if ":" in name:
         part = imported_as(kind, name)
     elif name in known:
