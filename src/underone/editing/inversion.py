@@ -12,8 +12,7 @@ from underone.editing.parts import check_begins_anywhere, path_of, rows_of
 from underone.errors import UserError
 from underone.generation import (
     DEFAULT_BATCH_SIZE,
-    DISTILLED,
-    TUNED,
+    LEARNED,
     Setting,
     denoiser_for,
     sampler_for,
@@ -31,7 +30,7 @@ def check_invertible(model: DiffusionModel, setting: Setting) -> None:
             f"the {setting.threshold} threshold takes many x0 to one, so that there is no way back "
             "from it: use --threshold none"
         )
-    if setting.sampler in (TUNED, DISTILLED):
+    if setting.grid == LEARNED:
         raise UserError(
             f"{setting.sampler} has learned one path, and one way: use --sampler dpm-solver-2m"
         )

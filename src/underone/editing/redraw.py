@@ -26,8 +26,7 @@ from underone.errors import UserError
 from underone.generation import (
     ANALYTIC,
     DEFAULT_BATCH_SIZE,
-    DISTILLED,
-    TUNED,
+    LEARNED,
     Draw,
     Precision,
     Setting,
@@ -73,7 +72,7 @@ class Variation:
     def check(self, model: DiffusionModel, setting: Setting) -> None:
         """The strength lies in (0, 1], and the sampler can begin on its way."""
         path_from(path_of(model, setting), self.strength)
-        if setting.sampler in (TUNED, DISTILLED):
+        if setting.grid == LEARNED:
             raise UserError(
                 f"{setting.sampler} has learned a whole path, not a part: use another sampler"
             )

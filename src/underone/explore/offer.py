@@ -8,7 +8,6 @@ from typing import Any, Self
 import torch
 
 from underone.adapters import extractor_of
-from underone.analytic import is_known
 from underone.checkpoint import (
     DiffusionModel,
     GenerativeModel,
@@ -20,11 +19,9 @@ from underone.diffusion import GRIDS, SAMPLERS, THRESHOLDS
 from underone.errors import UserError, unknown
 from underone.explore.known import Known
 from underone.generation import (
-    ANALYTIC,
     DECODER,
-    DISTILLED,
+    MADE,
     OWN_GRIDS,
-    TUNED,
     Precision,
     Setting,
     usual_setting,
@@ -34,7 +31,6 @@ from underone.metrics import Yardstick
 from underone.modules import own_parts
 from underone.named import MADE_FOR_A_MODEL, grid_named, sampler_named
 from underone.shipped import find_checkpoint, model_names
-from underone.tuned import tuned_names
 from underone.zoo import find_reference, load_generative_model, reference_names
 
 
@@ -136,12 +132,8 @@ class Offer:
         """The samplers a model can be drawn by, those that are made for it first."""
         if isinstance(model, VAEModel):
             return [DECODER]
-        made = {
-            DISTILLED: model.distillation is not None,
-            TUNED: bool(tuned_names(model)),
-            ANALYTIC: is_known(model),
-        }
-        return [*(name for name, known in made.items() if known), *SAMPLERS, *self.samplers]
+        made = (name for name, source in MADE.items() if source.is_ready(model))
+        return [*made, *SAMPLERS, *self.samplers]
 
 
 # The kinds of checkpoints that images are drawn from.

@@ -19,6 +19,8 @@ from underone.generation.setting import (
     ANALYTIC,
     DECODER,
     DISTILLED,
+    LEARNED,
+    MADE,
     OWN_GRIDS,
     TUNED,
     Precision,
@@ -28,6 +30,7 @@ from underone.generation.setting import (
     grid_for,
     precision_name,
     sampler_for,
+    source_of,
     usual_setting,
 )
 
@@ -36,6 +39,8 @@ __all__ = [
     "DECODER",
     "DEFAULT_BATCH_SIZE",
     "DISTILLED",
+    "LEARNED",
+    "MADE",
     "OWN_GRIDS",
     "TUNED",
     "Draw",
@@ -55,6 +60,7 @@ __all__ = [
     "repays_compiling",
     "sample_command",
     "sampler_for",
+    "source_of",
     "subject",
     "to_images",
     "uses_labels",

@@ -1,11 +1,12 @@
 """How a model is sampled, and the denoiser, sampler and grid that this means for it."""
 
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal
 
 import torch
 
-from underone.analytic import data_variance
+from underone.analytic import data_variance, is_known
 from underone.checkpoint import (
     Checkpoint,
     DiffusionModel,
@@ -18,7 +19,7 @@ from underone.errors import UserError, unknown
 from underone.guides import Form, form_named, guided
 from underone.named import MADE_FOR_A_MODEL, grid_named, sampler_named
 from underone.networks.precision import fast_dtype
-from underone.tuned import Purpose, tuned_sampler
+from underone.tuned import Purpose, TunedSampler, tuned_names, tuned_sampler
 
 # The samplers that are made for a model, from what is kept with it, and the one of every VAE.
 ANALYTIC, TUNED, DECODER, DISTILLED = MADE_FOR_A_MODEL
@@ -90,7 +91,7 @@ class Setting:
 
     @property
     def options(self) -> dict[str, Any]:
-        """The fields to give to have this setting: those that the defaults, or its sampler, leave.
+        """The fields that differ from the defaults, or from what the sampler implies.
 
         The sampler itself is among them where it is not the usual one.
         """
@@ -214,38 +215,92 @@ def denoiser_for(
     return THRESHOLDS[setting.threshold](denoiser)
 
 
+@dataclass(frozen=True)
+class SamplerSource:
+    """Where the sampler and the grid of a setting come from.
+
+    `identity` is what its names do not say of them, by what that is of. `is_ready` is whether a
+    model has what they are made from.
+    """
+
+    sampler: Callable[[DiffusionModel, Setting], Sampler]
+    grid: Callable[[DiffusionModel, Setting], Grid]
+    identity: Callable[[DiffusionModel, Setting], dict[str, str]]
+    is_ready: Callable[[DiffusionModel], bool]
+
+
 def sampler_for(model: DiffusionModel, setting: Setting) -> Sampler:
     """The sampler of a setting: one made for this model from what is kept beside it, or named."""
-    if setting.sampler == ANALYTIC:
-        return AnalyticDDPM(data_variance(model))
-    if setting.sampler == TUNED:
-        return tuned_sampler(model, setting.purpose).sampler
-    if setting.sampler == DISTILLED:
-        return _taught(model, setting.sampler).own_sampler
-    return sampler_named(setting.sampler)
+    return source_of(setting).sampler(model, setting)
 
 
 def grid_for(model: DiffusionModel, setting: Setting) -> Grid:
     """The grid of a setting; a tuned sampler has its own, and a distilled model."""
-    if setting.sampler == TUNED:
-        return tuned_sampler(model, setting.purpose).placement
-    if setting.sampler == DISTILLED:
-        taught = _taught(model, setting.sampler)
-        path = taught.path(setting.steps)
-        if path is None:
-            known = " or ".join(str(len(each)) for each in taught.paths)
-            raise UserError(f"{model.name} is distilled to {known} steps, not {setting.steps}")
-        return path
+    return source_of(setting).grid(model, setting)
+
+
+def source_of(setting: Setting) -> SamplerSource:
+    """Where the sampler and the grid of a setting come from: the model, or their names."""
+    return MADE.get(setting.sampler, _NAMED)
+
+
+def _named_sampler(model: DiffusionModel, setting: Setting) -> Sampler:
+    return sampler_named(setting.sampler)
+
+
+def _named_grid(model: DiffusionModel, setting: Setting) -> Grid:
     return grid_named(setting.grid)
 
 
-def _taught(model: DiffusionModel, sampler: str) -> DistillationRecord:
+def _tuned(model: DiffusionModel, setting: Setting) -> TunedSampler:
+    return tuned_sampler(model, setting.purpose)
+
+
+def _taught(model: DiffusionModel) -> DistillationRecord:
     if model.distillation is None:
         raise UserError(
-            f"{model.name} is not {sampler}: use another sampler, like {Setting.sampler}, or make "
-            "a model of few steps from it with underone distill"
+            f"{model.name} is not {DISTILLED}: use another sampler, like {Setting.sampler}, or "
+            "make a model of few steps from it with underone distill"
         )
     return model.distillation
+
+
+def _taught_path(model: DiffusionModel, setting: Setting) -> Grid:
+    taught = _taught(model)
+    path = taught.path(setting.steps)
+    if path is None:
+        known = " or ".join(str(len(each)) for each in taught.paths)
+        raise UserError(f"{model.name} is distilled to {known} steps, not {setting.steps}")
+    return path
+
+
+_NAMED = SamplerSource(
+    sampler=_named_sampler,
+    grid=_named_grid,
+    identity=lambda model, setting: {},
+    is_ready=lambda model: True,
+)
+# The samplers that are made for a diffusion model.
+MADE: Mapping[str, SamplerSource] = {
+    DISTILLED: SamplerSource(
+        sampler=lambda model, setting: _taught(model).own_sampler,
+        grid=_taught_path,
+        identity=lambda model, setting: {"distilled": repr(_taught_path(model, setting))},
+        is_ready=lambda model: model.distillation is not None,
+    ),
+    TUNED: SamplerSource(
+        sampler=lambda model, setting: _tuned(model, setting).sampler,
+        grid=lambda model, setting: _tuned(model, setting).placement,
+        identity=lambda model, setting: {"tuned": _tuned(model, setting).sha256},
+        is_ready=lambda model: bool(tuned_names(model)),
+    ),
+    ANALYTIC: SamplerSource(
+        sampler=lambda model, setting: AnalyticDDPM(data_variance(model)),
+        grid=_named_grid,
+        identity=lambda model, setting: {},
+        is_ready=is_known,
+    ),
+}
 
 
 def autocast_of(

@@ -13,18 +13,15 @@ from underone.data.picture import png_bytes
 from underone.diffusion import SamplingDivergedError
 from underone.errors import UserError
 from underone.generation import (
-    DISTILLED,
-    TUNED,
     Draw,
     Setting,
     generate,
-    grid_for,
+    source_of,
 )
 from underone.metrics import Measurement
 from underone.metrics.measurement import PROTOCOL_VERSION, FloorRecord
 from underone.modules import own_parts, source_sha256
 from underone.study.bench import Bench
-from underone.tuned import tuned_sampler
 
 PICTURE_COLUMNS = 10
 PICTURE_IMAGES = 2 * PICTURE_COLUMNS
@@ -69,10 +66,7 @@ def _beside_the_model(model: GenerativeModel, setting: Setting) -> dict[str, str
     found = {f"code of {each}": source_sha256(each) for each in own}
     if not isinstance(model, DiffusionModel):
         return found
-    if setting.sampler == TUNED:
-        found["tuned"] = tuned_sampler(model, setting.purpose).sha256
-    if setting.sampler == DISTILLED:
-        found["distilled"] = repr(grid_for(model, setting))
+    found |= source_of(setting).identity(model, setting)
     if (partner := setting.partner(model)) is not None:
         found["guided_by"] = partner.sha256
     return found
