@@ -175,7 +175,7 @@ def test_consistency_is_no_merit_beyond_that_of_real_images(finished: Run) -> No
     assert "All metrics agree on the first block: the best is w = 0 by FID, consistency" in words
     less = said(with_real(1.5), WHICH_WEIGHT)
     assert "w = 1 by consistency" in less
-    assert "Their weight is told apart from FID's by consistency." in less
+    assert "Their preferred weight is separated from FID's by consistency." in less
     assert "best-looking" not in less
     (chart,) = (
         each for each in weight_charts(analysed(with_real(0.9))) if "consistency" in each.name
@@ -233,7 +233,7 @@ def test_extractors_agree_or_not(finished: Run, sign: int, correlation: str) -> 
         assert "put all 5 settings in the same order" in words
     else:
         assert "Extractors do not agree on the best: on the first block" in words
-        assert "Each separates its own from the other's: FID@fashion-mnist-classifier and" in words
+        assert "transformer each separate their own best from the other's." in words
         assert f"rank correlation {correlation} over 5 settings" in words
 
 

@@ -90,14 +90,17 @@ def _extractors(pairs: Sequence[Pair]) -> Iterator[str]:
         yield f"All extractors put {next(iter(first.values()))} first."
     else:
         said = listed([f"{by} puts {name} first" for by, name in first.items()])
-        apart = [f"{one} and {other}" for one, other in _surely_differ(list(leaders(pairs)))]
+        apart = [
+            f"{one} and {other} each separate their own best from the other's"
+            for one, other in _surely_differ(list(leaders(pairs)))
+        ]
         if apart:
             yield (
-                f"Extractors do not agree on the best: on the first block {said}. Each separates "
-                f"its own from the other's: {'; '.join(apart)}."
+                f"Extractors do not agree on the best: on the first block {said}. "
+                f"{'; '.join(apart)}."
             )
         else:
-            yield f"{said} on the first block, which is not shown to be more than chance."
+            yield f"{said} on the first block, a difference that may be chance."
     yield from map(_pair_sentence, pairs)
 
 

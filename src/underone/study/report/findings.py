@@ -120,7 +120,7 @@ def _leaders_drawn_again(analysis: Analysis, leaders: Sequence[Standing]) -> Ite
     if fresh:
         yield (
             f"Of {len(leaders)} questions, the leaders of {fresh} were drawn again on fresh "
-            "blocks, which they were not chosen on: their figures are of these."
+            "blocks, which they were not chosen on: their figures come from these blocks."
         )
     elif study.most_blocks > study.blocks:
         if analysis.due:
@@ -142,7 +142,7 @@ def _intervals_of_one_block(
     unpaired = [one for one in every if one.measurement.figures["fid"].influences is None]
     wider = (
         f"; of {len(unpaired)} of the {len(every)} settings that is not known, and intervals "
-        "take these for drawn independently, of random classes, which is wider"
+        "assume independent draws with random classes, which makes them wider"
     )
     yield (
         "Of one block, intervals of FID are of what each sample adds to both, which share its "

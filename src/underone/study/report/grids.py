@@ -63,7 +63,9 @@ def _of_model(run: Run, model: str) -> Iterator[str]:
     for (grid, _, cost), by_count in sorted(asked.items()):
         # FID depends on the number of samples: those of one number, of which there are the most.
         count = max(by_count, key=lambda count: (len(by_count[count]), count))
-        yield f"At {cost} {_fares(by_count[count], grid)} ({count:,} samples each)."
+        pairs = by_count[count]
+        fares, separated = _fares(pairs, grid), _separated(pairs, grid)
+        yield f"At {cost}, of {count:,} samples each, {fares}. {separated}"
 
 
 def _pairs(run: Run, model: str) -> Iterator[_Pair]:
@@ -73,16 +75,24 @@ def _pairs(run: Run, model: str) -> Iterator[_Pair]:
 
 
 def _fares(pairs: Sequence[_Pair], grid: str) -> str:
-    lower = [pair for pair in pairs if pair.ratio > 1]
-    higher = [pair for pair in pairs if pair.ratio <= 1]
-    of_these = sum(pair.verdict is Verdict.A_LOWER for pair in lower) or "none"
-    of_others = sum(pair.verdict is Verdict.B_LOWER for pair in higher) or "none"
-    others = f" and for {of_others} of the others" if higher else ""
+    lower = sum(pair.ratio > 1 for pair in pairs)
     typical = statistics.median(pair.ratio for pair in pairs)
     return (
-        f"{len(lower)} of {len(pairs)} samplers have a lower FID on the {grid} grid than on the "
-        f"{_USUAL} grid, separated for {of_these} of these{others}; the {_USUAL} grid has "
-        f"{typical:.2f} times the FID in the median"
+        f"{lower} of {len(pairs)} samplers have a lower FID on the {grid} grid than on the "
+        f"{_USUAL} grid, with a median FID ratio of {typical:.2f} ({_USUAL} / {grid})"
+    )
+
+
+def _separated(pairs: Sequence[_Pair], grid: str) -> str:
+    """How many of the differences are separated, and which way."""
+    verdicts = [pair.verdict for pair in pairs]
+    for_grid, for_usual = verdicts.count(Verdict.A_LOWER), verdicts.count(Verdict.B_LOWER)
+    every = for_grid + for_usual
+    if every == 0:
+        return "No difference is separated."
+    return (
+        f"Of {len(pairs)} differences {every} {'is' if every == 1 else 'are'} separated: "
+        f"{for_grid} for the {grid} grid and {for_usual} for the {_USUAL} grid."
     )
 
 

@@ -113,7 +113,7 @@ def _samplers(
             f"one is overtaken on fresh blocks: {'; '.join(unclear)}."
         )
     if alone:
-        yield f"Leaders of one alone do not compare: {'; '.join(alone)}."
+        yield f"Leaders measured on only one data set cannot be compared: {'; '.join(alone)}."
 
 
 def _titles(found: Answer, title: Title) -> set[str]:
@@ -145,5 +145,5 @@ def _weights(
         sure = _surely_behind(other, mine[of], weight_title) and _surely_behind(
             one, theirs[of], weight_title
         )
-        how = "separated on both" if sure else "which is not shown to be more than chance"
+        how = "separated on both" if sure else "a difference that may be chance"
         yield f"Of {of}, FID prefers {one} on {here} and {other} on {there}, {how}."

@@ -106,8 +106,8 @@ def _pattern(mine: list[Counterpart]) -> Iterator[str]:
     )
     ranks = "" if correlation is None else f", and the rank correlation is {FID.text(correlation)}"
     yield (
-        f"Over the {len(mine)} settings that DDIM's Table 1 has too (CIFAR-10, other features: the "
-        f"order compares, the figures do not) {len(separated)} of {len(pairs)} pairs with the same "
+        f"Over the {len(mine)} settings that DDIM's Table 1 has too (CIFAR-10, other features: "
+        f"only the ranking is comparable) {len(separated)} of {len(pairs)} pairs with the same "
         f"steps are separated here, {same} in the order there{ranks}."
     )
     for steps in sorted({each.steps for each in mine}):

@@ -165,7 +165,7 @@ def _depends(run: Run, mine: Sequence[Answer]) -> str:
             among = listed([str(number) for number in sorted(common)])
             if gap > 0:
                 said = (
-                    f"So the number of steps depends on the sampler: at {steps_title(steps)} "
+                    f"The number of steps depends on the sampler: at {steps_title(steps)} "
                     f"{_sampler(theirs)} is further behind its best of {among} "
                     f"steps than {_sampler(ours)} is ({FID.text(far[steps].difference)} against "
                     f"{FID.text(near[steps].difference)})."

@@ -84,8 +84,8 @@ def which_weight(analysis: Analysis) -> Iterator[Part]:
         yield Part(
             "",
             (
-                "w = −1 asks for no class: its samples' classes come as they may, so that it is "
-                "compared with no other weight.",
+                "w = −1 asks for no class: its samples have random classes, so it is not compared "
+                "with other weights.",
             ),
         )
 
@@ -116,9 +116,9 @@ def _guided_steps(each: Answer) -> Iterator[str]:
 
 
 def _standing(groups: Mapping[bool | None, Sequence[Preference]]) -> str:
-    """By which measures the weight that they prefer is told apart from FID's: yes, no, unknown."""
+    """By which measures the weight they prefer is separated from FID's: yes, no, unknown."""
     names = {firm: listed([each.measure.title for each in group]) for firm, group in groups.items()}
-    parts = [f"Their weight is told apart from FID's by {names[True] or 'none'}"]
+    parts = [f"Their preferred weight is separated from FID's by {names[True] or 'none'}"]
     if names[False] and names[True]:
         parts.append(f"not by {names[False]}")
     if names[None]:

@@ -203,8 +203,7 @@ def _by_extractor(by: Sequence[Measure], line: Line, where: str) -> Chart:
         slug("extractors-against-w", line.title, where),
         titled("FID by each extractor against w", where),
         f"Of {line.title}. Lower is better, and 1 is FID at w = 0; the vertical axis is "
-        "logarithmic. Where the lines part, FID does not tell which weight is best, but which "
-        "features were asked.",
+        "logarithmic. Where the lines part, FID reflects the features and not the weight alone.",
         rows,
         draw,
     )
