@@ -34,7 +34,7 @@ from underone.shipped import find_checkpoint, model_names
 from underone.zoo import find_reference, load_generative_model, reference_names
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class Offer:
     """Models by the names they were given, and the user's own samplers and grids.
 

@@ -22,7 +22,7 @@ from underone.zoo import find_judge, find_reference, load_generative_model, load
 FURTHER_METRICS = ("fid",)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class Bench:
     """Models by name, and yardsticks: settings are ranked by the first.
 

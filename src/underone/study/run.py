@@ -20,7 +20,7 @@ from underone.study.folder import Folder, allows_more, check_same
 from underone.study.plan import Plan
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class Run:
     """A study that is under way: its plan, and what is known so far, which grows as it advances."""
 

@@ -55,7 +55,7 @@ class Progress:
     images_per_second: float
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class Run:
     """A run that is set up: iterate `advance`, then `save` and, at the end, `finish`."""
 

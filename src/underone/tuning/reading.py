@@ -9,7 +9,7 @@ from torch import Tensor
 from underone.diffusion import Bound, Node, Sampler, Schedule, integrate
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class _Counting:
     """A denoiser whose i-th estimate is the i-th unit vector; `asked` are the x it was asked at."""
 

@@ -91,7 +91,7 @@ class Draft(Config):
         )
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class Tuning:
     """A tuning that is set up: `run` it, which saves on the way, then `finish`."""
 
