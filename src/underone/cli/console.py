@@ -32,7 +32,7 @@ out, err = _console(stderr=False), _console(stderr=True)
 
 
 def print_json(value: object) -> None:
-    """One JSON object on standard output."""
+    """A value as JSON on standard output."""
     out.print(to_json(value, indent=2), soft_wrap=True)
 
 

@@ -29,8 +29,10 @@ _MOST_BYTES = 10_000
 
 
 def application(offer: Offer, desk: Desk, hosts: Sequence[str] = ("*",)) -> Starlette:
-    """The application. Requests that call it by none of `hosts` are refused: another site's
-    script could otherwise reach it by a name that leads here.
+    """The application.
+
+    Requests that call it by none of `hosts` are refused: another site's script could otherwise
+    reach it by a name that leads here.
     """
     html = page(offer)
 

@@ -145,7 +145,7 @@ def load_study(name: str) -> Study:
 def for_model(study: Study, name: str, model: DiffusionModel, references: Sequence[str]) -> Study:
     """A study of one model made one of another, without what it cannot do.
 
-    That are guidance weights where it has no null label, and steps beyond its T. Labels are the
+    That is: guidance weights where it has no null label, and steps beyond its T. Labels are the
     `usual_labels`.
     """
     most = model.config.schedule.steps

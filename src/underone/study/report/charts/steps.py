@@ -123,8 +123,10 @@ def _against_nfe(measure: Measure, weight: str, group: Sequence[Standing], where
 
 
 def highlighted_lines(lines: Sequence[Line], measure: Measure) -> tuple[str, ...]:
-    """The lines that are told apart: all, or of many those that are best at some cost, those that
-    all samplers are compared with, and those that come nearest to the best.
+    """The lines that are told apart: all, or some of many.
+
+    These are the lines that are best at some cost, those that all samplers are compared with, and
+    those that come nearest to the best.
     """
     if len(lines) <= _MOST_LINES:
         return tuple(line.title for line in lines)
