@@ -26,7 +26,7 @@ from underone.study.bench import Bench, open_bench
 from underone.study.cell import Cell
 from underone.study.definition import Study
 from underone.study.engine import LocalEngine
-from underone.study.run import Run, open_run
+from underone.study.run import StudyRun, open_run
 
 RESULTS = Path(__file__).with_suffix(".json")
 SAMPLES, REPEATS = 600, 2
@@ -49,7 +49,7 @@ def bare(cell: Cell, bench: Bench) -> None:
             features_of(by.judge.classifier, samples.images)
 
 
-def by_study(run: Run, cell: Cell) -> None:
+def by_study(run: StudyRun, cell: Cell) -> None:
     """The same cell by the study: run, measured, kept, and the next looked for."""
     engine = LocalEngine(run.bench, run.plan.threads)
     for outcome in engine.run([cell], lambda cell, images: None):

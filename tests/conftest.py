@@ -33,8 +33,7 @@ from underone.study.bench import Bench, open_bench
 from underone.study.definition import Study
 from underone.study.engine import LocalEngine
 from underone.study.report import write_report
-from underone.study.run import Run as StudyRun
-from underone.study.run import open_run
+from underone.study.run import StudyRun, open_run
 from underone.training import run as run_module
 
 # Deadlines measure how busy the machine is, not the code.

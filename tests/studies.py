@@ -16,9 +16,9 @@ from underone.study.costs import Costs
 from underone.study.definition import Study
 from underone.study.fit import make_plan
 from underone.study.folder import Folder
-from underone.study.plan import Plan
+from underone.study.plan import StudyPlan
 from underone.study.report.findings import findings
-from underone.study.run import Run
+from underone.study.run import StudyRun
 
 PROTOCOL = Protocol(
     count=1000,
@@ -87,25 +87,27 @@ def timeless(document: dict[str, object]) -> dict[str, object]:
     return {key: value for key, value in document.items() if key != "seconds"}
 
 
-def plan_of(study: Study, bench: Bench, minutes: float | None = None, speed: float = 1e-3) -> Plan:
+def plan_of(
+    study: Study, bench: Bench, minutes: float | None = None, speed: float = 1e-3
+) -> StudyPlan:
     """Its plan on a machine that takes `speed` seconds an evaluation."""
     costs = Costs(evaluation=dict.fromkeys(bench.models, speed), image=1e-3)
     return make_plan(study, bench, costs, threads=1, minutes=minutes)
 
 
-def run_of(study: Study, bench: Bench, folder: Path) -> Run:
+def run_of(study: Study, bench: Bench, folder: Path) -> StudyRun:
     """A study that has begun in a folder, and has no cell yet."""
     plan = plan_of(study, bench)
     found = Folder(folder)
     found.begin(plan)
-    return Run(found, bench, plan)
+    return StudyRun(found, bench, plan)
 
 
 # What a setting scores in a block.
 Figures = Callable[[Setting, int], dict[str, float]]
 
 
-def made(run: Run, figures: Figures, blocks: int = 1, error: float | None = 0.01) -> Run:
+def made(run: StudyRun, figures: Figures, blocks: int = 1, error: float | None = 0.01) -> StudyRun:
     """The study as if each setting had these figures in each block."""
     plan = run.plan.model_copy(
         update={"study": run.plan.study.model_copy(update={"most_blocks": blocks})}
@@ -115,12 +117,14 @@ def made(run: Run, figures: Figures, blocks: int = 1, error: float | None = 0.01
     return replace(run, plan=plan, known=known)
 
 
-def _made(run: Run, cell: Cell, figures: Figures, blocks: int, error: float | None) -> CellResult:
+def _made(
+    run: StudyRun, cell: Cell, figures: Figures, blocks: int, error: float | None
+) -> CellResult:
     block = cell.draw.first // cell.draw.count
     return made_up(run.bench, cell, figures(cell.setting, block), error)
 
 
-def said(run: Run, question: str) -> str:
+def said(run: StudyRun, question: str) -> str:
     """What a study says to a question."""
     (found,) = (each for each in findings(analysed(run)) if each.question == question)
     return " ".join(sentence for part in found.parts for sentence in part.sentences)

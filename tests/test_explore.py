@@ -31,7 +31,7 @@ from underone.data import tile
 from underone.diffusion.evaluations import record_evaluations
 from underone.errors import UserError
 from underone.explore.application import application, page
-from underone.explore.known import Known
+from underone.explore.known import KnownFigures
 from underone.explore.lines import Desk, Tell, lines
 from underone.explore.offer import Offer
 from underone.explore.request import Request
@@ -347,7 +347,7 @@ def test_a_sampler_of_the_users_own_may_be_asked_for_once_it_is_named(small: Pat
 def test_what_a_study_has_measured_stands_beside_it(small: Path, tmp_path: Path) -> None:
     study = small_study(small, slices=[{"name": "steps", "steps": [2, 3]}])
     run, _ = open_run(tmp_path / "study", study, open_bench(study))
-    assert Known.of(tmp_path / "study").figures == {}
+    assert KnownFigures.of(tmp_path / "study").figures == {}
     for _ in run.advance(LocalEngine(run.bench, 1), lambda cell, images: None):
         pass
     offer = Offer.of([str(small)], studies=[tmp_path / "study"])

@@ -16,10 +16,10 @@ from underone.study.report.charts import extractor_charts, nfe_charts, slug, wei
 from underone.study.report.charts.lines import Line
 from underone.study.report.charts.steps import highlighted_lines
 from underone.study.report.drawing import log_ticks
-from underone.study.run import Run
+from underone.study.run import StudyRun
 
 
-def test_the_answers_stand_in_tables(finished: Run) -> None:
+def test_the_answers_stand_in_tables(finished: StudyRun) -> None:
     run = made(finished, by_sampler(1.0, 2.0))
     ((_, front),) = front_tables(analysed(run))
     assert front.heads[:3] == ("evaluations", "setting", "FID")
@@ -43,7 +43,7 @@ def test_the_answers_stand_in_tables(finished: Run) -> None:
     assert weights.floors == (("real images", "", "0.100", "–", "0.100"),)
 
 
-def test_extractors_are_drawn_along_w_relative_to_no_guidance(finished: Run) -> None:
+def test_extractors_are_drawn_along_w_relative_to_no_guidance(finished: StudyRun) -> None:
     run = made(finished, of_weight(fid=0.5))
     (chart,) = extractor_charts(analysed(run))
     assert {(row["series"], row["w"], row["value"]) for row in chart.rows} == {
@@ -53,7 +53,7 @@ def test_extractors_are_drawn_along_w_relative_to_no_guidance(finished: Run) -> 
     }
 
 
-def test_of_many_samplers_the_best_and_the_usual_are_told_apart(finished: Run) -> None:
+def test_of_many_samplers_the_best_and_the_usual_are_told_apart(finished: StudyRun) -> None:
     (stratum,) = analysed(made(finished, by_sampler(1.0, 2.0))).strata
     named = [Line(f"sampler {index}", stratum.standings[:1]) for index in range(7)]
     lines = [
@@ -67,7 +67,7 @@ def test_of_many_samplers_the_best_and_the_usual_are_told_apart(finished: Run) -
     assert highlighted_lines(lines[:8], FID) == tuple(line.title for line in lines[:8])
 
 
-def test_real_images_that_are_fewer_are_drawn_nowhere(finished: Run) -> None:
+def test_real_images_that_are_fewer_are_drawn_nowhere(finished: StudyRun) -> None:
     floor = FloorRecord(
         figures={"fid": Figure(value=0.5), "kid": Figure(value=0.1)}, count=10, draws=5
     )
@@ -92,7 +92,7 @@ def test_ticks_are_round_and_few() -> None:
     assert log_ticks(2.1, 4.4) == (3, 4)
 
 
-def test_a_kid_that_is_not_positive_is_drawn_and_named(finished: Run) -> None:
+def test_a_kid_that_is_not_positive_is_drawn_and_named(finished: StudyRun) -> None:
     def figures(setting: Setting, block: int) -> dict[str, float]:
         return {"fid": 1.0, "kid": -0.001 if setting.sampler == "ddim" else 0.002}
 
@@ -118,7 +118,7 @@ def test_names_of_files_are_plain() -> None:
     assert len(slug("x" * 300)) <= 60
 
 
-def test_every_chart_is_a_picture_and_a_table_too(finished: Run) -> None:
+def test_every_chart_is_a_picture_and_a_table_too(finished: StudyRun) -> None:
     page = (finished.folder.path / "report.html").read_text(encoding="utf-8")
     figures, data = (finished.folder.path / name for name in ("figures", "data"))
     names = {path.stem for path in data.iterdir()}

@@ -9,10 +9,12 @@ from underone.study.answers import answer
 from underone.study.bench import Bench
 from underone.study.cell import Cell, CellResult
 from underone.study.contest import Contest, Factor, contests, difference
-from underone.study.run import Run
+from underone.study.run import StudyRun
 
 
-def test_two_settings_are_told_apart_as_far_as_their_blocks_go(bench: Bench, done: Run) -> None:
+def test_two_settings_are_told_apart_as_far_as_their_blocks_go(
+    bench: Bench, done: StudyRun
+) -> None:
     a, b = done.entries[:2]
 
     def known(of_a: list[float], of_b: list[float], error: float | None) -> dict[Cell, CellResult]:
@@ -44,7 +46,9 @@ def test_two_settings_are_told_apart_as_far_as_their_blocks_go(bench: Bench, don
     assert difference(a, b, known([1.0], [1.0], 0.01), [1]) is None
 
 
-def test_the_leader_is_chosen_on_one_block_and_reported_on_others(bench: Bench, done: Run) -> None:
+def test_the_leader_is_chosen_on_one_block_and_reported_on_others(
+    bench: Bench, done: StudyRun
+) -> None:
     a, b, c = done.entries[:3]
     fids = {a: [1.0, 1.5, 1.6, 1.4], b: [1.1, 1.2, 1.3, 1.1], c: [2.0]}
     known = {
@@ -63,7 +67,7 @@ def test_the_leader_is_chosen_on_one_block_and_reported_on_others(bench: Bench, 
     assert trailer.fid == 2.0
 
 
-def test_only_those_not_separated_contend_for_another_block(bench: Bench, done: Run) -> None:
+def test_only_those_not_separated_contend_for_another_block(bench: Bench, done: StudyRun) -> None:
     a, b, c = done.entries[:3]
     known = {
         entry.at(0): made_up(bench, entry.at(0), {"fid": fid})
@@ -75,7 +79,7 @@ def test_only_those_not_separated_contend_for_another_block(bench: Bench, done: 
     assert contest.contenders({}, [0], most=4) == []
 
 
-def test_settings_compete_only_at_one_number_of_samples_and_with_labels(done: Run) -> None:
+def test_settings_compete_only_at_one_number_of_samples_and_with_labels(done: StudyRun) -> None:
     entries = done.entries
     other = [replace(entry, draw=replace(entry.draw, count=40)) for entry in entries]
     for contest in contests([*entries, *other]):

@@ -28,7 +28,7 @@ from underone.study.cell import Cell, Divergence
 from underone.study.definition import Study, load_study
 from underone.study.engine import LocalEngine, WorkerSetup
 from underone.study.ranks import merged, share
-from underone.study.run import Run, open_run
+from underone.study.run import StudyRun, open_run
 
 if TYPE_CHECKING:
     from underone.study.ray_engine import RayEngine
@@ -326,7 +326,7 @@ class Kill(threading.Thread):
     `known` is then how many are.
     """
 
-    def __init__(self, victim: int, run: Run, after: int, seconds: float) -> None:
+    def __init__(self, victim: int, run: StudyRun, after: int, seconds: float) -> None:
         super().__init__(daemon=True)
         self.victim, self.run_of, self.after, self.seconds = victim, run, after, seconds
         self.known: int | None = None

@@ -28,10 +28,10 @@ from underone.study.report.findings import (
 )
 from underone.study.report.models import which_model
 from underone.study.report.other_data import on_other_data
-from underone.study.run import Run
+from underone.study.run import StudyRun
 
 
-def test_a_separated_leader_is_said_to_be(finished: Run) -> None:
+def test_a_separated_leader_is_said_to_be(finished: StudyRun) -> None:
     words = said(made(finished, by_sampler(1.0, 2.0)), WHICH_SAMPLER)
     assert (
         "ddim leads at 2 and 3 evaluations (FID 1.500 and 1.333), separated from the other; "
@@ -43,7 +43,7 @@ def test_a_separated_leader_is_said_to_be(finished: Run) -> None:
     assert "1.500 (standard error 0.010; on the one block it was chosen on)" in words
 
 
-def test_fresh_blocks_are_reported_and_paired(finished: Run) -> None:
+def test_fresh_blocks_are_reported_and_paired(finished: StudyRun) -> None:
     run = made(finished, by_sampler(1.0, 2.0), blocks=4)
     words = said(run, WHICH_SAMPLER)
     # Blocks 1 to 3 have 1.6, 1.7, 1.8: 4.303 * 0.1 / sqrt(3) = 0.248; the differences do not vary.
@@ -55,7 +55,7 @@ def test_fresh_blocks_are_reported_and_paired(finished: Run) -> None:
     assert "Of 4 questions, the leaders of 4 were drawn again on fresh blocks" in said(run, CHANCE)
 
 
-def test_what_is_not_separated_is_said_and_listed(finished: Run) -> None:
+def test_what_is_not_separated_is_said_and_listed(finished: StudyRun) -> None:
     run = made(finished, by_sampler(1.0, 1.02))
     words = said(run, WHICH_SAMPLER)
     assert (
@@ -75,7 +75,7 @@ def test_what_is_not_separated_is_said_and_listed(finished: Run) -> None:
     assert not any(question.startswith("how many steps") for question, _, _ in pairs)
 
 
-def test_without_an_error_nothing_is_separated(finished: Run) -> None:
+def test_without_an_error_nothing_is_separated(finished: StudyRun) -> None:
     run = made(finished, by_sampler(1.0, 9.0), error=None)
     words = said(run, WHICH_SAMPLER)
     assert "(FID 1.500 and 1.333), not separated from the other" in words
@@ -84,7 +84,7 @@ def test_without_an_error_nothing_is_separated(finished: Run) -> None:
     assert "with most_blocks = 4 a study draws its leaders again." in said(run, CHANCE)
 
 
-def test_a_leader_of_chance_is_overtaken(finished: Run) -> None:
+def test_a_leader_of_chance_is_overtaken(finished: StudyRun) -> None:
     def figures(setting: Setting, block: int) -> dict[str, float]:
         lucky = setting.sampler == "ddim" and block == 0
         return {"fid": (1.0 if lucky else 3.0 if setting.sampler == "ddim" else 2.0) + 0.01 * block}
@@ -94,7 +94,7 @@ def test_a_leader_of_chance_is_overtaken(finished: Run) -> None:
     assert "overtaken by ddpm-small (−1.000; −1.000 to −1.000)" in words
 
 
-def test_samplers_that_change_places_are_named(finished: Run) -> None:
+def test_samplers_that_change_places_are_named(finished: StudyRun) -> None:
     def figures(setting: Setting, block: int) -> dict[str, float]:
         return {"fid": 2.0 + (setting.sampler == "ddim") * (1.0 if setting.steps == 2 else -1.0)}
 
@@ -105,7 +105,7 @@ def test_samplers_that_change_places_are_named(finished: Run) -> None:
     )
 
 
-def test_steps_that_one_sampler_needs_and_another_does_not(finished: Run) -> None:
+def test_steps_that_one_sampler_needs_and_another_does_not(finished: StudyRun) -> None:
     def figures(setting: Setting, block: int) -> dict[str, float]:
         worse_at_two = 1.0 if setting.sampler == "ddpm-small" else 0.001
         return {"fid": 1.0 + (worse_at_two if setting.steps == 2 else 0.0)}
@@ -123,7 +123,7 @@ def test_steps_that_one_sampler_needs_and_another_does_not(finished: Run) -> Non
     assert "Worse: 2 steps (+1.000; +0.972 to +1.028). None with more steps is measured." in words
 
 
-def test_one_separated_from_its_best_and_one_not_are_no_difference(finished: Run) -> None:
+def test_one_separated_from_its_best_and_one_not_are_no_difference(finished: StudyRun) -> None:
     def figures(setting: Setting, block: int) -> dict[str, float]:
         at_two = 0.03 if setting.sampler == "ddpm-small" else 0.02  # and 0.028 is what separates
         return {"fid": 1.0 + (at_two if setting.steps == 2 else 0.0)}
@@ -136,13 +136,13 @@ def test_one_separated_from_its_best_and_one_not_are_no_difference(finished: Run
     assert "No sampler is shown to need more steps than another:" in unknown
 
 
-def test_two_fresh_blocks_have_the_errors_within_them(finished: Run) -> None:
+def test_two_fresh_blocks_have_the_errors_within_them(finished: StudyRun) -> None:
     words = said(made(finished, by_sampler(1.0, 2.0), blocks=3), WHICH_SAMPLER)
     # 1.96 * 0.01 / sqrt(2), and not Student's t of two blocks, 12.7 * 0.05.
     assert "with FID 1.650 (1.636 to 1.664, over 2 fresh blocks)." in words
 
 
-def test_metrics_that_disagree_about_the_weight(finished: Run) -> None:
+def test_metrics_that_disagree_about_the_weight(finished: StudyRun) -> None:
     words = said(
         made(finished, of_weight(fid=0.5, kid=0.1, precision=0.2, recall=-0.2), blocks=3),
         WHICH_WEIGHT,
@@ -158,10 +158,10 @@ def test_metrics_that_disagree_about_the_weight(finished: Run) -> None:
     assert "w = −1 asks for no class" in words
 
 
-def test_consistency_is_no_merit_beyond_that_of_real_images(finished: Run) -> None:
+def test_consistency_is_no_merit_beyond_that_of_real_images(finished: StudyRun) -> None:
     run = made(finished, of_weight(fid=0.5, consistency=0.02), blocks=3)
 
-    def with_real(share: float) -> Run:
+    def with_real(share: float) -> StudyRun:
         floor = FloorRecord(figures={"consistency": Figure(value=share)}, count=20, draws=5)
 
         def told(result: CellResult) -> CellResult:
@@ -183,7 +183,7 @@ def test_consistency_is_no_merit_beyond_that_of_real_images(finished: Run) -> No
     assert chart.note.startswith("The nearest to real images is best.")
 
 
-def test_metrics_that_agree_about_the_weight(finished: Run) -> None:
+def test_metrics_that_agree_about_the_weight(finished: StudyRun) -> None:
     words = said(made(finished, of_weight(fid=0.5, precision=-0.2, recall=-0.2)), WHICH_WEIGHT)
     assert "All metrics agree on the first block: the best is w = 0 by FID, precision, rec" in words
     assert "do not agree" not in words
@@ -191,14 +191,14 @@ def test_metrics_that_agree_about_the_weight(finished: Run) -> None:
     assert "Too few metrics prefer any weight" in flat
 
 
-def test_a_disagreement_that_no_error_is_known_of_is_not_claimed(finished: Run) -> None:
+def test_a_disagreement_that_no_error_is_known_of_is_not_claimed(finished: StudyRun) -> None:
     words = said(made(finished, of_weight(fid=0.5, precision=0.2), error=None), WHICH_WEIGHT)
     assert "The metrics differ, but no difference is shown to be more than chance." in words
     assert "do not agree" not in words
     assert "best-looking" not in words
 
 
-def test_a_study_of_one_data_set_says_that_it_does_not_tell(finished: Run) -> None:
+def test_a_study_of_one_data_set_says_that_it_does_not_tell(finished: StudyRun) -> None:
     words = said(finished, HARDER_DATA)
     assert "This study does not tell: all its models make images of fashion-mnist." in words
     assert "underone study COPY.toml" in words
@@ -219,7 +219,7 @@ def test_rank_correlation_is_spearmans() -> None:
 
 
 @pytest.mark.parametrize(("sign", "correlation"), [(1, "1.000"), (-1, "−1.000")])
-def test_extractors_agree_or_not(finished: Run, sign: int, correlation: str) -> None:
+def test_extractors_agree_or_not(finished: StudyRun, sign: int, correlation: str) -> None:
     run = made(finished, by_sampler(1.0, 2.0))
     for cell, result in run.known.items():
         first, second = result.measurements
@@ -282,7 +282,7 @@ def test_the_best_of_each_model_stand_side_by_side(
     assert [row[3] for row in table.rows] == ["× 1", "× 2", "× 8", "× 10", "× 12"]
 
 
-def test_a_study_of_one_model_does_not_ask_which(finished: Run) -> None:
+def test_a_study_of_one_model_does_not_ask_which(finished: StudyRun) -> None:
     assert not list(which_model(analysed(finished)))
     assert not model_tables(analysed(finished))
 

@@ -24,7 +24,7 @@ from underone.study.report.markdown import _enlarged, anchor
 from underone.study.report.other_data import on_other_data
 from underone.study.report.published import published_findings, published_tables
 from underone.study.report.view import cards
-from underone.study.run import Run
+from underone.study.run import StudyRun
 
 ETAS = ("ddim", "ddim,eta=0.2", "ddim,eta=0.5", "ddpm-small")
 SLICES = [
@@ -42,14 +42,14 @@ LARGE = {10: 367.43, 20: 133.37}
 @pytest.fixture(scope="module")
 def bench_and_run(
     model_folder: ModelFolder, tmp_path_factory: pytest.TempPathFactory
-) -> tuple[Bench, Run]:
+) -> tuple[Bench, StudyRun]:
     study = small_study(model_folder("guide"), metrics=["fid"], slices=SLICES)
     bench = open_bench(study)
     return bench, run_of(study, bench, tmp_path_factory.mktemp("guide") / "study")
 
 
 @pytest.fixture(scope="module")
-def begun(bench_and_run: tuple[Bench, Run]) -> Run:
+def begun(bench_and_run: tuple[Bench, StudyRun]) -> StudyRun:
     """With its cheapest cells drawn, and kept in its folder."""
     bench, run = bench_and_run
     drawn = replace(run, known={})
@@ -61,7 +61,7 @@ def begun(bench_and_run: tuple[Bench, Run]) -> Run:
     return drawn
 
 
-def known(bench_and_run: tuple[Bench, Run], figures: Figures) -> Run:
+def known(bench_and_run: tuple[Bench, StudyRun], figures: Figures) -> StudyRun:
     bench, run = bench_and_run
     cells = [entry.at(0) for entry in run.entries]
     return replace(run, known={c: made_up(bench, c, figures(c.setting, 0)) for c in cells})
@@ -77,7 +77,7 @@ def of_noise(setting: Setting, block: int) -> dict[str, float]:
     return {"fid": 40.0 - as_published(setting, block)["fid"] - setting.guidance}
 
 
-def elsewhere(run: Run) -> Run:
+def elsewhere(run: StudyRun) -> StudyRun:
     """The same study as if it were of other data."""
     by = run.bench.yardsticks[0]
     origin = replace(by.reference.origin, data="other-data")
@@ -87,7 +87,7 @@ def elsewhere(run: Run) -> Run:
 
 
 def test_a_study_that_falls_as_the_table_does_agrees_with_it(
-    bench_and_run: tuple[Bench, Run],
+    bench_and_run: tuple[Bench, StudyRun],
 ) -> None:
     (part,) = published_findings(analysed(known(bench_and_run, as_published)))
     assert "Over the 10 settings" in part.sentences[0]
@@ -106,7 +106,7 @@ def test_a_study_that_falls_as_the_table_does_agrees_with_it(
     assert rows["large"] == ("36.743 (367.43)", "13.337 (133.37)")
 
 
-def test_a_study_that_falls_otherwise_does_not(bench_and_run: tuple[Bench, Run]) -> None:
+def test_a_study_that_falls_otherwise_does_not(bench_and_run: tuple[Bench, StudyRun]) -> None:
     (part,) = published_findings(analysed(known(bench_and_run, of_noise)))
     assert "is −1.000." in part.sentences[0]
     large, orders = part.sentences[1::2], part.sentences[2::2]
@@ -114,7 +114,7 @@ def test_a_study_that_falls_otherwise_does_not(bench_and_run: tuple[Bench, Run])
     assert all("separated here, 0 in the order there." in each for each in orders)
 
 
-def test_what_is_not_separated_is_not_judged(bench_and_run: tuple[Bench, Run]) -> None:
+def test_what_is_not_separated_is_not_judged(bench_and_run: tuple[Bench, StudyRun]) -> None:
     def alike(setting: Setting, block: int) -> dict[str, float]:
         return {"fid": 1 + 1e-4 * as_published(setting, block)["fid"]}
 
@@ -123,7 +123,7 @@ def test_what_is_not_separated_is_not_judged(bench_and_run: tuple[Bench, Run]) -
     assert "6 pairs 0 are separated here" in part.sentences[2]
 
 
-def test_too_few_counterparts_say_nothing(bench_and_run: tuple[Bench, Run]) -> None:
+def test_too_few_counterparts_say_nothing(bench_and_run: tuple[Bench, StudyRun]) -> None:
     run = known(bench_and_run, as_published)
     few = dict(list(run.known.items())[:5])
     assert published_findings(analysed(replace(run, known=few))) == []
@@ -131,7 +131,7 @@ def test_too_few_counterparts_say_nothing(bench_and_run: tuple[Bench, Run]) -> N
 
 
 def test_other_data_are_compared_by_order_leaders_and_weights(
-    bench_and_run: tuple[Bench, Run],
+    bench_and_run: tuple[Bench, StudyRun],
 ) -> None:
     run = known(bench_and_run, as_published)
     same = " ".join(on_other_data(analysed(run), [analysed(elsewhere(run))]))
@@ -179,7 +179,7 @@ def test_grids_are_compared_sampler_by_sampler(model_folder: ModelFolder, tmp_pa
 
 
 def test_leaders_that_were_not_measured_there_do_not_compare(
-    bench_and_run: tuple[Bench, Run],
+    bench_and_run: tuple[Bench, StudyRun],
 ) -> None:
     run = known(bench_and_run, as_published)
     fewer = elsewhere(run)
@@ -191,7 +191,7 @@ def test_leaders_that_were_not_measured_there_do_not_compare(
 
 
 def test_the_page_holds_every_finding_and_its_figures_lie_beside_it(
-    begun: Run, tmp_path: Path
+    begun: StudyRun, tmp_path: Path
 ) -> None:
     panel = begun.folder.panel_path(cards(analysed(begun))[0].cell)
     panel.parent.mkdir(exist_ok=True)
@@ -228,7 +228,7 @@ def test_links_lead_to_headings() -> None:
 
 
 def test_the_command_writes_it_and_refuses_other_names(
-    run: conftest.Run, begun: Run, tmp_path: Path
+    run: conftest.Run, begun: StudyRun, tmp_path: Path
 ) -> None:
     folder = begun.folder.path
     page = tmp_path / "guide.md"

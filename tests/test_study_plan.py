@@ -14,10 +14,10 @@ from underone.study.cell import Cell
 from underone.study.contest import Candidate
 from underone.study.definition import Study, load_study
 from underone.study.fit import LEAST_SAMPLES, planned_cells
-from underone.study.plan import Plan
+from underone.study.plan import StudyPlan
 
 
-def guide_plan(bench: Bench, seconds_per_evaluation: float, minutes: float = 5.0) -> Plan:
+def guide_plan(bench: Bench, seconds_per_evaluation: float, minutes: float = 5.0) -> StudyPlan:
     (name,) = bench.models
     thousand = load_study("guide")
     adapted = thousand.model_copy(update={"model": name, "references": ("fashion-mnist",)})

@@ -15,7 +15,7 @@ from underone.study.answers import Standing
 from underone.study.bench import open_bench
 from underone.study.cell import Cell, CellResult
 from underone.study.recommend import Budget, Recommendation, recommend
-from underone.study.run import Run, open_folder
+from underone.study.run import StudyRun, open_folder
 
 SLICES = [
     {"name": "samplers", "sampler": ["ddim", "ddpm-small"], "steps": [2, 4, 8]},
@@ -35,7 +35,7 @@ MEASURED: dict[tuple[str, int, float], tuple[list[float], float]] = {
 
 
 @pytest.fixture(scope="module")
-def study(model_folder: ModelFolder, tmp_path_factory: pytest.TempPathFactory) -> Run:
+def study(model_folder: ModelFolder, tmp_path_factory: pytest.TempPathFactory) -> StudyRun:
     definition = small_study(model_folder("ten-steps", steps=10), slices=SLICES, most_blocks=3)
     folder = tmp_path_factory.mktemp("studies") / "s"
     run = run_of(definition, open_bench(definition), folder)
@@ -58,7 +58,7 @@ def title(found: Recommendation) -> tuple[str, int, float]:
     return title_of(found.chosen)
 
 
-def test_the_best_within_a_budget_is_chosen(study: Run) -> None:
+def test_the_best_within_a_budget_is_chosen(study: StudyRun) -> None:
     assert title(recommend(study, Budget())) == ("ddim", 8, 0)
     assert title(recommend(study, Budget(nfe=7))) == ("ddim", 4, 0)
     assert title(recommend(study, Budget(nfe=2))) == ("ddim", 2, 0)
@@ -74,7 +74,7 @@ def test_the_best_within_a_budget_is_chosen(study: Run) -> None:
     assert title(recommend(study, Budget(nfe=4), "precision")) == ("ddpm-small", 4, 0)
 
 
-def test_evidence_is_of_fresh_seeds_and_the_runner_up_is_named(study: Run) -> None:
+def test_evidence_is_of_fresh_seeds_and_the_runner_up_is_named(study: StudyRun) -> None:
     found = recommend(study, Budget())
     assert found.chosen.fid == pytest.approx(1.25)  # not the 1.0 it was chosen for
     assert found.runner_up is not None
@@ -87,7 +87,7 @@ def test_evidence_is_of_fresh_seeds_and_the_runner_up_is_named(study: Run) -> No
     assert recommend(study, Budget(nfe=4)).separated  # 1.05 and 1.5 in one block, errors 0.01
 
 
-def test_a_runner_up_that_fresh_blocks_put_ahead_is_said_to_be(study: Run) -> None:
+def test_a_runner_up_that_fresh_blocks_put_ahead_is_said_to_be(study: StudyRun) -> None:
     known = dict(study.known)
     for cell in study.known:
         if cell.setting.sampler == "ddpm-small" and cell.setting.steps == 8 and cell.draw.first:
@@ -105,7 +105,7 @@ def test_a_runner_up_that_fresh_blocks_put_ahead_is_said_to_be(study: Run) -> No
     assert not cheaper.afresh
 
 
-def test_evidence_is_about_what_is_preferred(study: Run) -> None:
+def test_evidence_is_about_what_is_preferred(study: StudyRun) -> None:
     found = recommend(study, Budget(), "precision")
     assert found.runner_up is not None
     # By FID the two are far apart; precision has no error here.
@@ -121,7 +121,7 @@ def test_evidence_is_about_what_is_preferred(study: Run) -> None:
     assert by_fid["low"] < 0.95 < by_fid["high"]
 
 
-def test_consistency_is_best_where_it_is_that_of_real_images(study: Run) -> None:
+def test_consistency_is_best_where_it_is_that_of_real_images(study: StudyRun) -> None:
     real = 0.9
     consistency = {("ddim", 2): 0.7, ("ddim", 4): 0.89, ("ddim", 8): 1.0}
 
@@ -143,7 +143,7 @@ def test_consistency_is_best_where_it_is_that_of_real_images(study: Run) -> None
     assert title_of(found.runner_up) == ("ddim", 8, 0)
 
 
-def test_the_front_is_what_nothing_else_beats(study: Run) -> None:
+def test_the_front_is_what_nothing_else_beats(study: StudyRun) -> None:
     front = recommend(study, Budget(nfe=2)).front
     assert [(each.first.setting.sampler, each.nfe) for each in front] == [
         ("ddim", 2), ("ddim", 4), ("ddim", 8),
@@ -152,7 +152,7 @@ def test_the_front_is_what_nothing_else_beats(study: Run) -> None:
     assert costs == sorted(costs)
 
 
-def test_the_command_and_the_snippet_use_the_setting(study: Run) -> None:
+def test_the_command_and_the_snippet_use_the_setting(study: StudyRun) -> None:
     found = recommend(study, Budget(), "precision")
     model = study.plan.study.model
     assert found.command == (
@@ -176,7 +176,7 @@ def test_the_command_and_the_snippet_use_the_setting(study: Run) -> None:
     assert eval(expression, names) == Setting("ddim", 4, guidance=1.0)  # noqa: S307
 
 
-def test_what_cannot_be_recommended_is_told(study: Run, tmp_path: Path) -> None:
+def test_what_cannot_be_recommended_is_told(study: StudyRun, tmp_path: Path) -> None:
     for budget, prefer, told in (
         (Budget(nfe=1), "fid", "the least is ddim, 2 steps"),
         (Budget(), "fidd", "did you mean 'fid'"),

@@ -29,11 +29,11 @@ from underone.study.report.findings import (
 )
 from underone.study.report.tables import settings_table
 from underone.study.report.view import cards, families
-from underone.study.run import Run
+from underone.study.run import StudyRun
 
 
 @pytest.fixture(scope="module")
-def page(finished: Run) -> str:
+def page(finished: StudyRun) -> str:
     return (finished.folder.path / "report.html").read_text(encoding="utf-8")
 
 
@@ -94,7 +94,7 @@ def checked(page: str) -> Checker:
     return checker
 
 
-def test_the_page_is_sound_and_loads_nothing(finished: Run, page: str) -> None:
+def test_the_page_is_sound_and_loads_nothing(finished: StudyRun, page: str) -> None:
     found = checked(page)
     pictures = [source for source in found.images if source]
     assert len(pictures) == len(analysed(finished).strata[0].standings) == 6
@@ -112,7 +112,7 @@ def test_names_of_users_are_escaped(page: str) -> None:
     assert "<b>" not in page
 
 
-def test_every_figure_is_in_the_page(finished: Run, page: str) -> None:
+def test_every_figure_is_in_the_page(finished: StudyRun, page: str) -> None:
     for result in finished.known.values():
         assert f"{result.fid:.3f}" in page
         assert f"{result.measurements[1].fid:.3f}" in page
@@ -135,7 +135,7 @@ def test_every_figure_is_in_the_page(finished: Run, page: str) -> None:
     assert all(fids[r.id]["value"] == r.fid for r in finished.known.values())
 
 
-def test_an_unfinished_study_says_so(finished: Run, tmp_path: Path) -> None:
+def test_an_unfinished_study_says_so(finished: StudyRun, tmp_path: Path) -> None:
     shutil.copytree(finished.folder.cells_path, tmp_path / "cells")
     known = finished.known
     for count in (0, 1, 3):
@@ -149,7 +149,7 @@ def test_an_unfinished_study_says_so(finished: Run, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_where_real_images_are_too_few_for_a_floor_there_is_none(
-    finished: Run, tmp_path: Path
+    finished: StudyRun, tmp_path: Path
 ) -> None:
     shutil.copytree(finished.folder.path, tmp_path / "study")
     none = FloorRecord(figures={"consistency": Figure(value=0.9)}, count=20, draws=0)
@@ -169,7 +169,7 @@ def test_where_real_images_are_too_few_for_a_floor_there_is_none(
         checked(write_report(analysed(run)).read_text(encoding="utf-8"))
 
 
-def test_a_nearest_panel_is_shown_if_it_was_drawn(finished: Run, tmp_path: Path) -> None:
+def test_a_nearest_panel_is_shown_if_it_was_drawn(finished: StudyRun, tmp_path: Path) -> None:
     shutil.copytree(finished.folder.path, tmp_path / "study")
     run = replace(finished, folder=Folder(tmp_path / "study"))
     card = cards(analysed(run))[1]
@@ -239,7 +239,7 @@ def shown(url: str, folder: Path) -> str:
 
 
 @pytest.mark.skipif(shutil.which("chromium") is None, reason="no chromium")
-def test_a_browser_shows_the_setting_that_is_asked_for(finished: Run, tmp_path: Path) -> None:
+def test_a_browser_shows_the_setting_that_is_asked_for(finished: StudyRun, tmp_path: Path) -> None:
     url = (finished.folder.path / "report.html").as_uri()
     state = "#steps=3&right-sampler=ddim&right-steps=2&right-w=1"
     dumped = shown(url + state, tmp_path)
@@ -264,7 +264,7 @@ document.querySelector('.chart a[href^="#cell-"]').focus();
 
 @pytest.mark.skipif(shutil.which("chromium") is None, reason="no chromium")
 def test_a_slider_changes_the_picture_and_focus_opens_a_card(
-    finished: Run, page: str, tmp_path: Path
+    finished: StudyRun, page: str, tmp_path: Path
 ) -> None:
     path = tmp_path / "driven.html"
     path.write_text(page.replace("</body>", SCRIPT), encoding="utf-8")

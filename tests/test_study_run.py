@@ -29,12 +29,12 @@ from underone.study.engine import LocalEngine
 from underone.study.fit import planned_cells
 from underone.study.folder import Folder
 from underone.study.report import write_report
-from underone.study.run import Run, new_plan, open_folder, open_run
+from underone.study.run import StudyRun, new_plan, open_folder, open_run
 from underone.tuned import Purpose, keep
 from underone.zoo import load_model
 
 
-def test_a_study_runs_its_cells_and_then_its_contenders(done: Run, bench: Bench) -> None:
+def test_a_study_runs_its_cells_and_then_its_contenders(done: StudyRun, bench: Bench) -> None:
     base = planned_cells(done.plan, bench)
     assert set(base) <= set(done.known)
     assert done.due() == []
@@ -146,7 +146,7 @@ def with_influence(result: CellResult, values: np.ndarray) -> CellResult:
 
 
 def test_samples_of_one_seed_are_compared_one_by_one(
-    done: Run, bench: Bench, tmp_path: Path
+    done: StudyRun, bench: Bench, tmp_path: Path
 ) -> None:
     noise = np.random.default_rng(0).normal(size=400)
     folder, kept = Folder(tmp_path / "study"), []
@@ -173,7 +173,7 @@ def test_samples_of_one_seed_are_compared_one_by_one(
 
 
 def test_a_cell_that_was_drawn_otherwise_is_not_kept(
-    done: Run, bench: Bench, tmp_path: Path
+    done: StudyRun, bench: Bench, tmp_path: Path
 ) -> None:
     class Elsewhere:
         """An engine whose workers have other files."""
@@ -190,7 +190,9 @@ def test_a_cell_that_was_drawn_otherwise_is_not_kept(
     assert not list(run.folder.cells_path.glob("*"))
 
 
-def test_a_worker_in_another_precision_is_refused(done: Run, bench: Bench, tmp_path: Path) -> None:
+def test_a_worker_in_another_precision_is_refused(
+    done: StudyRun, bench: Bench, tmp_path: Path
+) -> None:
     other = "bfloat16" if fast_dtype("cpu") is None else "float32"
 
     class Elsewhere:
@@ -213,7 +215,7 @@ def test_a_worker_in_another_precision_is_refused(done: Run, bench: Bench, tmp_p
     assert len(run.known) == 1
 
 
-def test_a_rerun_does_only_what_is_missing(done: Run, bench: Bench) -> None:
+def test_a_rerun_does_only_what_is_missing(done: StudyRun, bench: Bench) -> None:
     again, continued = open_run(done.folder.path, done.plan.study, bench, minutes=99)
     assert continued
     assert again.plan == done.plan
@@ -230,7 +232,7 @@ def test_a_rerun_does_only_what_is_missing(done: Run, bench: Bench) -> None:
 
 
 def test_foreign_and_damaged_files_are_named_and_nothing_is_overwritten(
-    done: Run, bench: Bench, study: Study, tmp_path: Path, model_folder: ModelFolder
+    done: StudyRun, bench: Bench, study: Study, tmp_path: Path, model_folder: ModelFolder
 ) -> None:
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(UserError, match="not empty"):
@@ -352,7 +354,7 @@ def test_a_budget_can_be_raised_and_nothing_that_is_known_is_lost(
 
 
 def test_a_study_goes_on_in_the_precision_that_it_was_begun_in(
-    done: Run, monkeypatch: pytest.MonkeyPatch
+    done: StudyRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     done.check_precision()
     then = {each.measurement.subject["precision"] for each in done.known.values()}

@@ -37,7 +37,7 @@ from underone.study.bench import open_bench
 from underone.study.costs import Costs
 from underone.study.definition import Study
 from underone.study.fit import make_plan
-from underone.study.plan import Plan
+from underone.study.plan import StudyPlan
 from underone.training import run as run_module
 from underone.training.begin import resume, start
 from underone.training.held_out_bound import bound_of, held_out_bound
@@ -378,7 +378,7 @@ def test_a_study_is_refused_before_its_first_cell(trained: Path, model_folder: M
         assert told in str(refused.value)
 
 
-def plan_of(study: Study) -> Plan:
+def plan_of(study: Study) -> StudyPlan:
     return make_plan(study, open_bench(study), Costs(evaluation={}, image=1), 1)
 
 

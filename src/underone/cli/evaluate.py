@@ -18,7 +18,7 @@ from underone.data import Dataset, SampleSet, read_samples
 from underone.errors import UserError
 from underone.evaluation import (
     PANEL_NEIGHBOURS,
-    Live,
+    LiveSamples,
     among_training_images,
     evaluate_model,
     evaluate_samples,
@@ -110,7 +110,7 @@ def evaluate(
     by = _yardstick(asked, features, against, source)
     measurement = (
         _of_model(source, by, asked.wanted)
-        if isinstance(source, Live)
+        if isinstance(source, LiveSamples)
         else _of_files(source, by, asked.wanted, blocks or 1)
     )
     _print(measurement, against, asked.wanted, as_json)
@@ -161,14 +161,14 @@ def _model(
     draw: Draw,
     precision: Precision,
     blocks: int,
-) -> Live:
+) -> LiveSamples:
     """What the model will draw, by the setting that is usual for it where none was chosen."""
     model = load_generative_model(name, device)
     setting = usual_for(model, setting)
     check(model, setting, draw)
     announce_revision(model)
     faster = sped_up(model, setting, blocks * draw.count, precision)
-    return Live(faster, setting, draw, precision, blocks)
+    return LiveSamples(faster, setting, draw, precision, blocks)
 
 
 def _files(name: str, features: Extractor, blocks: int) -> SampleSet:
@@ -186,7 +186,7 @@ def _files(name: str, features: Extractor, blocks: int) -> SampleSet:
 
 
 def _yardstick(
-    asked: _Asked, features: Extractor, against: Reference, source: SampleSet | Live
+    asked: _Asked, features: Extractor, against: Reference, source: SampleSet | LiveSamples
 ) -> Yardstick:
     """What to measure by, with the judge and the training images that metrics ask for."""
     judging = "consistency" in asked.wanted
@@ -279,8 +279,8 @@ def _among(by: Yardstick, images: Dataset, flipped: bool) -> Yardstick:
         return among_training_images(by, images, flipped=flipped, on_images=on_images)
 
 
-def _trained_on_flips(source: SampleSet | Live) -> bool:
-    if isinstance(source, Live):
+def _trained_on_flips(source: SampleSet | LiveSamples) -> bool:
+    if isinstance(source, LiveSamples):
         return source.model.trained_on_flips
     return source.protocol.get("trained_on_flips") is True
 
@@ -297,7 +297,7 @@ def _of_files(
     return evaluate_samples(samples, by, metrics, blocks)
 
 
-def _of_model(live: Live, by: Yardstick, metrics: tuple[str, ...]) -> Measurement:
+def _of_model(live: LiveSamples, by: Yardstick, metrics: tuple[str, ...]) -> Measurement:
     model, setting = live.model, live.setting
     learn_variance(model, setting)
     total = live.draw.count * live.blocks
@@ -313,8 +313,10 @@ def _comparing(by: Yardstick, count: int, metrics: tuple[str, ...], blocks: int)
     return f", then about {seconds:.0f} s to compare them" if seconds > 1 else ""
 
 
-def _draw_panel(source: SampleSet | Live, by: Yardstick, root: Path | None, path: Path) -> None:
-    if isinstance(source, Live):
+def _draw_panel(
+    source: SampleSet | LiveSamples, by: Yardstick, root: Path | None, path: Path
+) -> None:
+    if isinstance(source, LiveSamples):
         with counted("the first block again, for the panel", source.draw.count) as on_images:
             drawn = generate(
                 source.model,

@@ -21,15 +21,15 @@ from underone.study.definition import Study, for_model, load_study, shipped_stud
 from underone.study.engine import Engine, LocalEngine, WorkerSetup
 from underone.study.fit import planned_cells
 from underone.study.folder import Folder
-from underone.study.plan import Plan
+from underone.study.plan import StudyPlan
 from underone.study.ranks import led_by_first_rank, many_ranks, open_ranks
 from underone.study.report import write_report
-from underone.study.run import Run, kept_plan, new_plan, open_run
+from underone.study.run import StudyRun, kept_plan, new_plan, open_run
 from underone.study.words import setting_title
 from underone.zoo import load_model
 
 _FOLDER = click.Path(path_type=Path, file_okay=False)
-Opener = Callable[[Run], AbstractContextManager[Engine]]
+Opener = Callable[[StudyRun], AbstractContextManager[Engine]]
 
 
 @click.command(epilog=f"Shipped studies: {', '.join(shipped_studies())}.")
@@ -134,19 +134,19 @@ def _engine(name: str, workers: int | None, device: torch.device) -> Opener:
     return lambda run: open_ray(_worker_setup(run), workers)
 
 
-def _ranks(run: Run) -> Engine:
+def _ranks(run: StudyRun) -> Engine:
     engine = open_ranks(_worker_setup(run), run.bench)
     run.check_precision()  # now that its models are where they draw
     return engine
 
 
-def _local(run: Run, device: torch.device) -> LocalEngine:
+def _local(run: StudyRun, device: torch.device) -> LocalEngine:
     run.check_precision()
     setup = replace(_worker_setup(run), device=str(device))
     return LocalEngine(setup.prepared(run.bench), run.plan.threads)
 
 
-def _worker_setup(run: Run) -> WorkerSetup:
+def _worker_setup(run: StudyRun) -> WorkerSetup:
     plan = run.plan
     return WorkerSetup.of(plan.study, run.bench, plan.threads, plan.compiled)
 
@@ -184,7 +184,7 @@ def _run_study(
     out.print(f"{page}: open it in a browser", soft_wrap=True)
 
 
-def _introduce(run: Run, continued: bool) -> None:
+def _introduce(run: StudyRun, continued: bool) -> None:
     begun = "going on with the plan of this folder: " if continued else ""
     cells, plan = planned_cells(run.plan, run.bench), run.plan
     counts = sorted({cell.draw.count for cell in cells})
@@ -197,7 +197,7 @@ def _introduce(run: Run, continued: bool) -> None:
         note(f"settings left out by the budget, which the report names: {len(plan.left_out)}")
 
 
-def _show_cells(plan: Plan, bench: Bench, as_json: bool) -> None:
+def _show_cells(plan: StudyPlan, bench: Bench, as_json: bool) -> None:
     cells = planned_cells(plan, bench)
     costs = [(cell.evaluations(bench), plan.costs.seconds(cell, bench)) for cell in cells]
     if as_json:

@@ -15,7 +15,7 @@ from underone.study.cell import Cell, Divergence
 from underone.study.engine import Engine
 from underone.study.measures import FID
 from underone.study.report.tables import blocks_text
-from underone.study.run import Run
+from underone.study.run import StudyRun
 from underone.study.words import setting_title
 
 # Of the settings that are done, as many as a screen holds beside the bar.
@@ -23,7 +23,7 @@ _ROWS = 16
 _COLUMNS = ("setting", "evaluations", "samples", "FID", "real images")
 
 
-def advance(run: Run, engine: Engine) -> None:
+def advance(run: StudyRun, engine: Engine) -> None:
     """Run what is due, showing the results as they come."""
     bar = Bar(run)
 
@@ -52,7 +52,7 @@ class Bar:
     More become due as contests narrow.
     """
 
-    def __init__(self, run: Run) -> None:
+    def __init__(self, run: StudyRun) -> None:
         self.run = run
         self.progress = Progress(
             BarColumn(),
@@ -92,7 +92,7 @@ def _images(cells: Iterable[Cell]) -> int:
     return sum(cell.draw.count for cell in cells)
 
 
-def best_so_far(run: Run) -> Table:
+def best_so_far(run: StudyRun) -> Table:
     """The settings with the lowest FID."""
     found = sorted(standings(run), key=lambda each: (-each.first.draw.count, each.fid))
     grid = table(f"FID@{run.bench.yardsticks[0].extractor.name}, lowest first", *_COLUMNS)
@@ -107,7 +107,7 @@ def best_so_far(run: Run) -> Table:
     return grid
 
 
-def _title(run: Run, model: str, setting: Setting) -> str:
+def _title(run: StudyRun, model: str, setting: Setting) -> str:
     """A setting in words, and of which model, where there are several."""
     title = setting_title(setting)
     return title if len(run.bench.models) == 1 else f"{model}: {title}"

@@ -1,7 +1,7 @@
 """Whole sample sets measured: from a file, or from a model as the samples come."""
 
 from underone.evaluation.blocks import evaluate_samples
-from underone.evaluation.live import Live, evaluate_model
+from underone.evaluation.live import LiveSamples, evaluate_model
 from underone.evaluation.panel import PANEL_NEIGHBOURS, write_panel
 from underone.evaluation.training_set import (
     among_training_images,
@@ -11,7 +11,7 @@ from underone.evaluation.training_set import (
 
 __all__ = [
     "PANEL_NEIGHBOURS",
-    "Live",
+    "LiveSamples",
     "among_training_images",
     "evaluate_model",
     "evaluate_samples",

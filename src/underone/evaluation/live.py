@@ -17,7 +17,7 @@ OnImages = Callable[[int], object]
 
 
 @dataclass(frozen=True)
-class Live:
+class LiveSamples:
     """Samples that a model draws while they are measured: `blocks` draws, one after another."""
 
     model: GenerativeModel
@@ -38,7 +38,10 @@ class Live:
 
 
 def evaluate_model(
-    live: Live, by: Yardstick, metrics: Sequence[str], on_images: OnImages = lambda images: None
+    live: LiveSamples,
+    by: Yardstick,
+    metrics: Sequence[str],
+    on_images: OnImages = lambda images: None,
 ) -> Measurement:
     """The `metrics` of what a model draws; `on_images` hears of each batch's size."""
     found: list[Measurement] = []
@@ -51,7 +54,7 @@ def evaluate_model(
 
 
 def _one_draw(
-    live: Live,
+    live: LiveSamples,
     draw: Draw,
     by: Yardstick,
     metrics: Sequence[str],

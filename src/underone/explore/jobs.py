@@ -17,7 +17,7 @@ from underone.data.picture import GAP, data_uri
 from underone.diffusion import count_evaluations, listen_to_evaluations, per_image
 from underone.editing import way_of
 from underone.errors import UserError
-from underone.evaluation import Live, evaluate_model
+from underone.evaluation import LiveSamples, evaluate_model
 from underone.explore.lines import Tell
 from underone.explore.offer import Offer
 from underone.explore.request import Request
@@ -82,7 +82,7 @@ def measure_live(offer: Offer, request: Request, tell: Tell) -> None:
         tell({"done": int(share * draw.count), "of": draw.count, "seconds_left": left})
 
     with listen_to_evaluations(count):
-        found = evaluate_model(Live(model, setting, draw, offer.precision), by, ("fid",))
+        found = evaluate_model(LiveSamples(model, setting, draw, offer.precision), by, ("fid",))
     error = found.figures["fid"].error
     tell(
         {

@@ -15,7 +15,7 @@ _Key = tuple[str, Setting]
 
 
 @dataclass(frozen=True)
-class Known:
+class KnownFigures:
     """The figures of a study's settings, in words."""
 
     figures: dict[_Key, str]

@@ -17,7 +17,7 @@ from underone.checkpoint import (
 )
 from underone.diffusion import GRIDS, SAMPLERS, THRESHOLDS
 from underone.errors import UserError, unknown
-from underone.explore.known import Known
+from underone.explore.known import KnownFigures
 from underone.generation import (
     DECODER,
     MADE,
@@ -47,7 +47,7 @@ class Offer:
     grids: tuple[str, ...] = ()
     reference: str | None = None
     precision: Precision = "auto"
-    studies: tuple[Known, ...] = ()
+    studies: tuple[KnownFigures, ...] = ()
     _yardsticks: dict[str, Yardstick] = field(default_factory=dict)
 
     @classmethod
@@ -69,7 +69,7 @@ class Offer:
             grid_named(name)
         if reference is not None:
             find_reference(reference)
-        known = tuple(Known.of(path) for path in studies)
+        known = tuple(KnownFigures.of(path) for path in studies)
         return cls(models, tuple(samplers), tuple(grids), reference, precision, known)
 
     @property

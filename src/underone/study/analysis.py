@@ -7,7 +7,7 @@ from underone.generation import Setting
 from underone.study.answers import Answer, Standing, answer, answers, standings
 from underone.study.cell import Cell
 from underone.study.contest import Contest, Factor
-from underone.study.run import Run
+from underone.study.run import StudyRun
 from underone.study.words import sampler_title
 
 
@@ -44,7 +44,7 @@ class Analysis:
     most samples first.
     """
 
-    run: Run
+    run: StudyRun
     due: tuple[Cell, ...]
     standings: tuple[Standing, ...]
     strata: tuple[Stratum, ...]
@@ -64,13 +64,13 @@ class Analysis:
         return [each for each in self.answers if each.factor is factor]
 
 
-def analysed(run: Run) -> Analysis:
+def analysed(run: StudyRun) -> Analysis:
     """A study as it stands now."""
     every = standings(run)
     return Analysis(run, tuple(run.due()), tuple(every), tuple(_strata(run, every)))
 
 
-def _strata(run: Run, every: Sequence[Standing]) -> list[Stratum]:
+def _strata(run: StudyRun, every: Sequence[Standing]) -> list[Stratum]:
     groups: dict[tuple[str, int], list[Standing]] = {}
     for each in every:
         groups.setdefault(_key(each), []).append(each)
@@ -99,7 +99,7 @@ def _asked(among: Sequence[Standing]) -> tuple[Standing, ...]:
     return tuple(each for each in among if each.first.setting.uses_labels)
 
 
-def _title(run: Run, model: str, samples: int) -> str:
+def _title(run: StudyRun, model: str, samples: int) -> str:
     """What tells a model at a number of samples from the others of a study."""
     parts = [model] if len(run.bench.models) > 1 else []
     counts = {
@@ -112,7 +112,7 @@ def _title(run: Run, model: str, samples: int) -> str:
     return ", ".join(parts)
 
 
-def _step_answers(run: Run, among: Sequence[Standing]) -> list[Answer]:
+def _step_answers(run: StudyRun, among: Sequence[Standing]) -> list[Answer]:
     """Of each sampler at w = 0: how its numbers of steps stand to its best."""
     groups: dict[Setting, list[Standing]] = {}
     for each in _asked(among):

@@ -19,7 +19,7 @@ from underone.study.contest import (
     difference,
     unguided,
 )
-from underone.study.run import Run
+from underone.study.run import StudyRun
 from underone.study.words import setting_title
 
 
@@ -99,7 +99,7 @@ class Answer:
         return all(each.trails for each in self.standings[1:])
 
 
-def answers(run: Run) -> list[Answer]:
+def answers(run: StudyRun) -> list[Answer]:
     """Every contest of a study with at least two entries that are known."""
     found = (answer(contest, run.known, run.plan.fresh) for contest in contests(run.entries))
     return [each for each in found if len(each.standings) > 1]
@@ -122,7 +122,7 @@ def _standing(entry: Entry, leader: Entry, known: Known, fresh: Sequence[int]) -
     return replace(standing, behind=behind, behind_on_fresh=on_fresh is not None)
 
 
-def standings(run: Run) -> list[Standing]:
+def standings(run: StudyRun) -> list[Standing]:
     """Every setting whose first block is known, not compared with any."""
     known, fresh = run.known, run.plan.fresh
     return [_standing(entry, entry, known, fresh) for entry in run.entries if entry.at(0) in known]

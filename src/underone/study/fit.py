@@ -13,7 +13,7 @@ from underone.study.cell import Cell
 from underone.study.contest import Candidate, Entry, Factor, contests
 from underone.study.costs import Costs
 from underone.study.definition import Slice, Study
-from underone.study.plan import Plan, PlannedSlice
+from underone.study.plan import PlannedSlice, StudyPlan
 
 # Within a time budget a cell has at least so many samples, and settings are left out instead.
 LEAST_SAMPLES = 600
@@ -23,7 +23,7 @@ _CONTEST_SHARE, _OVERHEAD_SHARE, _OVERHEAD_SECONDS = 0.2, 0.04, 10.0
 
 def make_plan(
     study: Study, bench: Bench, costs: Costs, threads: int, minutes: float | None = None
-) -> Plan:
+) -> StudyPlan:
     """Resolve a study, check every cell of it, and fit it to its budgets.
 
     Of what is beyond its `evaluations` candidates are left out, the costliest first that no
@@ -32,7 +32,7 @@ def make_plan(
     Where contenders may be drawn again, a part of the budget is kept for that.
     """
     check_minutes(minutes)
-    plan = Plan(
+    plan = StudyPlan(
         study=study,
         models=bench.model_hashes,
         references=bench.reference_hashes,
@@ -54,7 +54,7 @@ def make_plan(
     return plan
 
 
-def _without_idle_screening(plan: Plan, bench: Bench) -> Plan:
+def _without_idle_screening(plan: StudyPlan, bench: Bench) -> StudyPlan:
     """Without the screening of a slice that costs no less than all its candidates measured."""
     for each in plan.slices:
         open_to_all = each.model_copy(update={"screened": None})
@@ -65,7 +65,7 @@ def _without_idle_screening(plan: Plan, bench: Bench) -> Plan:
     return plan
 
 
-def _evaluations(plan: Plan, bench: Bench) -> int:
+def _evaluations(plan: StudyPlan, bench: Bench) -> int:
     """What is planned costs so many, before any contest."""
     return sum(cell.evaluations(bench) for cell in planned_cells(plan, bench))
 
@@ -80,7 +80,7 @@ def check_minutes(minutes: float | None) -> None:
         raise UserError(f"--minutes must be a finite number above 0, got {minutes:g}")
 
 
-def planned_cells(plan: Plan, bench: Bench) -> list[Cell]:
+def planned_cells(plan: StudyPlan, bench: Bench) -> list[Cell]:
     """What runs before any contest; of finalists, who are not known yet, as many of the dearest."""
     cells: dict[Cell, None] = {}
     for each in plan.slices:
@@ -115,11 +115,11 @@ def _resolved(each: Slice, study: Study, bench: Bench) -> PlannedSlice:
     )
 
 
-def _fits(plan: Plan, bench: Bench) -> bool:
+def _fits(plan: StudyPlan, bench: Bench) -> bool:
     return plan.affords(planned_cells(plan, bench), bench)
 
 
-def _trimmed(plan: Plan, bench: Bench) -> Plan:
+def _trimmed(plan: StudyPlan, bench: Bench) -> StudyPlan:
     """Without candidates, as many as the budgets demand; one is always left.
 
     The costliest is left out whose question the others still answer, or else the costliest of all.
@@ -136,7 +136,7 @@ def _trimmed(plan: Plan, bench: Bench) -> Plan:
     return plan
 
 
-def _costliest_first(plan: Plan, bench: Bench) -> list[Candidate]:
+def _costliest_first(plan: StudyPlan, bench: Bench) -> list[Candidate]:
     ranks: dict[Candidate, tuple[int, int, int]] = {}
     for each in plan.slices:
         costs = [_cost(one, bench) for one in each.candidates]
@@ -147,7 +147,7 @@ def _costliest_first(plan: Plan, bench: Bench) -> list[Candidate]:
     return sorted(ranks, key=lambda one: ranks[one], reverse=True)
 
 
-def _questions(plan: Plan) -> set[tuple[str, Factor]]:
+def _questions(plan: StudyPlan) -> set[tuple[str, Factor]]:
     """What a plan can answer of each model: what contests are about, and how many steps."""
     entries = [
         Entry(one, plan.draw(each.samples)) for each in plan.slices for one in each.candidates
@@ -163,7 +163,7 @@ def _cost(candidate: Candidate, bench: Bench) -> int:
     return candidate.setting.evaluations(bench.models[candidate.model])
 
 
-def _without(plan: Plan, left_out: Candidate) -> Plan:
+def _without(plan: StudyPlan, left_out: Candidate) -> StudyPlan:
     slices = (
         each.model_copy(
             update={"candidates": tuple(one for one in each.candidates if one != left_out)}
@@ -178,7 +178,7 @@ def _without(plan: Plan, left_out: Candidate) -> Plan:
     )
 
 
-def _within(minutes: float, plan: Plan, bench: Bench) -> Plan:
+def _within(minutes: float, plan: StudyPlan, bench: Bench) -> StudyPlan:
     seconds = max(1.0, 60 * minutes * (1 - _OVERHEAD_SHARE) - _OVERHEAD_SECONDS)
     first = seconds * (1 - _contest_share(plan.study))
     joins_at = {each.name: each.joins_at for each in plan.study.slices}
@@ -198,7 +198,7 @@ def _within(minutes: float, plan: Plan, bench: Bench) -> Plan:
     return _with_most_samples(plan, bench).model_copy(update={"seconds": seconds})
 
 
-def _joined(plan: Plan, each: PlannedSlice, samples: int, bench: Bench) -> Plan:
+def _joined(plan: StudyPlan, each: PlannedSlice, samples: int, bench: Bench) -> StudyPlan:
     """With those of a slice's candidates that can join while every cell has so many `samples`."""
     for candidate in each.candidates:
         joined = _and(plan, each.model_copy(update={"candidates": (candidate,)}))
@@ -209,7 +209,7 @@ def _joined(plan: Plan, each: PlannedSlice, samples: int, bench: Bench) -> Plan:
     return plan
 
 
-def _and(plan: Plan, more: PlannedSlice) -> Plan:
+def _and(plan: StudyPlan, more: PlannedSlice) -> StudyPlan:
     """The plan with the candidates of `more` in the slice of that name."""
     same = next((each for each in plan.slices if each.name == more.name), None)
     if same is None:
@@ -220,7 +220,7 @@ def _and(plan: Plan, more: PlannedSlice) -> Plan:
     )
 
 
-def _with_samples(plan: Plan, samples: int, bench: Bench) -> Plan:
+def _with_samples(plan: StudyPlan, samples: int, bench: Bench) -> StudyPlan:
     """With so many samples a cell, or as many as a slice asks for if that is less."""
     asked = {each.name: each.samples or plan.study.samples for each in plan.study.slices}
     whole = _classes(bench.models.values())
@@ -231,7 +231,7 @@ def _with_samples(plan: Plan, samples: int, bench: Bench) -> Plan:
     return plan.model_copy(update={"slices": tuple(slices)})
 
 
-def _with_most_samples(plan: Plan, bench: Bench) -> Plan:
+def _with_most_samples(plan: StudyPlan, bench: Bench) -> StudyPlan:
     low = LEAST_SAMPLES
     high = 1 + max(each.samples or plan.study.samples for each in plan.study.slices)
     while high - low > 1:

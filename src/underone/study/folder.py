@@ -13,7 +13,7 @@ from underone.study.bench import Bench
 from underone.study.cell import Cell, CellResult, Divergence, Done, Outcome
 from underone.study.definition import Study
 from underone.study.influences import keep_influences, with_influences
-from underone.study.plan import Plan
+from underone.study.plan import StudyPlan
 
 AnyDone = TypeVar("AnyDone", bound=Done)
 
@@ -55,10 +55,10 @@ class Folder:
         """Where a cell's samples are drawn beside the training images that are nearest to them."""
         return self.path / "figures" / f"nearest-{identity}.png"
 
-    def plan(self) -> Plan | None:
+    def plan(self) -> StudyPlan | None:
         """The plan that was begun here, or None; a folder of something else is a `UserError`."""
         if self.plan_path.exists():
-            return parse(Plan, _without_code(self.plan_path), str(self.plan_path))
+            return parse(StudyPlan, _without_code(self.plan_path), str(self.plan_path))
         if self.path.is_dir() and whole_files(self.path):
             raise UserError(
                 f"{self.path} is not empty and holds no study: choose another --out, so that "
@@ -66,7 +66,7 @@ class Folder:
             )
         return None
 
-    def begin(self, plan: Plan) -> None:
+    def begin(self, plan: StudyPlan) -> None:
         """Keep the plan, before the first cell."""
         write_json(self.plan_path, plan.model_dump(mode="json"))
 
@@ -125,12 +125,12 @@ def _samplers_and_grids(document: Any, key: str = "") -> Iterator[str]:
         yield document
 
 
-def allows_more(plan: Plan, study: Study) -> bool:
+def allows_more(plan: StudyPlan, study: Study) -> bool:
     """Whether a study allows more evaluations than a plan of it; 0 is no limit."""
     return plan.evaluations > 0 and not 0 < study.evaluations <= plan.evaluations
 
 
-def check_same(plan: Plan, study: Study, bench: Bench, folder: Path) -> None:
+def check_same(plan: StudyPlan, study: Study, bench: Bench, folder: Path) -> None:
     """A `UserError` where a folder's plan is not of this study, these models, these yardsticks.
 
     The budget of evaluations may have been raised, if time is none.

@@ -9,7 +9,7 @@ from underone.metrics.uncertainty import Comparison
 from underone.study.answers import Standing
 from underone.study.cell import CellResult
 from underone.study.contest import paired
-from underone.study.run import Run
+from underone.study.run import StudyRun
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,7 @@ MEASURES = (
 )
 
 
-def yardstick_fids(run: Run) -> list[Measure]:
+def yardstick_fids(run: StudyRun) -> list[Measure]:
     """FID by each of the yardsticks."""
     names = run.bench.yardstick_names
     return [replace(FID, title=f"FID@{name}", yardstick=i) for i, name in enumerate(names)]

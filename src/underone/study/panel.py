@@ -9,12 +9,12 @@ from underone.evaluation import among_training_images, write_panel
 from underone.files import whole_files
 from underone.generation import generate
 from underone.study.answers import standings
-from underone.study.run import Run
+from underone.study.run import StudyRun
 
 _SAMPLES = 1000
 
 
-def draw_panel(run: Run, images: Dataset, on_images: Callable[[int], object]) -> Path:
+def draw_panel(run: StudyRun, images: Dataset, on_images: Callable[[int], object]) -> Path:
     """Write the panel of the setting that leads on the first block, the only one in the folder.
 
     `images` are those that models were trained on; `on_images` hears of them as they are looked

@@ -34,7 +34,7 @@ class PlannedSlice(Config):
     finalists: int
 
 
-class Plan(Config):
+class StudyPlan(Config):
     """All that decides a study's cells, but for their results.
 
     `models`, `references` and `extractors` are hashes by name. `left_out` are the candidates that

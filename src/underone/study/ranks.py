@@ -82,7 +82,7 @@ def _joined() -> Iterator[None]:
 
 
 @dataclass(frozen=True)
-class Task:
+class CellTask:
     """A cell to draw a share of, and what makes it that cell in the first rank."""
 
     cell: Cell
@@ -101,7 +101,7 @@ class RankEngine:
             yield self._one(cell, partial(on_images, cell))
 
     def _one(self, cell: Cell, on_images: Callable[[int], object]) -> Outcome | Divergence:
-        task = Task(cell, cell.identity(self.bench))
+        task = CellTask(cell, cell.identity(self.bench))
         started = time.perf_counter()
         _broadcast(task)
         try:
@@ -141,7 +141,7 @@ def _follow() -> None:
 
 
 def _attempted(
-    task: Task, bench: Bench, on_images: Callable[[int], object] = lambda images: None
+    task: CellTask, bench: Bench, on_images: Callable[[int], object] = lambda images: None
 ) -> Share | UserError:
     """The share of this rank, or why it has none: the others wait for an answer either way."""
     try:
@@ -220,20 +220,20 @@ def _take_gpu() -> None:
     torch.cuda.set_device(mine)
 
 
-def _broadcast(task: WorkerSetup | Task | None) -> None:
+def _broadcast(task: WorkerSetup | CellTask | None) -> None:
     """To all other ranks; None: that there is no more."""
     with _all_there():
         dist.broadcast_object_list([task], src=0)
 
 
-def _received() -> WorkerSetup | Task | None:
+def _received() -> WorkerSetup | CellTask | None:
     """What the first rank says; None also where it is gone, whatever it died of."""
     said: list[Any] = [None]
     try:
         dist.broadcast_object_list(said, src=0)
     except RuntimeError:
         return None
-    task: WorkerSetup | Task | None = said[0]
+    task: WorkerSetup | CellTask | None = said[0]
     return task
 
 

@@ -19,7 +19,7 @@ from underone.study.measures import (
     common_fresh,
     compared,
 )
-from underone.study.run import Run
+from underone.study.run import StudyRun
 from underone.study.words import setting_title
 
 # What can be preferred.
@@ -128,7 +128,7 @@ class Recommendation:
 
 
 def recommend(
-    run: Run, budget: Budget, prefer: str = "fid", model: str | None = None
+    run: StudyRun, budget: Budget, prefer: str = "fid", model: str | None = None
 ) -> Recommendation:
     """The best setting of a study within a budget; a `UserError` where none is measured there.
 
@@ -178,7 +178,7 @@ def pareto_front(found: Sequence[Standing], measure: Measure) -> tuple[Standing,
     return tuple(front)
 
 
-def _comparable(run: Run, measure: Measure, model: str | None) -> list[Standing]:
+def _comparable(run: StudyRun, measure: Measure, model: str | None) -> list[Standing]:
     if model is not None and model not in run.bench.models:
         raise unknown("model of this study", model, run.bench.models)
     name = model or next(iter(run.bench.models))
@@ -197,7 +197,7 @@ def _comparable(run: Run, measure: Measure, model: str | None) -> list[Standing]
     return [each for each in found if each.first.draw.count == most]
 
 
-def _seconds(run: Run, each: Standing) -> float:
+def _seconds(run: StudyRun, each: Standing) -> float:
     """What an image took in this study: evaluations at the median of its model's cells."""
     known = (result for result in run.known.values() if result.model == each.first.model)
     return each.nfe * statistics.median(

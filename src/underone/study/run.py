@@ -17,16 +17,16 @@ from underone.study.definition import Study
 from underone.study.engine import Engine, OnImages
 from underone.study.fit import check_minutes, make_plan, planned_cells
 from underone.study.folder import Folder, allows_more, check_same
-from underone.study.plan import Plan
+from underone.study.plan import StudyPlan
 
 
 @dataclass(eq=False)
-class Run:
+class StudyRun:
     """A study that is under way: its plan, and what is known so far, which grows as it advances."""
 
     folder: Folder
     bench: Bench
-    plan: Plan
+    plan: StudyPlan
     known: dict[Cell, CellResult] = field(default_factory=dict)
     diverged: dict[Cell, Divergence] = field(default_factory=dict)
 
@@ -109,7 +109,7 @@ def open_run(
     bench: Bench,
     minutes: float | None = None,
     announce: Callable[[str], object] = lambda text: None,
-) -> tuple[Run, bool]:
+) -> tuple[StudyRun, bool]:
     """The study in the folder `path`, planned now or going on as planned; and whether it goes on.
 
     The plan is kept before the first cell runs. A rerun follows it, whatever `minutes` are then.
@@ -120,15 +120,15 @@ def open_run(
     kept = kept_plan(folder, study, bench)
     if kept is not None:
         folder.begin(kept)  # as it was, unless more is allowed now
-        return Run(folder, bench, kept, folder.known(bench), folder.diverged(bench)), True
+        return StudyRun(folder, bench, kept, folder.known(bench), folder.diverged(bench)), True
     plan = new_plan(study, bench, minutes)
     if minutes is None and study.precision == "auto":
         plan = plan.model_copy(update={"compiled": _worth_compiling(plan, bench, announce)})
     folder.begin(plan)
-    return Run(folder, bench, plan), False
+    return StudyRun(folder, bench, plan), False
 
 
-def kept_plan(folder: Folder, study: Study, bench: Bench) -> Plan | None:
+def kept_plan(folder: Folder, study: Study, bench: Bench) -> StudyPlan | None:
     """The plan that a folder goes on with: as it was, or anew where `study` allows more.
 
     None where nothing was begun there; a `UserError` where another study was, or something else is.
@@ -143,7 +143,7 @@ def kept_plan(folder: Folder, study: Study, bench: Bench) -> Plan | None:
     return anew.model_copy(update={"compiled": kept.compiled})
 
 
-def open_folder(path: Path) -> Run:
+def open_folder(path: Path) -> StudyRun:
     """A study that was begun in the folder `path`, as far as it is; a `UserError` without one."""
     folder = Folder(path)
     plan = folder.plan() if path.is_dir() else None
@@ -151,10 +151,10 @@ def open_folder(path: Path) -> Run:
         raise UserError(f"{path} holds no study: run underone study or underone guide first")
     bench = open_bench(plan.study)
     check_same(plan, plan.study, bench, path)
-    return Run(folder, bench, plan, folder.known(bench), folder.diverged(bench))
+    return StudyRun(folder, bench, plan, folder.known(bench), folder.diverged(bench))
 
 
-def new_plan(study: Study, bench: Bench, minutes: float | None = None) -> Plan:
+def new_plan(study: Study, bench: Bench, minutes: float | None = None) -> StudyPlan:
     """The plan of a study on this machine as it is now; nothing is kept."""
     check_minutes(minutes)
     costs = measured_costs(bench)
@@ -162,7 +162,7 @@ def new_plan(study: Study, bench: Bench, minutes: float | None = None) -> Plan:
 
 
 def _worth_compiling(
-    plan: Plan, bench: Bench, announce: Callable[[str], object]
+    plan: StudyPlan, bench: Bench, announce: Callable[[str], object]
 ) -> tuple[str, ...]:
     """The models whose planned cells are done sooner if their networks are compiled first."""
     cells = planned_cells(plan, bench)

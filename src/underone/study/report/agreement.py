@@ -10,7 +10,7 @@ from underone.study.analysis import Analysis, Stratum
 from underone.study.answers import Standing
 from underone.study.measures import FID, Measure, compared, yardstick_fids
 from underone.study.report.sentences import Part
-from underone.study.run import Run
+from underone.study.run import StudyRun
 from underone.study.words import listed, setting_title
 
 AGREEMENT = "Do extractors agree?"
@@ -55,7 +55,7 @@ class Pair:
         return self.places[0] == self.places[1]
 
 
-def agreement(stratum: Stratum, run: Run) -> list[Pair]:
+def agreement(stratum: Stratum, run: StudyRun) -> list[Pair]:
     """Every two yardsticks over the settings of a stratum; none where it has too few of either.
 
     Settings with and without labels are measured under other protocols: the former alone count.

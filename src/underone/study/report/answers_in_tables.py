@@ -18,7 +18,7 @@ from underone.study.measures import (
 from underone.study.recommend import pareto_front
 from underone.study.report.samplers import fewest
 from underone.study.report.tables import Table
-from underone.study.run import Run
+from underone.study.run import StudyRun
 from underone.study.words import form_titles, sampler_title, setting_title, weight_title
 
 
@@ -31,7 +31,7 @@ def front_tables(analysis: Analysis) -> list[tuple[str, Table]]:
     ]
 
 
-def _front_table(run: Run, stratum: Stratum) -> Table:
+def _front_table(run: StudyRun, stratum: Stratum) -> Table:
     # Of one that leads at its cost and of all settings too, the contest at its cost comes last.
     contests = {
         each.leader.entry: each for each in stratum.answers if each.factor is not Factor.WEIGHT
@@ -110,7 +110,7 @@ def _by_weight(among: Sequence[Standing]) -> list[Standing]:
     return sorted(among, key=key)
 
 
-def _weight_table(run: Run, among: Sequence[Standing]) -> Table:
+def _weight_table(run: StudyRun, among: Sequence[Standing]) -> Table:
     measures = [m for m in (*MEASURES, *yardstick_fids(run)[1:]) if m.is_known_of(among)]
     rows = tuple(
         (
@@ -144,7 +144,7 @@ def _best_of_kinds(group: Iterable[Standing]) -> list[Standing]:
     return list(found.values())
 
 
-def _model_table(run: Run, rows: Sequence[Standing]) -> Table:
+def _model_table(run: StudyRun, rows: Sequence[Standing]) -> Table:
     measures = [
         measure
         for measure in (*MEASURES[1:], *yardstick_fids(run)[1:])
@@ -171,7 +171,7 @@ def _model_table(run: Run, rows: Sequence[Standing]) -> Table:
     return Table(heads, body)
 
 
-def _trained_for(run: Run, name: str) -> str:
+def _trained_for(run: StudyRun, name: str) -> str:
     config = run.bench.models[name].config
     if isinstance(config, ForeignConfig):
         return "not known"

@@ -14,7 +14,7 @@ from underone.study.report.other_data import data_of, on_other_data
 from underone.study.report.samplers import how_many_steps, which_sampler
 from underone.study.report.sentences import Part
 from underone.study.report.weights import which_weight
-from underone.study.run import Run
+from underone.study.run import StudyRun
 from underone.study.words import listed
 
 WHICH_SAMPLER = "Which sampler?"
@@ -190,7 +190,7 @@ def _not_ranked_together(analysis: Analysis) -> Iterator[str]:
         yield "Settings are ranked within their model, and of models the lowest of each."
 
 
-def _of_one_training(run: Run) -> str:
+def _of_one_training(run: StudyRun) -> str:
     of_each = " of each model" if len(run.bench.models) > 1 else ""
     return (
         f"All this is of one training{of_each}. Another seed of it would move FID too, and that is "

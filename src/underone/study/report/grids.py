@@ -9,7 +9,7 @@ from underone.metrics.uncertainty import Verdict
 from underone.study.cell import Cell, CellResult
 from underone.study.contest import paired
 from underone.study.report.sentences import Part
-from underone.study.run import Run
+from underone.study.run import StudyRun
 from underone.study.words import cost_title
 
 _USUAL = Setting().grid
@@ -41,7 +41,7 @@ class _Pair:
         return None if found is None else found.verdict
 
 
-def where_steps_lie(run: Run) -> list[Part]:
+def where_steps_lie(run: StudyRun) -> list[Part]:
     """How samplers fare on each other grid against the usual one; nothing where none has both.
 
     Cells of screening count too: they share their seeds with each other.
@@ -55,7 +55,7 @@ def where_steps_lie(run: Run) -> list[Part]:
     return found
 
 
-def _of_model(run: Run, model: str) -> Iterator[str]:
+def _of_model(run: StudyRun, model: str) -> Iterator[str]:
     asked: dict[tuple[str, int, str], dict[int, list[_Pair]]] = {}
     for pair in _pairs(run, model):
         by_count = asked.setdefault(pair.question, {})
@@ -68,7 +68,7 @@ def _of_model(run: Run, model: str) -> Iterator[str]:
         yield f"At {cost}, of {count:,} samples each, {fares}. {separated}"
 
 
-def _pairs(run: Run, model: str) -> Iterator[_Pair]:
+def _pairs(run: StudyRun, model: str) -> Iterator[_Pair]:
     for cell in run.in_order:
         if cell.model == model and (usual := _on_usual_grid(run, cell)) is not None:
             yield _Pair(usual, run.known[cell])
@@ -96,7 +96,7 @@ def _separated(pairs: Sequence[_Pair], grid: str) -> str:
     )
 
 
-def _on_usual_grid(run: Run, cell: Cell) -> CellResult | None:
+def _on_usual_grid(run: StudyRun, cell: Cell) -> CellResult | None:
     """The same setting on the usual grid and the same seeds, where it is known."""
     if cell.setting.grid in (_USUAL, *OWN_GRIDS) or cell.setting.guidance != 0:
         return None

@@ -11,18 +11,18 @@ from underone.study.definition import shipped_studies
 from underone.study.measures import FID
 from underone.study.report.agreement import rank_correlation
 from underone.study.report.sentences import Title
-from underone.study.run import Run
+from underone.study.run import StudyRun
 from underone.study.words import cost_title, listed, sampler_title, weight_title
 
 _LEAST = 3
 
 
-def data_of(run: Run) -> str:
+def data_of(run: StudyRun) -> str:
     """What a study's models make images of."""
     return run.bench.yardsticks[0].reference.origin.data
 
 
-def not_measured(runs: Sequence[Run]) -> str:
+def not_measured(runs: Sequence[StudyRun]) -> str:
     """The data sets whose studies are shipped and are none of these runs'; "" where none is."""
     measured = {data_of(run) for run in runs}
     if not measured & set(DATASET_NAMES):

@@ -8,7 +8,7 @@ from underone.study.analysis import Analysis
 from underone.study.cell import CellResult
 from underone.study.measures import FID
 from underone.study.report.tables import Facts
-from underone.study.run import Run
+from underone.study.run import StudyRun
 from underone.study.words import listed, setting_title
 
 
@@ -55,12 +55,12 @@ def _counted(count: int, noun: str) -> str:
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
-def _labels(run: Run) -> str:
+def _labels(run: StudyRun) -> str:
     labelled = any(model.num_classes is not None for model in run.bench.models.values())
     return f"labels {run.plan.study.labels}" if labelled else "no labels"
 
 
-def revision_notice(run: Run) -> str:
+def revision_notice(run: StudyRun) -> str:
     """That a model is of the legacy architecture, if one is."""
     legacy = [n for n, model in run.bench.models.items() if model.config.network.revision == 1]
     if not legacy:
@@ -69,12 +69,12 @@ def revision_notice(run: Run) -> str:
     return f"{', '.join(legacy)}: {what} of the legacy architecture revision 1."
 
 
-def protocol(run: Run) -> Facts:
+def protocol(run: StudyRun) -> Facts:
     """How everything was measured."""
     return tuple((term, text) for term, text in _protocol(run) if text)
 
 
-def _protocol(run: Run) -> Iterator[tuple[str, str]]:
+def _protocol(run: StudyRun) -> Iterator[tuple[str, str]]:
     plan, bench = run.plan, run.bench
     for name, model in bench.models.items():
         network = model.config.network

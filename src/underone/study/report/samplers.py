@@ -15,7 +15,7 @@ from underone.study.report.sentences import (
     how_firmly,
     standing_text,
 )
-from underone.study.run import Run
+from underone.study.run import StudyRun
 from underone.study.words import (
     cost_title,
     listed,
@@ -145,7 +145,7 @@ def _enough(each: Answer) -> str:
     return said + (" None with more steps is measured." if most else "")
 
 
-def _depends(run: Run, mine: Sequence[Answer]) -> str:
+def _depends(run: StudyRun, mine: Sequence[Answer]) -> str:
     """Whether one sampler is further from its best than another at the same number of steps.
 
     Of two samplers those steps count that both were measured at; the pair that is furthest apart is
@@ -188,7 +188,7 @@ def _steps_of(each: Answer) -> set[int]:
     return {one.first.setting.steps for one in each.standings}
 
 
-def _behind(run: Run, each: Answer, steps: set[int]) -> dict[int, Comparison]:
+def _behind(run: StudyRun, each: Answer, steps: set[int]) -> dict[int, Comparison]:
     """How far a sampler is behind its best of these steps at each of them, where that is known."""
     entries = tuple(one.entry for one in each.standings if one.first.setting.steps in steps)
     found = answer(Contest(each.factor, each.question, entries), run.known, run.plan.fresh)

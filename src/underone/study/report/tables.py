@@ -20,7 +20,7 @@ from underone.study.measures import (
 )
 from underone.study.report.findings import Unresolved, unresolved
 from underone.study.report.sentences import behind_text
-from underone.study.run import Run
+from underone.study.run import StudyRun
 from underone.study.words import setting_title
 
 # The metrics of the table of settings; all are in the cards.
@@ -105,7 +105,7 @@ def _leading(stratum: Stratum) -> Sequence[Standing]:
     return every[0].standings[:_CLASS_COLUMNS] if every else stratum.asked[:1]
 
 
-def _class_table(run: Run, model: str, shown: Sequence[Standing]) -> Table:
+def _class_table(run: StudyRun, model: str, shown: Sequence[Standing]) -> Table:
     names = run.bench.models[model].config.data.class_names
     heads = ("class", "real images", *(setting_title(each.first.setting) for each in shown))
     rows = []
@@ -141,7 +141,7 @@ def _unresolved_row(each: Unresolved) -> tuple[str, ...]:
     return (question, *titles, behind_text(each.other, each.leader))
 
 
-def screening_table(run: Run) -> Table | None:
+def screening_table(run: StudyRun) -> Table | None:
     """What finalists were found by: cells of seeds of their own, that no leader is taken from."""
     cells = (cell for each in run.plan.slices for cell in run.plan.screening(each))
     known = [run.known[cell] for cell in dict.fromkeys(cells) if cell in run.known]

@@ -14,7 +14,7 @@ from underone.study.measures import (
     yardstick_fids,
 )
 from underone.study.report.tables import Facts, blocks_text, weight_text
-from underone.study.run import Run
+from underone.study.run import StudyRun
 from underone.study.words import form_titles, sampler_title, setting_title
 
 
@@ -37,7 +37,7 @@ def cards(analysis: Analysis) -> list[Card]:
     ]
 
 
-def _card(run: Run, standing: Standing, where: str) -> Card:
+def _card(run: StudyRun, standing: Standing, where: str) -> Card:
     first = standing.first
     title = setting_title(first.setting)
     found = f"{title}: FID {spread(FID, standing)}, NFE {standing.nfe:g}"
@@ -49,7 +49,7 @@ def _card(run: Run, standing: Standing, where: str) -> Card:
     )
 
 
-def _facts(run: Run, standing: Standing) -> Iterator[tuple[str, str]]:
+def _facts(run: StudyRun, standing: Standing) -> Iterator[tuple[str, str]]:
     first = standing.first
     yield "NFE", f"{standing.nfe:g}"
     yield "weight w (scale)", weight_text(first.setting)
@@ -92,7 +92,7 @@ def families(analysis: Analysis) -> list[Family]:
     ]
 
 
-def _family(run: Run, result: CellResult) -> str:
+def _family(run: StudyRun, result: CellResult) -> str:
     model = f"{result.model}: " if len(run.bench.models) > 1 else ""
     base = replace(unguided(result.setting), steps=1)
     return model + ", ".join((sampler_title(base), *form_titles(result.setting)))
@@ -113,7 +113,7 @@ def opening_pair(analysis: Analysis) -> tuple[str, str]:
     return best.id, (other or (others or [best])[-1]).id
 
 
-def columns_are_classes(run: Run) -> tuple[str, ...]:
+def columns_are_classes(run: StudyRun) -> tuple[str, ...]:
     """The names of the classes that the columns of all pictures show; none where they do not."""
     models = run.bench.models.values()
     (first, *others) = {model.config.data.class_names for model in models}
