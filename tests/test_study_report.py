@@ -19,6 +19,7 @@ from underone.study.analysis import analysed
 from underone.study.bench import open_bench
 from underone.study.folder import Folder
 from underone.study.report import write_report
+from underone.study.report.copying import copying_words
 from underone.study.report.findings import (
     CHANCE,
     HARDER_DATA,
@@ -178,6 +179,34 @@ def test_a_nearest_panel_is_shown_if_it_was_drawn(finished: StudyRun, tmp_path: 
     assert "Nearest training images" in text
     assert f"Of the samples of {card.title} those that are nearest" in text
     assert "Nearest training images" not in (finished.folder.path / "report.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("nearness", "words"),
+    [(-7.3, "nearer to"), (-1.0, "about as near to"), (2.0, "about as near to"), (4.0, "further")],
+)
+def test_words_beside_the_panel_follow_the_measures_of_copying(
+    finished: StudyRun, nearness: float, words: str
+) -> None:
+    """C_T of held-out images is about 0 within chance; far below it samples are near copies."""
+
+    def figures(share: float, statistic: float) -> dict[str, Figure]:
+        values = {"memorised-share": share, "data-copying": statistic}
+        return {name: Figure(value=value) for name, value in values.items()}
+
+    (measurement, *_) = next(iter(finished.known.values())).measurements
+    assert copying_words(measurement) == ""  # this study does not look for copies
+    looked = measurement.model_copy(
+        update={
+            "figures": figures(0.013, nearness),
+            "floor": FloorRecord(figures=figures(0.002, -0.6), count=100, draws=1),
+            "copies": figures(1, -15),
+        }
+    )
+    text = copying_words(looked)
+    assert words in text
+    assert "1.3 % of them all are memorised" in text
+    assert f"C_T is {nearness} (held-out images: -0.6, copies: -15.0)" in text
 
 
 def test_models_and_numbers_of_samples_stand_apart(

@@ -28,11 +28,11 @@ class Panel:
 def panel(analysis: Analysis) -> Panel | None:
     """The panel that was drawn of the study, if any."""
     run = analysis.run
+    measured = {result.id: result.measurements[0] for result in run.known.values()}
     for card in cards(analysis):
         picture = run.folder.panel_path(card.cell)
         if picture.is_file():
-            measurement = run.known[card.cell].measurements[0]
-            return Panel(card.title, picture, copying_words(measurement))
+            return Panel(card.title, picture, copying_words(measured[card.cell]))
     return None
 
 
