@@ -43,7 +43,7 @@ def copying_words(measurement: Measurement) -> str:
     if not all(figures.keys() >= {"memorised-share", "data-copying"} for figures in every):
         return ""
     shares = (figures["memorised-share"] for figures in every)
-    share, share_held_out, share_copies = (f"{100 * figure.value:.2g} %" for figure in shares)
+    share, share_held_out, share_copies = (f"{100 * figure.value:.3g} %" for figure in shares)
     nearness = [figures["data-copying"] for figures in every]
     statistic, statistic_held_out, statistic_copies = (f"{each.value:.1f}" for each in nearness)
     return (
