@@ -15,7 +15,7 @@ from underone.generation import TUNED, Setting, option_words
 from underone.training.stop import StopRequest, stop_on_signals
 from underone.tuned import tuned_path
 from underone.tuning.descent import Progress
-from underone.tuning.tune import Tuning, set_up
+from underone.tuning.tune import Tuning, set_up, usual_minutes
 from underone.zoo import load_model
 
 
@@ -28,7 +28,11 @@ from underone.zoo import load_model
     help="Steps: evaluations without guidance, which doubles them.",
 )
 @guidance_options
-@click.option("--minutes", default=6.0, help="How long to learn, beside setting up and judging.")
+@click.option(
+    "--minutes",
+    type=float,
+    help="How long to learn, beside setting up and judging. [default: 3, and 0.7 more a step]",
+)
 @click.option("--seed", default=0, help="Of the noise it learns with, which no sample set meets.")
 @click.option("--root", type=click.Path(path_type=Path), help="Where the data set's files are.")
 @click.option("--json", "as_json", is_flag=True, help="Print what was learned as JSON.")
@@ -39,7 +43,7 @@ def tune(
     form: str,
     interval: tuple[float, float] | None,
     threshold: str,
-    minutes: float,
+    minutes: float | None,
     seed: int,
     root: Path | None,
     as_json: bool,
@@ -53,6 +57,8 @@ def tune(
     announce_revision(loaded)
     setting = Setting("ddim", nfe, "trailing", guidance, threshold, form, interval)
     dataset = training_data(loaded, root, "a sampler is tuned by")
+    if minutes is None:
+        minutes = usual_minutes(nfe)
     tuning = set_up(loaded, setting, dataset, minutes=minutes, seed=seed)
     with stop_on_signals() as stop:
         _watch(tuning, stop)
