@@ -16,6 +16,8 @@ def assert_understood(line: str) -> None:
     context = click.Context(command)
     while isinstance(command, click.Group):
         name, *arguments = arguments
-        command = command.commands[name]
+        found = command.get_command(context, name)
+        assert found is not None, name
+        command = found
         context = command.make_context(name, arguments, parent=context)
     assert not context.args

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from conftest import ModelFolder, Run
 from folders import write_folder
 from helpers import strict_json
-from underone.cli import underone_command
+from underone.cli.commands import COMMANDS
 
 SLICE = Path(__file__).parent / "data" / "fashion-mnist"
 
@@ -187,7 +187,20 @@ def test_names_in_brackets_and_lists_are_printed_as_they_are(
     assert all(file.name in out for file in files)
 
 
-@pytest.mark.parametrize("name", underone_command.commands)
+def test_sampling_starts_without_what_reports_and_compilers_need(tmp_path: Path) -> None:
+    """Torch is most of the start; charts and torch's compiler would double it."""
+    words = ["sample", "fashion-mnist", "--steps", "1", "--count", "1", "--out", "one.png"]
+    code = (
+        f"import sys; sys.argv[1:] = {words}; from underone.cli import main; main(); "
+        "print(sys.modules.keys() & {'altair', 'jinja2', 'torch._dynamo'})"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.splitlines()[-1] == "set()"
+
+
+@pytest.mark.parametrize("name", COMMANDS)
 def test_of_several_ranks_none_overwrites_what_another_writes(
     run: Run, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

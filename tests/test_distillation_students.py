@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -65,8 +64,7 @@ def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     def smaller(*given: Any) -> DistillationRecipe:
         return distillation_recipe(*given).model_copy(update={"batch_size": SMALL_BATCH})
 
-    # By its path: what the package calls so is the command.
-    monkeypatch.setattr(sys.modules["underone.cli.distill"], "distillation_recipe", smaller)
+    monkeypatch.setattr("underone.cli.distill.distillation_recipe", smaller)
 
 
 @pytest.fixture(scope="module")

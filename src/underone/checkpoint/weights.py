@@ -11,6 +11,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save_file
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from underone.errors import UserError, first_line
 from underone.files import write_atomically
@@ -125,6 +126,21 @@ def fill(network: nn.Module, tensors: Mapping[str, Tensor], source: Path) -> Non
     network.load_state_dict({name: tensors[name].to(expected[name].dtype) for name in expected})
 
 
+class _Undrawn(TorchFunctionMode):
+    """Leaves weights as they are made: on the meta device there is nothing to draw.
+
+    Torch would import its compiler to draw nothing, which takes longer than to load a model.
+    """
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        named = kwargs or {}
+        if getattr(func, "__module__", None) == nn.init.__name__:
+            return named["tensor"] if "tensor" in named else args[0]
+        return func(*args, **named)
+
+
 def built(
     make: Callable[[], AnyNetwork],
     read: Callable[[Mapping[str, Tensor]], Stored],
@@ -139,7 +155,7 @@ def built(
     file holds.
     """
     try:
-        with torch.device("meta"):
+        with torch.device("meta"), _Undrawn():
             expected = make().state_dict()
     except RuntimeError as error:
         raise UserError(

@@ -6,32 +6,13 @@ import click
 import torch
 
 import underone
-from underone.cli.average import average
-from underone.cli.compare import compare
-from underone.cli.conformance import conformance
-from underone.cli.data import data
-from underone.cli.distill import distill
-from underone.cli.evaluate import evaluate
-from underone.cli.explore import explore
-from underone.cli.export import export
-from underone.cli.interpolate import interpolate
-from underone.cli.invert import decode, invert
-from underone.cli.likelihood import likelihood
-from underone.cli.models import models
-from underone.cli.recommend import recommend_setting, report
-from underone.cli.redraw import inpaint, vary
-from underone.cli.reference import reference
-from underone.cli.sample import sample
-from underone.cli.study import guide, study
-from underone.cli.train import train
-from underone.cli.trajectory import trajectory
-from underone.cli.tune import tune
+from underone.cli.commands import Commands
 from underone.errors import UserError
 from underone.modules import is_own, name_code
 from underone.study.ranks import many_ranks
 
 # What torchrun's processes share; any other command would run in each as if it were alone.
-_FOR_RANKS = (guide, study)
+_FOR_RANKS = {"guide", "study"}
 _CONTEXT = {
     "help_option_names": ["-h", "--help"],
     "show_default": True,
@@ -39,7 +20,7 @@ _CONTEXT = {
 }
 
 
-@click.group(context_settings=_CONTEXT)
+@click.group(cls=Commands, context_settings=_CONTEXT)
 @click.version_option(underone.__version__, prog_name="underone")
 @click.option(
     "--code",
@@ -55,40 +36,11 @@ def underone_command(context: click.Context, code: tuple[str, ...]) -> None:
             raise UserError(f"--code takes a module:Name, got {each!r}")
     name_code(code)
     name = context.invoked_subcommand
-    if many_ranks() and name not in {command.name for command in _FOR_RANKS}:
+    if many_ranks() and name not in _FOR_RANKS:
         raise UserError(
             f"underone {name} is one process, but RANK and WORLD_SIZE are set, as by torchrun for "
             "several: run it without torchrun, or unset them"
         )
-
-
-for command in (
-    guide,
-    study,
-    report,
-    recommend_setting,
-    explore,
-    train,
-    tune,
-    distill,
-    average,
-    sample,
-    trajectory,
-    vary,
-    inpaint,
-    invert,
-    decode,
-    interpolate,
-    evaluate,
-    likelihood,
-    compare,
-    reference,
-    conformance,
-    data,
-    models,
-    export,
-):
-    underone_command.add_command(command)
 
 
 def main() -> None:
