@@ -81,7 +81,7 @@ def known(
     """Measures once for real, and then says that a compiled batch takes so many seconds."""
 
     def say(seconds: float, compiling: float) -> None:
-        for limit in ("_WORTH_A_TRY", "_LEAST_BATCHES"):
+        for limit in ("_LEAST_SECONDS", "_LEAST_BATCHES"):
             monkeypatch.setattr(f"underone.generation.compilation.{limit}", 0)
         told: list[str] = []
         repays_compiling(small_model, 1, told.append)

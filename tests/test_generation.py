@@ -77,7 +77,7 @@ def test_proportional_labels_are_so_over_any_range(
 
 def test_proportional_labels_are_those_of_the_training_data(small_model: DiffusionModel) -> None:
     draw = Draw(50, labels="proportional")
-    with pytest.raises(UserError, match=r"how often each class is .* is not known: choose labels"):
+    with pytest.raises(UserError, match=r"does not say how often each class .*: choose labels"):
         generate(small_model, FAST, draw)
     images = (5, 0, 0, 0, 0, 20, 0, 0, 0, 0)
     data = small_model.config.data.model_copy(update={"class_images": images})

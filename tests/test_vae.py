@@ -271,7 +271,7 @@ def test_model_and_sampler_must_fit(folder: Path, model_folder: ModelFolder) -> 
     vae, diffusion = load_generative_model(str(folder)), load_model(str(model_folder()))
     told = refusal(lambda: generate(vae, Setting("ddim", 20), Draw(1)))
     assert "vae is a VAE" in told
-    assert "use decoder in the place of ddim" in told
+    assert "ddim a sampler of diffusion models: use decoder" in told
     told = refusal(lambda: generate(diffusion, Setting(DECODER), Draw(1)))
     assert "decoder is the sampler of a VAE" in told
     assert "label 3 is not a class" in refusal(

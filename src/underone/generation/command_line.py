@@ -1,4 +1,4 @@
-"""Settings as the command line has them."""
+"""Settings as options of the command line."""
 
 import shlex
 from dataclasses import fields
@@ -10,9 +10,9 @@ from underone.generation.setting import Precision, Setting
 
 
 def option_words(setting: Setting) -> list[str]:
-    """The options of a command line that ask for a setting; the sampler is always among them.
+    """The command-line options of a setting, always with its sampler.
 
-    Without it a model may have one of its own.
+    Without one a model may use a default of its own.
     """
     options = {"sampler": setting.sampler, **setting.options}
     return [word for name, value in options.items() for word in (f"--{name}", _option(value))]
@@ -25,9 +25,9 @@ def sample_command(
     precision: Precision = "auto",
     device: torch.device | str = "cpu",
 ) -> str:
-    """The command line that draws these samples of the model of a name."""
+    """The command line that draws these samples of the model called `model`."""
     others = {"precision": (precision, "auto"), "device": (str(device), "cpu")}
-    names = (field.name for field in fields(Draw) if field.name != "count")  # it is always said
+    names = (field.name for field in fields(Draw) if field.name != "count")  # always given
     others |= {name: (getattr(draw, name), getattr(Draw, name)) for name in names}
     words = ["underone", "sample", model, *option_words(setting)]
     for name, (value, usual) in others.items():

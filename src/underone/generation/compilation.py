@@ -1,4 +1,4 @@
-"""A network compiled by torch, where the work that is planned repays the time that this takes."""
+"""Networks compiled by torch, where that saves more time than it takes."""
 
 import hashlib
 import platform
@@ -21,35 +21,35 @@ from underone.generation.sample_sets import DEFAULT_BATCH_SIZE
 from underone.networks.fixed_batches import InFixedBatches
 from underone.networks.precision import fast_dtype
 
-# Compiling takes about a minute, so that less work than this is not worth finding out about.
-_WORTH_A_TRY = 600.0
-_TIMINGS = 3
-# And less than this is not even worth timing a few batches.
+# Compiling takes about a minute: it is not tried for work of fewer seconds than these,
+_LEAST_SECONDS = 600.0
+# and for fewer batches than these the plain network is not even timed.
 _LEAST_BATCHES = 200
+_TIMINGS = 3
 
 
 class Speed(Config):
-    """Seconds of a batch as it is and compiled, and of compiling; None where that failed."""
+    """Seconds of a batch, plain and compiled (None where compiling failed), and of compiling."""
 
     plain: float
     compiled: float | None
     compiling: float
 
     def repays(self, batches: float) -> bool:
-        """Whether so many batches are done sooner if the network is compiled first."""
+        """Whether this many batches take less time if the network is compiled first."""
         if self.compiled is None:
             return False
         return batches * (self.plain - self.compiled) > self.compiling
 
 
 class Speeds(Config):
-    """What is known of networks on this machine, by a hash of what their speed depends on."""
+    """The speeds measured on this machine, by a hash of what they depend on."""
 
     speeds: dict[str, Speed]
 
 
 def compiled(model: DiffusionModel) -> DiffusionModel:
-    """The same model, its network compiled: now, so that no batch that is timed waits for it."""
+    """The same model with its network compiled, at once, so that no timed batch waits for it."""
     faster = replace(model, network=InFixedBatches(model.network, DEFAULT_BATCH_SIZE))
     _batch(faster)
     return faster
@@ -58,10 +58,10 @@ def compiled(model: DiffusionModel) -> DiffusionModel:
 def repays_compiling(
     model: DiffusionModel, evaluations: int, announce: Callable[[str], object]
 ) -> bool:
-    """Whether `evaluations` of a model's network are done sooner if it is compiled first.
+    """Whether `evaluations` of a model's network take less time if it is compiled first.
 
-    Decided from times that were measured on this machine and are kept between runs. Where none are
-    known they are measured now, if there is enough work for that: `announce` is told then.
+    This is decided from times measured on this machine, which are kept between runs. Where there
+    are none they are measured now, after telling `announce`, if there is enough work.
     """
     if model.device.type != "cpu":
         return False
@@ -71,12 +71,12 @@ def repays_compiling(
         if batches < _LEAST_BATCHES:
             return False
         plain = _seconds(model)
-        if batches * plain < _WORTH_A_TRY:
+        if batches * plain < _LEAST_SECONDS:
             return False
         announce(f"compiling the network of {model.name} once, to see how much faster it is")
         measured = _measured(model, plain)
-        known = {**_known(), key: measured}  # as it is now: others measure too
-        with suppress(OSError):  # where nothing can be kept it is found out again next time
+        known = {**_known(), key: measured}  # read again: other processes measure too
+        with suppress(OSError):  # where it cannot be kept, it is measured again next time
             write_json(_file(), Speeds(speeds=known).model_dump())
     return known[key].repays(batches)
 
@@ -87,7 +87,7 @@ def _measured(model: DiffusionModel, plain: float) -> Speed:
         faster = compiled(model)
         compiling = time.perf_counter() - started
         return Speed(plain=plain, compiled=_seconds(faster), compiling=compiling)
-    except Exception:  # whatever a compiler may miss on a machine; the plain network works on
+    except Exception:  # a compiler may lack anything; the plain network still works
         return Speed(plain=plain, compiled=None, compiling=time.perf_counter() - started)
 
 
@@ -112,7 +112,7 @@ def _batch(model: DiffusionModel) -> None:
 
 
 def _key(model: DiffusionModel) -> str:
-    """A hash of all that a network's speed depends on here."""
+    """A hash of all that a network's speed on this machine depends on."""
     where = (
         repr(model.config.network),
         str(fast_dtype("cpu")),
@@ -129,7 +129,7 @@ def _file() -> Path:
 
 
 def _known() -> dict[str, Speed]:
-    """What has been measured; a file that is none of ours is as good as none."""
+    """The speeds measured so far; none where the file is missing or not valid."""
     try:
         return dict(parse(Speeds, read_json(_file()), str(_file())).speeds)
     except (UserError, OSError):

@@ -1,4 +1,4 @@
-"""Which samples are drawn: how many, keyed by what, and of which classes."""
+"""Which samples are drawn: how many, with which keys, of which classes."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,10 +10,10 @@ from torch import Tensor
 from underone.errors import UserError
 
 LABEL_POLICIES = ("balanced", "random", "proportional")
-# The stream that random labels are drawn from: no sample's, for those have the index in its place.
+# The key of the stream of random labels, which is no sample's: indices are below 2^63.
 _LABEL_STREAM = 2**64 - 1
 _MOST_RANDOM_LABELS = 2**26
-# The golden ratio's fraction, of 2^64: its multiples modulo 1 are as evenly spread as any.
+# 2^64 times the fractional part of the golden ratio, whose multiples modulo 1 spread evenly.
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
 
@@ -47,10 +47,10 @@ class Draw:
         return [(self.seed, self.first + offset) for offset in range(self.count)]
 
     def class_labels(self, classes: int, images: Sequence[int] | None = None) -> Tensor:
-        """The label of each sample, (count,) int64; `images` of each class are in the data.
+        """The label of each sample, (count,) int64; the data have `images` of each class.
 
-        Proportional labels follow a sequence that is even over any range of indices: the class
-        whose share of [0, 1) holds i times the golden ratio modulo 1.
+        Proportional labels are even over any range of indices: the classes divide [0, 1) by their
+        shares, and sample i has the class in whose part i times the golden ratio modulo 1 lies.
         """
         indices = torch.arange(self.first, self.first + self.count)
         if self.labels == "balanced":
@@ -63,7 +63,7 @@ class Draw:
         if self.labels == "proportional":
             if images is None:
                 raise UserError(
-                    "how often each class is in this model's data is not known: choose labels "
+                    "this model does not say how often each class is in its data: choose labels "
                     "balanced, random or classes like 0,3,3"
                 )
             turns = (indices.numpy().astype(np.uint64) * _GOLDEN) / 2.0**64

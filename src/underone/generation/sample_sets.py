@@ -23,7 +23,7 @@ from underone.generation.setting import (
 from underone.networks.fixed_batches import InFixedBatches
 
 DEFAULT_BATCH_SIZE = 128
-# How many times as many images of a class make data uneven.
+# Data are uneven where a class has more than this many times the images of another.
 _UNEVEN = 1.2
 
 
@@ -34,17 +34,14 @@ def check(model: GenerativeModel, setting: Setting, draw: Draw) -> None:
 
 
 def class_labels(model: GenerativeModel, draw: Draw) -> Tensor | None:
-    """The class of each sample of a draw, (count,) int64; None where `model` knows no classes."""
+    """The class of each sample of a draw, (count,) int64; None where `model` has no classes."""
     if model.num_classes is None:
         return None
     return draw.class_labels(model.num_classes, model.config.data.class_images)
 
 
 def usual_labels(model: GenerativeModel) -> str:
-    """The label policy that compares with a model's data: "balanced", if these are.
-
-    And "proportional" where they have more of one class than of another.
-    """
+    """The label policy that matches a model's data: "balanced", or "proportional" if uneven."""
     images = model.config.data.class_images
     uneven = images is not None and max(images) > _UNEVEN * min(images)
     return "proportional" if uneven else "balanced"
@@ -59,15 +56,15 @@ def generate(
     precision: Precision = "auto",
     on_images: Callable[[int], object] = lambda images: None,
 ) -> SampleSet:
-    """Draw a sample set. `on_images` hears of each batch's size as it is done.
+    """Draw a sample set; `on_images` is told the size of each batch once it is drawn.
 
-    `precision`: "auto" runs the network in bfloat16 where the machine is fast in it, but for
-    adaptive samplers, whose control of the error would chase its rounding.
+    `precision`: "auto" runs the network in bfloat16 where the machine is fast in it, except for
+    adaptive samplers, whose error control would respond to the rounding.
     """
     images = []
-    # As it is now: what guides may be another when the last image is drawn.
+    # Before the first image, since the guiding checkpoint may be replaced during the draw.
     protocol = subject(model, setting, draw, precision)
-    # What an analytic sampler must know is found out before the count begins.
+    # An analytic sampler makes its estimates here, before evaluations are counted.
     batches = generate_batches(model, setting, draw, batch_size=batch_size, precision=precision)
     with count_evaluations() as counter:
         for batch in batches:
@@ -79,12 +76,12 @@ def generate(
 
 
 def uses_labels(model: GenerativeModel, setting: Setting) -> bool:
-    """Whether samples are of the classes asked for: not unconditionally, nor without labels."""
+    """Whether samples are conditioned on labels: the model has them and the setting uses them."""
     return model.num_classes is not None and setting.uses_labels
 
 
 def labels_of(model: GenerativeModel, setting: Setting, draw: Draw) -> Tensor | None:
-    """The classes that a draw's samples were asked to be of; None where none was."""
+    """The labels that a draw's samples are conditioned on; None without."""
     return class_labels(model, draw) if uses_labels(model, setting) else None
 
 
@@ -132,11 +129,11 @@ def _decoded(
 
 
 def to_images(x: Tensor, setting: Setting) -> Tensor:
-    """What `setting` ended in, as uint8 images; a `SamplingDivergedError` where in none."""
+    """The final states as uint8 images; a `SamplingDivergedError` where they are not finite."""
     if not x.isfinite().all():
         raise SamplingDivergedError(
             f"sampling with {setting.sampler} at {setting.steps} steps of {setting.grid}, "
-            f"w = {setting.guidance:g}, has diverged to NaN or infinity: take more even steps, a "
+            f"w = {setting.guidance:g}, has diverged to NaN or infinity: use a more even grid, a "
             "smaller guidance weight, or another sampler"
         )
     return to_uint8(x)
@@ -145,7 +142,7 @@ def to_images(x: Tensor, setting: Setting) -> Tensor:
 def subject(
     model: GenerativeModel, setting: Setting, draw: Draw, precision: Precision
 ) -> dict[str, Any]:
-    """What a sample set is of, as it is recorded beside every figure measured on it."""
+    """How a sample set is made, as it is recorded beside every figure measured on it."""
     return {
         "model": _origin(model),
         "revision": model.config.network.revision,

@@ -1,4 +1,4 @@
-"""How a model is sampled, and the denoiser, sampler and grid that this means for it."""
+"""Settings: how a model is sampled, and the denoiser, sampler and grid that this takes."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields, replace
@@ -21,27 +21,27 @@ from underone.named import MADE_FOR_A_MODEL, grid_named, sampler_named
 from underone.networks.precision import fast_dtype
 from underone.tuned import Purpose, TunedSampler, tuned_names, tuned_sampler
 
-# The samplers that are made for a model, from what is kept with it, and the one of every VAE.
+# The samplers that are made for a model, from what is kept with it, and that of every VAE.
 ANALYTIC, TUNED, DECODER, DISTILLED = MADE_FOR_A_MODEL
-# The grids of a tuned sampler or a distilled model, their own, and of a decoder, without steps.
+# The grid that comes with a tuned or distilled sampler, and that of a decoder, which has no steps.
 OWN_GRIDS = LEARNED, NO_GRID = "learned", "none"
-# What an adaptive sampler usually takes at its default tolerance, for plans alone.
+# About what an adaptive sampler takes at its default tolerance, used in plans alone.
 _ADAPTIVE_EVALUATIONS = 450
 Precision = Literal["auto", "float32"]
 
 
 @dataclass(frozen=True)
 class Setting:
-    """How to sample: everything that may differ between two sample sets of one model.
+    """How to sample a model, whichever samples are drawn.
 
-    `sampler` and `grid` are names as `underone.named` reads them. Or the sampler is made for a
-    model: "ddpm-analytic"; "tuned" or "distilled", whose grid is "learned" and may be left out; or
-    "decoder", that of a VAE, of which nothing else is to be chosen: it takes 1 step and no grid.
+    `sampler` and `grid` are names as `underone.named` reads them. Some samplers are made for a
+    model: "ddpm-analytic"; "tuned" and "distilled", whose grid is "learned" and may be left out;
+    and a VAE's "decoder", which takes 1 step and no grid and leaves nothing else to choose.
 
-    `guidance` is the weight w, `form` how it acts, a name of `underone.guides.FORMS`, and
-    `interval` the (low, high] of sigma / alpha to which it is limited, if it is. `threshold`, a
-    name of `THRESHOLDS`, bounds x0 after guidance: "static" to [-1, 1], "dynamic" by its own
-    quantile, or "none".
+    `guidance` is the weight w, `form`, a name of `underone.guides.FORMS`, how it acts, and
+    `interval` the (low, high] of sigma / alpha outside which it does not, None for everywhere.
+    `threshold`, a name of `THRESHOLDS`, bounds x0 after guidance: "static" to [-1, 1], "dynamic" by
+    a quantile of its own, "none" not at all.
     """
 
     sampler: str = "ddim"
@@ -93,14 +93,14 @@ class Setting:
     def options(self) -> dict[str, Any]:
         """The fields that differ from the defaults, or from what the sampler implies.
 
-        The sampler itself is among them where it is not the usual one.
+        The sampler itself is among them where it is not the default.
         """
         usual = asdict(Setting(self.sampler)) | {"sampler": Setting.sampler}
         return {name: value for name, value in asdict(self).items() if value != usual[name]}
 
     @property
     def purpose(self) -> Purpose:
-        """What a sampler must be tuned for to be used here."""
+        """What a sampler must have been tuned for to be used with this setting."""
         setting = self.effective
         if setting.interval is not None and setting.interval[1] == float("inf"):
             raise UserError("a tuned sampler needs an interval with a finite end, like 0.2:100")
@@ -108,10 +108,10 @@ class Setting:
 
     @property
     def effective(self) -> "Setting":
-        """The same without what changes nothing.
+        """The same setting without options that have no effect.
 
-        At w = 0 and w = -1, each a model of its own, there is no interval; and no form where none
-        is at w = 0, or where the labels are left out, which all forms do alike.
+        At w = 0 and w = -1 a single model is evaluated, at all noise levels: the interval has no
+        effect. Nor has the form, except at w = -1 if it uses labels there.
         """
         if self.guidance not in (0, -1):
             return self
@@ -139,8 +139,8 @@ class Setting:
         if isinstance(model, VAEModel):
             if self.sampler != DECODER:
                 raise UserError(
-                    f"{model.name} is a VAE, which no sampler of diffusion models takes steps in: "
-                    f"use {DECODER} in the place of {self.sampler}"
+                    f"{model.name} is a VAE, and {self.sampler} a sampler of diffusion models: use "
+                    f"{DECODER}"
                 )
             return
         if self.sampler == DECODER:
@@ -165,11 +165,11 @@ class Setting:
             )
 
     def evaluations(self, model: GenerativeModel) -> int:
-        """The network evaluations an image costs: what is planned with; the count is measured."""
+        """Network evaluations per image, for plans; the true number is counted while drawing."""
         return sum(self.evaluations_of_each(model).values())
 
     def evaluations_of_each(self, model: GenerativeModel) -> dict[str, int]:
-        """The same by network; exact for samplers that evaluate once a step."""
+        """The same for each network; exact for samplers that evaluate once a step."""
         declared = self.declared_evaluations
         total = _ADAPTIVE_EVALUATIONS if declared is None else declared
         second = self.guide.second_pass
@@ -191,14 +191,14 @@ class Setting:
 
     @property
     def declared_evaluations(self) -> int | None:
-        """What the sampler says of an unguided run; None of an adaptive one."""
+        """The evaluations that the sampler declares without guidance; None if it is adaptive."""
         if self.sampler in MADE_FOR_A_MODEL:
             return self.steps
         return sampler_named(self.sampler).evaluations(self.steps)
 
 
 def usual_setting(model: GenerativeModel) -> Setting:
-    """How a model is sampled where nothing is said."""
+    """The setting that a model is sampled with by default."""
     if isinstance(model, VAEModel):
         return Setting(DECODER)
     if model.distillation is not None:
@@ -209,7 +209,7 @@ def usual_setting(model: GenerativeModel) -> Setting:
 def denoiser_for(
     model: DiffusionModel, setting: Setting, precision: Precision = "auto"
 ) -> Denoiser:
-    """What a sampler is given: the network, then guidance, then a threshold on x0."""
+    """The denoiser that a sampler is given: the network, then guidance, then a threshold on x0."""
     autocast = autocast_of(model, setting, precision)
     denoiser = guided(model, setting.guide, setting.guidance, setting.interval, autocast)
     return THRESHOLDS[setting.threshold](denoiser)
@@ -219,8 +219,8 @@ def denoiser_for(
 class SamplerSource:
     """Where the sampler and the grid of a setting come from.
 
-    `identity` is what its names do not say of them, by what that is of. `is_ready` is whether a
-    model has what they are made from.
+    `identity` tells apart samplers and grids of the same name, such as one tuned anew.
+    `is_ready` is whether a model has what they are made from.
     """
 
     sampler: Callable[[DiffusionModel, Setting], Sampler]
@@ -230,12 +230,12 @@ class SamplerSource:
 
 
 def sampler_for(model: DiffusionModel, setting: Setting) -> Sampler:
-    """The sampler of a setting: one made for this model from what is kept beside it, or named."""
+    """The sampler of a setting, by its name or made for the model from what is kept beside it."""
     return source_of(setting).sampler(model, setting)
 
 
 def grid_for(model: DiffusionModel, setting: Setting) -> Grid:
-    """The grid of a setting; a tuned sampler has its own, and a distilled model."""
+    """The grid of a setting; tuned samplers and distilled models have their own."""
     return source_of(setting).grid(model, setting)
 
 
@@ -256,7 +256,7 @@ def _tuned(model: DiffusionModel, setting: Setting) -> TunedSampler:
     return tuned_sampler(model, setting.purpose)
 
 
-def _taught(model: DiffusionModel) -> DistillationRecord:
+def _distillation(model: DiffusionModel) -> DistillationRecord:
     if model.distillation is None:
         raise UserError(
             f"{model.name} is not {DISTILLED}: use another sampler, like {Setting.sampler}, or "
@@ -265,11 +265,11 @@ def _taught(model: DiffusionModel) -> DistillationRecord:
     return model.distillation
 
 
-def _taught_path(model: DiffusionModel, setting: Setting) -> Grid:
-    taught = _taught(model)
-    path = taught.path(setting.steps)
+def _distilled_grid(model: DiffusionModel, setting: Setting) -> Grid:
+    distillation = _distillation(model)
+    path = distillation.path(setting.steps)
     if path is None:
-        known = " or ".join(str(len(each)) for each in taught.paths)
+        known = " or ".join(str(len(each)) for each in distillation.paths)
         raise UserError(f"{model.name} is distilled to {known} steps, not {setting.steps}")
     return path
 
@@ -283,9 +283,9 @@ _NAMED = SamplerSource(
 # The samplers that are made for a diffusion model.
 MADE: Mapping[str, SamplerSource] = {
     DISTILLED: SamplerSource(
-        sampler=lambda model, setting: _taught(model).own_sampler,
-        grid=_taught_path,
-        identity=lambda model, setting: {"distilled": repr(_taught_path(model, setting))},
+        sampler=lambda model, setting: _distillation(model).own_sampler,
+        grid=_distilled_grid,
+        identity=lambda model, setting: {"distilled": repr(_distilled_grid(model, setting))},
         is_ready=lambda model: model.distillation is not None,
     ),
     TUNED: SamplerSource(
@@ -306,12 +306,12 @@ MADE: Mapping[str, SamplerSource] = {
 def autocast_of(
     model: GenerativeModel, setting: Setting, precision: Precision
 ) -> torch.dtype | None:
-    """The dtype of mixed precision, where there is any: not for adaptive samplers."""
+    """The dtype of mixed precision; None without, as for adaptive samplers."""
     adaptive = setting.declared_evaluations is None
     return fast_dtype(model.device) if precision == "auto" and not adaptive else None
 
 
 def precision_name(model: GenerativeModel, setting: Setting, precision: Precision) -> str:
-    """What the network multiplies in, as protocols tell it."""
+    """The precision that the network multiplies in, as protocols state it."""
     dtype = autocast_of(model, setting, precision)
     return "float32" if dtype is None else str(dtype).removeprefix("torch.")
