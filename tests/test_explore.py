@@ -32,7 +32,7 @@ from underone.diffusion.evaluations import record_evaluations
 from underone.errors import UserError
 from underone.explore.application import application, page
 from underone.explore.known import KnownFigures
-from underone.explore.lines import Desk, Tell, lines
+from underone.explore.lines import JobLock, Tell, lines
 from underone.explore.offer import Offer
 from underone.explore.request import Request
 from underone.generation import Draw, Setting, generate
@@ -60,7 +60,7 @@ def served(offer: Offer) -> Iterator[str]:
     """The page at an address, as the command serves it."""
     socket = listening("127.0.0.1", 0)
     config = uvicorn.Config(
-        application(offer, Desk(), ["127.0.0.1"]), log_level="error", timeout_graceful_shutdown=1
+        application(offer, JobLock(), ["127.0.0.1"]), log_level="error", timeout_graceful_shutdown=1
     )
     server = uvicorn.Server(config)
     thread = Thread(target=server.run, kwargs={"sockets": [socket]})
@@ -131,17 +131,17 @@ def test_unconditional_samples_are_of_no_class(small: Path, address: str) -> Non
     [
         ({"model": "other"}, "unknown model 'other'"),
         ({"sampler": "dimm"}, "unknown sampler 'dimm': did you mean 'ddim'?"),
-        ({"sampler": "os:system"}, "os:system: a sampler of your own must be named at the start"),
-        ({"sampler": "ddim,eta=os:system"}, "must be named at the start, by --sampler"),
-        ({"grid": "os:system"}, "os:system: a grid of your own must be named at the start"),
-        ({"form": "auto,by=/etc"}, "the page guides by what lies beside the model alone"),
+        ({"sampler": "os:system"}, "os:system: for a sampler of your own, start underone explore"),
+        ({"sampler": "ddim,eta=os:system"}, "start underone explore with --sampler"),
+        ({"grid": "os:system"}, "os:system: for a grid of your own, start underone explore"),
+        ({"form": "auto,by=/etc"}, "the page guides only by checkpoints beside the model"),
         ({"steps": 1001}, "steps must lie in 1..1000"),
         ({"steps": "3"}, "the request: steps must be a number, got '3'"),
         ({"steps": None}, "the request: steps: Input should be a valid integer, got None"),
         ({"interval": "0.2"}, "an interval is LOW:HIGH, like 0.2:5, got '0.2'"),
         ({"sampler": "ddpm-analytic"}, "ddpm-analytic is not ready for explored"),
-        ({"sampler": "predictor-corrector,predictor=os:system"}, "must be named at the start"),
-        ({"sampler": "ddim,inner=os:system"}, "must be named at the start"),
+        ({"sampler": "predictor-corrector,predictor=os:system"}, "start underone explore with"),
+        ({"sampler": "ddim,inner=os:system"}, "start underone explore with --sampler"),
         ({"guidance": 1e39, "steps": 2}, "has diverged to NaN or infinity"),
         ({"guidance": -2}, "the guidance weight w must be a finite number >= -1"),
         ({"count": 129}, "the page draws at most 128 samples at once, got 129"),
@@ -165,7 +165,7 @@ def test_a_mistake_is_one_line(
         (b"{", "application/json", "not valid JSON"),
         (b"[" * 5000, "application/json", "not valid JSON"),
         (b" " * 20_000, "application/json", "too long"),
-        (b"{}", "text/plain", "must be JSON, and say so"),
+        (b"{}", "text/plain", "of type application/json, got text/plain"),
     ],
 )
 def test_what_is_no_request_is_refused(address: str, body: bytes, kind: str, message: str) -> None:
@@ -213,25 +213,25 @@ def endless(ended: Event, step: Callable[[Tell], object]) -> Callable[[Tell], No
 )
 def test_a_job_ends_when_nobody_reads_it(step: Callable[[Tell], object]) -> None:
     ended = Event()
-    read = lines(endless(ended, step), Desk())
+    read = lines(endless(ended, step), JobLock())
     assert json.loads(next(read)) == {"begun": True}
     read.close()
     assert ended.wait(10)
 
 
-def test_a_desk_that_is_closed_ends_all_its_jobs_also_those_that_wait() -> None:
-    ended, desk = Event(), Desk()
-    first = lines(endless(ended, lambda tell: record_evaluations("model", 1)), desk)
+def test_a_closed_lock_ends_all_jobs_also_those_that_wait() -> None:
+    ended, lock = Event(), JobLock()
+    first = lines(endless(ended, lambda tell: record_evaluations("model", 1)), lock)
     next(first)
-    waiting = lines(lambda tell: tell({"never": "told"}), desk)
+    waiting = lines(lambda tell: tell({"never": "told"}), lock)
     assert next(waiting) == "\n"  # nothing to say yet, but the reader may be asked for
-    desk.closed.set()
+    lock.closed.set()
     assert ended.wait(10)
     assert [line for line in (*first, *waiting) if line.strip()] == []
 
 
 def test_jobs_take_turns_and_one_that_fails_lets_the_next_begin() -> None:
-    desk = Desk()
+    lock = JobLock()
 
     def failing(tell: Tell) -> None:
         raise ZeroDivisionError("by nothing\nat all")
@@ -241,7 +241,7 @@ def test_jobs_take_turns_and_one_that_fails_lets_the_next_begin() -> None:
 
     told = "this has failed: ZeroDivisionError: by nothing"
     for job, message in ((failing, told), (mistaken, "not so")):
-        said = [json.loads(line) for line in lines(job, desk) if line.strip()]
+        said = [json.loads(line) for line in lines(job, lock) if line.strip()]
         assert said[0] == {"begun": True}
         assert said[1]["error"] == message
 
@@ -336,7 +336,7 @@ def test_a_port_that_is_taken_is_said_before_the_address(run: Run, small: Path) 
 def test_a_sampler_of_the_users_own_may_be_asked_for_once_it_is_named(small: Path) -> None:
     named = "underone.diffusion:DDIM,eta=0.5"
     request = Request(model=str(small), **(ASKED | {"sampler": named}))
-    with pytest.raises(UserError, match="by --sampler"):
+    with pytest.raises(UserError, match="with --sampler"):
         request.setting()
     offer = Offer.of([str(small)], samplers=[named])
     assert request.setting(offer.own).sampler == named

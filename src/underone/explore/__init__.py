@@ -1,1 +1,1 @@
-"""The web page that draws live: two settings side by side, of the same noise."""
+"""The web page that draws live: two settings side by side, from the same noise."""

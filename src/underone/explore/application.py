@@ -1,4 +1,4 @@
-"""The page and what it asks for, as an application that a web server runs."""
+"""The web application: the page, and the jobs that it asks for."""
 
 import json
 from collections.abc import AsyncIterator, Generator, Sequence
@@ -17,29 +17,29 @@ from starlette.routing import Route
 from underone.config import parse
 from underone.errors import UserError
 from underone.explore.jobs import MEASURED_SAMPLES, Job, draw_live, measure_live
-from underone.explore.lines import Desk, lines
+from underone.explore.lines import JobLock, lines
 from underone.explore.offer import Offer
 from underone.explore.request import Request
 from underone.study.report.html import templates
 
-# Its look is that of reports.
+# The page takes its style from reports.
 _PACKAGES = ("underone.explore", "underone.study.report")
-# All that a request holds; more is no request of the page's.
+# More than any request of the page.
 _MOST_BYTES = 10_000
 
 
-def application(offer: Offer, desk: Desk, hosts: Sequence[str] = ("*",)) -> Starlette:
+def application(offer: Offer, lock: JobLock, hosts: Sequence[str] = ("*",)) -> Starlette:
     """The application.
 
-    Requests that call it by none of `hosts` are refused: another site's script could otherwise
-    reach it by a name that leads here.
+    A request whose Host is none of `hosts` is refused: a script of another site could otherwise
+    reach the page by a name that resolves to this machine.
     """
     html = page(offer)
 
     async def show(request: HttpRequest) -> Response:
         return HTMLResponse(html)
 
-    def does(job: Job) -> Any:
+    def answering(job: Job) -> Any:
         async def stream(request: HttpRequest) -> Response:
             try:
                 asked = parse(Request, await _document(request), "the request")
@@ -47,7 +47,7 @@ def application(offer: Offer, desk: Desk, hosts: Sequence[str] = ("*",)) -> Star
                 return JSONResponse({"error": str(error)}, status_code=400)
             except ClientDisconnect:
                 return Response(status_code=400)
-            answer = lines(partial(job, offer, asked), desk)
+            answer = lines(partial(job, offer, asked), lock)
             return StreamingResponse(
                 _while_read(request, answer), media_type="application/x-ndjson"
             )
@@ -57,8 +57,8 @@ def application(offer: Offer, desk: Desk, hosts: Sequence[str] = ("*",)) -> Star
     return Starlette(
         routes=[
             Route("/", show),
-            Route("/draw", does(draw_live), methods=["POST"]),
-            Route("/measure", does(measure_live), methods=["POST"]),
+            Route("/draw", answering(draw_live), methods=["POST"]),
+            Route("/measure", answering(measure_live), methods=["POST"]),
         ],
         middleware=[Middleware(TrustedHostMiddleware, allowed_hosts=list(hosts))],
     )
@@ -76,9 +76,9 @@ async def _while_read(request: HttpRequest, answer: Generator[str]) -> AsyncIter
 
 
 async def _document(request: HttpRequest) -> Any:
-    """The JSON of a request. Its type is asked for, which no other site's form can give."""
-    if request.headers.get("content-type") != "application/json":
-        raise UserError("a request must be JSON, and say so")
+    """The JSON of a request, declared as such, which a form of another site cannot do."""
+    if (kind := request.headers.get("content-type")) != "application/json":
+        raise UserError(f"a request must be of type application/json, got {kind}")
     body = b""
     async for part in request.stream():
         body += part
@@ -91,7 +91,7 @@ async def _document(request: HttpRequest) -> Any:
 
 
 def page(offer: Offer) -> str:
-    """The page as HTML: it loads nothing."""
+    """The page as HTML, which loads no other file."""
     return (
         templates(*_PACKAGES)
         .get_template("explore.html.jinja")

@@ -1,12 +1,12 @@
 "use strict";
 
-// The page asks to have something drawn, and shows the lines that come back: see explore/jobs.py.
+// The page asks for jobs and shows the messages that come back: see explore/jobs.py.
 const offer = JSON.parse(document.getElementById("offer").textContent);
 const LADDER = [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 12, 15, 20, 25, 30, 40, 50, 75, 100, 150, 200, 300, 500, 1000];
 const OPTIONS = ["sampler", "grid", "form"];
 const KEPT = ["model", "sampler", "sampler-options", "steps", "grid", "grid-options", "guidance", "form", "form-options", "interval", "threshold"];
 const SHARED = ["seed", "labels", "count"];
-// What the right side begins with, to be seen beside what is usual.
+// The steps that the right side begins with, to compare with the default.
 const FEW_STEPS = 5;
 const common = document.getElementById("common").elements;
 const loupe = document.getElementById("loupe");
@@ -19,12 +19,12 @@ const fill = (select, names, titles = names) => {
 const set = (field, value) => {
   if (field.tagName !== "SELECT" || [...field.options].some((option) => option.value === value)) field.value = value;
 };
-// Nothing, where it is no number: the program says which field that is.
+// null where a field holds no number: the program says which field it is.
 const numberIn = (field) => (field.value === "" ? null : Number(field.value));
 const number = (value, digits) => Number(value).toLocaleString("en", { maximumFractionDigits: digits });
 const duration = (seconds) => (seconds < 90 ? `${number(seconds, seconds < 10 ? 1 : 0)} s` : `${number(seconds / 60, 1)} min`);
 
-// Whatever the program answers, message after message, until it ends or is stopped.
+// The messages that the program answers with, until it ends or is stopped.
 async function* answers(path, request, signal) {
   const response = await fetch(path, {
     method: "POST",
@@ -102,7 +102,7 @@ class Panel {
     return this.draw();
   }
 
-  // What the model has to choose from. A sampler that it does not have gives way to its usual one.
+  // Offer what the model has. Without the sampler chosen before, its default setting is restored.
   adopt() {
     const { samplers, usual, most_steps: most, guided, reference } = this.model;
     const had = this.at("sampler").value;
@@ -115,7 +115,7 @@ class Panel {
     for (const label of this.element.querySelectorAll(".weight")) label.hidden = !guided;
     for (const label of this.element.querySelectorAll(".stepped")) label.hidden = most === 1;
     this.measureButton.disabled = reference === null;
-    this.measureButton.title = reference === null ? "Name a reference at the start, by --reference" : `Against ${reference}`;
+    this.measureButton.title = reference === null ? "Start underone explore with --reference" : `Against ${reference}`;
   }
 
   reset(setting) {
@@ -123,7 +123,7 @@ class Panel {
     for (const [name, value] of Object.entries(setting)) this.at(name).value = value ?? "";
   }
 
-  // Sliders stand where the numbers are; a grid is chosen for samplers that have none of their own.
+  // Sliders follow the numbers; a grid is offered for samplers that have none of their own.
   follow() {
     const steps = Number(this.at("steps").value);
     const slider = this.sliders.steps;
@@ -134,7 +134,7 @@ class Panel {
     for (const label of this.element.querySelectorAll(".placed")) label.hidden = own;
   }
 
-  // What is chosen; of what the model has not, and the page does not show, the usual.
+  // What is chosen; defaults for what is hidden, since the model does not have it.
   get request() {
     const shown = (name) => !this.at(name).closest("[hidden]");
     const chosen = (name) => (shown(name) ? this.at(name).value : offer.usual[name]);
@@ -167,8 +167,8 @@ class Panel {
     for (const job of this.jobs.values()) job.abort();
   }
 
-  // One job of each kind, the one asked for last. `hear` is told every message but errors, and
-  // says whether it was the last of those that come where all goes well.
+  // One job of each kind, the one asked for last. `hear` gets every message but errors, and
+  // returns whether it was the last.
   async run(path, request, where, hear) {
     this.jobs.get(path)?.abort();
     const job = new AbortController();
@@ -219,8 +219,8 @@ class Panel {
     if (!this.jobs.has("draw")) this.say(this.way, "");
   }
 
-  // How samples lie on the sheet, of which classes they are, and what is known of their setting; a
-  // column is of one class where all classes take turns.
+  // The layout and the classes of the samples, and figures known of their setting. A column is a
+  // class where all classes take turns.
   lay({ sheet, labels, known }, request) {
     this.say(this.known, known.join("\n"));
     Object.assign(this, { sheet, labels, count: request.count });
@@ -265,7 +265,7 @@ class Panel {
     this.copyButton.disabled = command === "";
   }
 
-  // A page from another machine may have no clipboard; a choice made for the keyboard is there always.
+  // A page from another machine may have no clipboard: the command is selected in any case.
   async copy() {
     getSelection().selectAllChildren(this.command);
     if (!navigator.clipboard) return;
@@ -274,7 +274,7 @@ class Panel {
     setTimeout(() => (this.copyButton.textContent = "Copy the command"), 1500);
   }
 
-  // Where sample i lies in the picture, in its pixels.
+  // Where sample i is in the picture, in pixels.
   place(i) {
     const { columns, width, height, gap } = this.sheet;
     return { x: gap + (i % columns) * (width + gap), y: gap + Math.floor(i / columns) * (height + gap), width, height };
@@ -323,7 +323,7 @@ class Panel {
   }
 }
 
-// The sample that the pointer or the keyboard is at, marked and enlarged on both sides.
+// The sample chosen by pointer or keyboard, marked and enlarged on both sides.
 let chosen = null;
 const panels = [...document.querySelectorAll(".panel")].map((element) => new Panel(element));
 
@@ -353,7 +353,7 @@ function drawBoth() {
   for (const panel of panels) panel.draw();
 }
 
-// The address holds what is shown, so that it can be kept and sent.
+// The address holds all choices, so that it can be kept and sent.
 function keepState() {
   const state = new URLSearchParams();
   for (const name of SHARED) state.set(name, common[name].value);
@@ -361,7 +361,7 @@ function keepState() {
   history.replaceState(null, "", `#${state}`);
 }
 
-// What the address holds; what it does not name, or nobody has, is as usual.
+// Restore the choices in the address; defaults for those that are missing or unknown.
 function begin() {
   const state = new URLSearchParams(location.hash.slice(1));
   for (const panel of panels) {

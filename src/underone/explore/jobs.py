@@ -1,6 +1,6 @@
-"""What a panel has done for it: images drawn before its eyes, or measured.
+"""The jobs of a panel: to draw images, shown at every step, or to measure them.
 
-A job tells what it has got to, one message after another, each what JSON can hold.
+A job reports its progress in messages that can be written as JSON.
 """
 
 import time
@@ -37,14 +37,14 @@ from underone.study.measures import FID
 Job = Callable[[Offer, Request, Tell], None]
 
 MEASURED_SAMPLES = 1000
-# More columns than this are no longer looked at as classes.
+# With more classes than this, columns are not classes.
 _MOST_COLUMNS, _USUAL_COLUMNS = 12, 10
-# Seconds between stills: as many as an eye follows, and few enough to cost nothing.
+# Seconds between stills: short enough for the eye, and long enough to cost nothing.
 _BETWEEN_STILLS = 0.1
 
 
 def draw_live(offer: Offer, request: Request, tell: Tell) -> None:
-    """Draw what is asked for: stills of the images expected on the way, then the samples."""
+    """Draw what is asked for: stills of the estimated x0 on the way, then the samples."""
     model, setting, draw = _read(offer, request)
     labels = labels_of(model, setting, draw)
     sheet = Sheet.of(model, draw)
@@ -67,7 +67,7 @@ def draw_live(offer: Offer, request: Request, tell: Tell) -> None:
 
 
 def measure_live(offer: Offer, request: Request, tell: Tell) -> None:
-    """Find the FID of `MEASURED_SAMPLES` samples of what is asked for, keyed by its seed."""
+    """Measure the FID of `MEASURED_SAMPLES` samples of what is asked for, from its seed."""
     model, setting, draw = _read(offer, request)
     draw = replace(draw, count=MEASURED_SAMPLES)
     by = offer.yardstick(model)
@@ -107,27 +107,27 @@ class Sheet:
 
     @classmethod
     def of(cls, model: GenerativeModel, draw: Draw) -> "Sheet":
-        """One class a column, where classes take turns and are few."""
+        """One column per class, where classes take turns and are few."""
         _, height, width = model.shape
         classes = model.num_classes or 0
         turns = draw.labels == "balanced" and 1 < classes <= _MOST_COLUMNS
         return cls(min(draw.count, classes if turns else _USUAL_COLUMNS), width, height)
 
     def picture(self, images: Tensor) -> str:
-        """The images as what the source of a picture may be."""
+        """The images as a data URI."""
         return data_uri(png_bytes(tile(images, self.columns, gap=self.gap)))
 
 
 @dataclass(frozen=True, eq=False)
 class Still:
-    """What is expected after so many steps, x (N, C, H, W) around [-1, 1], or has come of them."""
+    """Images x (N, C, H, W) around [-1, 1]: x0 as a step estimates it, or the samples if `last`."""
 
     step: int
     x: Tensor
     last: bool = False
 
     def images(self, setting: Setting) -> Tensor:
-        """As uint8 images. What has diverged on the way is grey, at the end an error."""
+        """As uint8 images. NaN on the way is grey; at the end, what is not finite is an error."""
         x = self.x.cpu()
         return to_images(x, setting) if self.last else to_uint8(x.nan_to_num(0))
 
@@ -135,7 +135,7 @@ class Still:
 def stills_of(
     model: GenerativeModel, setting: Setting, precision: Precision
 ) -> Callable[[Draw], Iterator[Still]]:
-    """How the samples of a draw, one batch, come to be: x0 as each step expects it, then they."""
+    """A function from a draw of one batch to its stills: x0 as each step estimates it, then x."""
     if isinstance(model, VAEModel):
         return partial(_decoded, model, autocast_of(model, setting, precision))
     way = way_of(model, setting, precision)

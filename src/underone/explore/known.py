@@ -1,4 +1,4 @@
-"""What a study has measured of the settings that the page draws."""
+"""Figures that a study has measured of the settings that the page draws."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +10,7 @@ from underone.study.answers import Standing, standings
 from underone.study.measures import FID, spread
 from underone.study.run import open_folder
 
-# The weights of a model, and a setting without what changes nothing.
+# The hash of a model's weights, and an effective setting.
 _Key = tuple[str, Setting]
 
 
@@ -22,7 +22,7 @@ class KnownFigures:
 
     @classmethod
     def of(cls, path: Path) -> Self:
-        """Those of a study's folder; a `UserError` where it holds none."""
+        """The figures in a study's folder; a `UserError` where it holds no study."""
         run = open_folder(path)
         found: dict[_Key, Standing] = {}
         for each in standings(run):
@@ -32,7 +32,7 @@ class KnownFigures:
         return cls({key: _in_words(each, path) for key, each in found.items()})
 
     def figure(self, model: GenerativeModel, setting: Setting) -> str | None:
-        """What is known of a setting, None where it was not measured."""
+        """The figure of a setting, None where it was not measured."""
         return self.figures.get((model.sha256, setting.effective))
 
 

@@ -1,4 +1,4 @@
-"""A job in a thread of its own, as a stream of lines that ends where its reader leaves."""
+"""A job in a thread of its own, as a stream of lines that ends when its reader leaves."""
 
 import logging
 from collections.abc import Callable, Generator, Iterator
@@ -14,70 +14,70 @@ from underone.files import to_json
 
 Message = dict[str, Any]
 Tell = Callable[[Message], object]
-# Seconds after which one looks up whether anybody is still there.
-_GLANCE = 0.5
+# Seconds between checks that the reader is still there.
+_BETWEEN_CHECKS = 0.5
 _log = logging.getLogger(__name__)
 
 
-class _NobodyReadsError(Exception):
-    """Nobody reads what a job tells any more."""
+class _ReaderLeftError(Exception):
+    """Nobody reads the messages of a job any more."""
 
 
 @dataclass(frozen=True, eq=False)
-class Desk:
-    """Where one job at a time is done, until it is `closed`."""
+class JobLock:
+    """Lets one job run at a time, and ends them all once it is `closed`."""
 
     closed: Event = field(default_factory=Event)
     _turn: Lock = field(default_factory=Lock)
 
     @contextmanager
-    def turn_unless(self, heed: Callable[[], object]) -> Iterator[None]:
-        """Alone at the desk. Who waits heeds whether it is still worth waiting."""
-        while not self._turn.acquire(timeout=_GLANCE):
-            heed()
+    def held(self, check: Callable[[], object]) -> Iterator[None]:
+        """Hold the lock; the wait for it ends where `check` raises."""
+        while not self._turn.acquire(timeout=_BETWEEN_CHECKS):
+            check()
         try:
             yield
         finally:
             self._turn.release()
 
 
-def lines(job: Callable[[Tell], object], desk: Desk) -> Generator[str]:
-    """What `job` tells once it has its turn, a line of JSON each; an "error" is the last.
+def lines(job: Callable[[Tell], object], lock: JobLock) -> Generator[str]:
+    """The messages of `job` once it has its turn, a line of JSON each; an "error" is the last.
 
-    Empty lines come between, by which a reader that has left is noticed. Where the generator or
-    the desk is closed, the job ends: at its next word, or the next evaluation of a network.
+    Empty lines come between them: writing one fails where the reader has left. Once the generator
+    or the lock is closed, the job ends at its next message or evaluation of a network.
     """
     messages: SimpleQueue[Message | None] = SimpleQueue()
     left = Event()
 
-    def heed(*_: object) -> None:
-        if left.is_set() or desk.closed.is_set():
-            raise _NobodyReadsError
+    def check(*_: object) -> None:
+        if left.is_set() or lock.closed.is_set():
+            raise _ReaderLeftError
 
     def tell(message: Message) -> None:
-        heed()
+        check()
         messages.put(message)
 
     def run() -> None:
         try:
-            with desk.turn_unless(heed), listen_to_evaluations(heed):
+            with lock.held(check), listen_to_evaluations(check):
                 tell({"begun": True})
                 job(tell)
-        except _NobodyReadsError:
+        except _ReaderLeftError:
             pass
         except UserError as error:
             messages.put({"error": str(error)})
-        except Exception as error:  # the page goes on, whatever has happened to one of its jobs
+        except Exception as error:  # a job that fails must not end the page
             _log.exception("a job of the page has failed")
             messages.put({"error": f"this has failed: {kind_and_line(error)}"})
         finally:
             messages.put(None)
 
-    Thread(target=run).start()  # no daemon: torch aborts where a process ends under it
+    Thread(target=run).start()  # not a daemon: torch aborts if the process ends while it runs
     try:
         while True:
             try:
-                message = messages.get(timeout=_GLANCE)
+                message = messages.get(timeout=_BETWEEN_CHECKS)
             except Empty:
                 yield "\n"
                 continue

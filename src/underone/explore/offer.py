@@ -1,4 +1,4 @@
-"""What the page offers to choose from."""
+"""The models, samplers, grids and references that the page offers."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -39,7 +39,7 @@ class Offer:
     """Models by the names they were given, and the user's own samplers and grids.
 
     `reference` is what to measure against; None: what is shipped for each model's data. `studies`
-    may know figures of what is drawn.
+    may hold figures of the settings that are drawn.
     """
 
     models: Mapping[str, GenerativeModel]
@@ -61,7 +61,7 @@ class Offer:
         studies: Sequence[Path] = (),
         device: torch.device | str = "cpu",
     ) -> Self:
-        """All of it loaded and checked. Without names: every shipped model that is sampled."""
+        """Load and check all of it; without names, every shipped model that can be sampled."""
         models = {name: load_generative_model(name, device) for name in names or _shipped()}
         for name in samplers:
             sampler_named(name)
@@ -74,7 +74,7 @@ class Offer:
 
     @property
     def own(self) -> frozenset[str]:
-        """The user's own, each as module:Name."""
+        """The user's own samplers and grids, each as module:Name."""
         return frozenset(part for text in (*self.samplers, *self.grids) for part in own_parts(text))
 
     def model(self, name: str) -> GenerativeModel:
@@ -93,8 +93,7 @@ class Offer:
         name = self._reference_of(model)
         if name is None:
             raise UserError(
-                f"nothing is shipped to measure {model.name} against: name a reference at the "
-                "start, by --reference"
+                f"no reference is shipped for {model.name}: start underone explore with --reference"
             )
         if name not in self._yardsticks:
             reference = find_reference(name)
@@ -102,7 +101,7 @@ class Offer:
         return self._yardsticks[name]
 
     def document(self) -> dict[str, Any]:
-        """What there is to choose from, as the page is told it."""
+        """All choices as JSON for the page."""
         return {
             "models": {name: self._described(model) for name, model in self.models.items()},
             "grids": [*GRIDS, *self.grids],
@@ -148,7 +147,7 @@ def _shipped() -> list[str]:
 
 
 def _class_names(model: GenerativeModel) -> list[str]:
-    """What its classes are called, by number where nothing is known; empty without classes."""
+    """The names of its classes, or else their numbers; empty without classes."""
     if model.num_classes is None:
         return []
     names = model.config.data.class_names
@@ -156,7 +155,7 @@ def _class_names(model: GenerativeModel) -> list[str]:
 
 
 def _can_be_guided(model: GenerativeModel) -> bool:
-    """Whether a weight can mean anything to it: by its null label, or by a weak snapshot."""
+    """Whether it can be guided, by its null label or by a weak snapshot."""
     if not isinstance(model, DiffusionModel) or model.distillation is not None:
         return False
     return model.has_null_label or weights_file(model.folder, "weak").exists()

@@ -1,4 +1,4 @@
-"""What a panel of the page asks for."""
+"""The requests of a panel of the page."""
 
 from underone.config import Config
 from underone.errors import UserError
@@ -8,9 +8,9 @@ from underone.named import interval_named
 
 
 class Request(Config):
-    """A model by its name, a setting and a draw, as JSON has them; see `Setting` and `Draw`.
+    """A model by its name, a setting and a draw, as read from JSON; see `Setting` and `Draw`.
 
-    `interval` is LOW:HIGH, or nothing.
+    `interval` is LOW:HIGH, or empty.
     """
 
     model: str
@@ -26,15 +26,17 @@ class Request(Config):
     count: int
 
     def setting(self, own: frozenset[str] = frozenset()) -> Setting:
-        """The setting; a `UserError` where it is none.
+        """The setting; a `UserError` where it is not valid.
 
-        A page must not make this program import a module or read a folder: of samplers and grids
-        that are called module:Name, only those of `own` may be asked for.
+        A page must not make this program import a module or read a folder: a sampler or grid given
+        as module:Name must be one of `own`.
         """
         _check_offered("sampler", self.sampler, own, self.sampler)
         _check_offered("grid", self.grid, own, self.grid.partition(",")[0])
         if "by=" in self.form:
-            raise UserError(f"{self.form}: the page guides by what lies beside the model alone")
+            raise UserError(
+                f"{self.form}: the page guides only by checkpoints beside the model: leave out by="
+            )
         return Setting(
             sampler=self.sampler,
             steps=self.steps,
@@ -46,7 +48,7 @@ class Request(Config):
         )
 
     def draw(self) -> Draw:
-        """The draw; a `UserError` where it is none, or of more than a batch.
+        """The draw; a `UserError` where it is not valid, or of more than a batch.
 
         Within one batch the images are bit for bit those of `underone sample`.
         """
@@ -59,7 +61,7 @@ class Request(Config):
 
 
 def _check_offered(kind: str, text: str, own: frozenset[str], names: str) -> None:
-    """A `UserError` where the `names` in a text are of modules, and not all offered."""
+    """A `UserError` where `names`, in a text, has a module:Name that is not one of `own`."""
     asked = own_parts(text)
     if ":" in names and not (asked and own.issuperset(asked)):
-        raise UserError(f"{text}: a {kind} of your own must be named at the start, by --{kind}")
+        raise UserError(f"{text}: for a {kind} of your own, start underone explore with --{kind}")
