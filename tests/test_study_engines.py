@@ -145,13 +145,13 @@ def test_all_ranks_end_with_the_first(place: Path) -> None:
 def test_no_thread_of_the_ranks_outlives_them() -> None:
     program = """
 import os
-from underone.study.ranks import _joined
+from underone.study.ranks import _process_group
 
 def threads():
     return [open(f"/proc/self/task/{each}/comm").read() for each in os.listdir("/proc/self/task")]
 
 before = len(threads())
-with _joined():
+with _process_group():
     import torch.distributed.nn.functional
     assert len(threads()) > before
 assert len(threads()) == before, threads()

@@ -178,7 +178,7 @@ def test_the_command_and_the_snippet_use_the_setting(study: StudyRun) -> None:
 
 def test_what_cannot_be_recommended_is_told(study: StudyRun, tmp_path: Path) -> None:
     for budget, prefer, told in (
-        (Budget(nfe=1), "fid", "the least is ddim, 2 steps"),
+        (Budget(nfe=1), "fid", "the cheapest is ddim, 2 steps"),
         (Budget(), "fidd", "did you mean 'fid'"),
         (Budget(), "consistency", "no setting measured by consistency"),
     ):

@@ -184,7 +184,7 @@ def test_a_cell_that_was_drawn_otherwise_is_not_kept(
                 yield Outcome(result, b"")
 
     run, _ = open_run(tmp_path / "study", done.plan.study, bench)
-    with pytest.raises(UserError, match="made with something else where it was drawn"):
+    with pytest.raises(UserError, match="has other files where it was drawn"):
         list(run.advance(Elsewhere(), lambda cell, images: None))
     assert not run.known
     assert not list(run.folder.cells_path.glob("*"))
@@ -210,7 +210,7 @@ def test_a_worker_in_another_precision_is_refused(
 
     run, _ = open_run(tmp_path / "mixed", done.plan.study, bench)
     next(run.advance(LocalEngine(bench, 1), lambda cell, images: None))
-    with pytest.raises(UserError, match=f"a worker draws in {other}, and cells of"):
+    with pytest.raises(UserError, match=f"a worker draws in {other}, but cells of"):
         list(run.advance(Elsewhere(), lambda cell, images: None))
     assert len(run.known) == 1
 
@@ -264,7 +264,7 @@ def test_foreign_and_damaged_files_are_named_and_nothing_is_overwritten(
     foreign = done.folder.cells_path / "0123456789abcdef.json"
     foreign.write_text(whole)
     try:
-        with pytest.raises(UserError, match="no cell of this study"):
+        with pytest.raises(UserError, match="not a cell of this study"):
             open_run(done.folder.path, done.plan.study, bench)
     finally:
         foreign.unlink()

@@ -139,8 +139,8 @@ class Setting:
         if isinstance(model, VAEModel):
             if self.sampler != DECODER:
                 raise UserError(
-                    f"{model.name} is a VAE, and {self.sampler} a sampler of diffusion models: use "
-                    f"{DECODER}"
+                    f"{model.name} is a VAE, which has no steps to sample in: use {DECODER} in "
+                    f"place of {self.sampler}"
                 )
             return
         if self.sampler == DECODER:

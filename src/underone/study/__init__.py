@@ -1,1 +1,1 @@
-"""Studies: which cells to measure, running them, and the report."""
+"""Studies: planning the cells to measure, running them, and the report."""

@@ -1,4 +1,4 @@
-"""All that the cells of a study say so far, found once: what its report is written from."""
+"""All results of a study so far, found once: what its report is written from."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -13,10 +13,10 @@ from underone.study.words import sampler_title
 
 @dataclass(frozen=True)
 class Stratum:
-    """What compares at all: the settings of one model at one number of samples.
+    """The settings of one model at one number of samples: only those can be compared.
 
-    `title` tells it from the others of its study, "" of the only one. `answers` are its contests,
-    and `step_answers` how the numbers of steps of each sampler at w = 0 stand to its best.
+    `title` tells it from the study's other strata, "" if it is the only one. `answers` are its
+    contests, and `step_answers` those between the numbers of steps of each sampler at w = 0.
     """
 
     model: str
@@ -28,17 +28,17 @@ class Stratum:
 
     @property
     def asked(self) -> tuple[Standing, ...]:
-        """Those whose samples are of the classes asked for, as contests are."""
+        """The settings that are conditioned on labels, as all in contests are."""
         return _asked(self.standings)
 
     def answers_on(self, factor: Factor) -> list[Answer]:
-        """Its contests in which that factor differs."""
+        """Its contests about that factor."""
         return [each for each in self.answers if each.factor is factor]
 
 
 @dataclass(frozen=True)
 class Analysis:
-    """What is known of a study: every setting as it stands, and every contest.
+    """The state of a study: every setting as it stands, and every contest.
 
     `due` are the cells that are still to run; `strata` are in the order of the study's models, the
     most samples first.
@@ -56,16 +56,16 @@ class Analysis:
 
     @property
     def step_answers(self) -> list[Answer]:
-        """How the numbers of steps of all samplers stand."""
+        """The contests between numbers of steps of all strata."""
         return [each for stratum in self.strata for each in stratum.step_answers]
 
     def answers_on(self, factor: Factor) -> list[Answer]:
-        """The contests in which that factor differs."""
+        """The contests about that factor."""
         return [each for each in self.answers if each.factor is factor]
 
 
 def analysed(run: StudyRun) -> Analysis:
-    """A study as it stands now."""
+    """The analysis of a study as it stands now."""
     every = standings(run)
     return Analysis(run, tuple(run.due()), tuple(every), tuple(_strata(run, every)))
 
@@ -100,7 +100,7 @@ def _asked(among: Sequence[Standing]) -> tuple[Standing, ...]:
 
 
 def _title(run: StudyRun, model: str, samples: int) -> str:
-    """What tells a model at a number of samples from the others of a study."""
+    """A title that tells a stratum from the others of its study, "" of the only one."""
     parts = [model] if len(run.bench.models) > 1 else []
     counts = {
         each.samples
@@ -113,7 +113,7 @@ def _title(run: StudyRun, model: str, samples: int) -> str:
 
 
 def _step_answers(run: StudyRun, among: Sequence[Standing]) -> list[Answer]:
-    """Of each sampler at w = 0: how its numbers of steps stand to its best."""
+    """For each sampler at w = 0, the contest between its numbers of steps."""
     groups: dict[Setting, list[Standing]] = {}
     for each in _asked(among):
         setting = each.first.setting

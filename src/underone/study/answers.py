@@ -1,7 +1,7 @@
-"""What the samples drawn so far answer: who leads a contest, by how much, and whom they leave open.
+"""The answers so far: who leads each contest, by how much, and who is not separated from it.
 
-The leader is chosen on the first block of seeds and reported on those after it, which it was not
-chosen on: the lowest of many figures is lower than it should be.
+The leader is chosen on the first block of seeds and reported on later ones, since the lowest of
+many figures is biased low on the block that it was chosen on.
 """
 
 import statistics
@@ -25,10 +25,10 @@ from underone.study.words import setting_title
 
 @dataclass(frozen=True)
 class Standing:
-    """How an entry of a contest stands: `first` on the block it was ranked by, `fresh` after that.
+    """An entry of a contest: its result on the `first` block, which ranks it, and on `fresh` ones.
 
-    `behind` is its FID minus the leader's, over the fresh blocks of both or, without, over the
-    first one, as `behind_on_fresh` says; None of the leader itself, and where it cannot be told.
+    `behind` is its FID minus the leader's, over the fresh blocks of both (`behind_on_fresh`) or
+    else over the first; None for the leader itself, and where the error is not known.
     """
 
     entry: Entry
@@ -39,7 +39,7 @@ class Standing:
 
     @property
     def reported(self) -> tuple[CellResult, ...]:
-        """What its figures are of: the fresh blocks, or else the first."""
+        """The results that its figures are taken from: the fresh blocks, or else the first."""
         return self.fresh or (self.first,)
 
     @property
@@ -55,17 +55,17 @@ class Standing:
 
     @property
     def nfe(self) -> float:
-        """Network evaluations an image."""
+        """Network evaluations per image."""
         return self.first.nfe
 
     @property
     def trails(self) -> bool:
-        """Whether the blocks say that it is worse than the leader."""
+        """Whether it is separated from the leader, and worse."""
         return self.behind is not None and self.behind.verdict is Verdict.B_LOWER
 
     @property
     def leads_now(self) -> bool:
-        """Whether fresh blocks say that it is better than the leader of the first."""
+        """Whether it is separated from the leader of the first block, and better."""
         return self.behind is not None and self.behind.verdict is Verdict.A_LOWER
 
 
@@ -84,12 +84,12 @@ class Answer:
 
     @property
     def unguided_title(self) -> str:
-        """The leader's setting at w = 0, in words: what a contest of weights is about."""
+        """The leader's setting at w = 0, in words: the subject of a contest of weights."""
         return setting_title(unguided(self.leader.first.setting))
 
     @property
     def open(self) -> tuple[Standing, ...]:
-        """Those that the blocks do not separate from the leader: unresolved."""
+        """The entries that are not separated from the leader."""
         others = self.standings[1:]
         return tuple(each for each in others if not each.trails and not each.leads_now)
 
@@ -100,13 +100,13 @@ class Answer:
 
 
 def answers(run: StudyRun) -> list[Answer]:
-    """Every contest of a study with at least two entries that are known."""
+    """Every contest of a study with at least two measured entries."""
     found = (answer(contest, run.known, run.plan.fresh) for contest in contests(run.entries))
     return [each for each in found if len(each.standings) > 1]
 
 
 def answer(contest: Contest, known: Known, fresh: Sequence[int]) -> Answer:
-    """How a contest stands."""
+    """The state of a contest."""
     ranked = contest.ranked(known)
     found = tuple(_standing(entry, ranked[0], known, fresh) for entry in ranked)
     return Answer(contest.factor, contest.question, found)
@@ -123,6 +123,6 @@ def _standing(entry: Entry, leader: Entry, known: Known, fresh: Sequence[int]) -
 
 
 def standings(run: StudyRun) -> list[Standing]:
-    """Every setting whose first block is known, not compared with any."""
+    """Every setting whose first block is measured, not compared with any other."""
     known, fresh = run.known, run.plan.fresh
     return [_standing(entry, entry, known, fresh) for entry in run.entries if entry.at(0) in known]

@@ -1,4 +1,4 @@
-"""What all cells of a study share: the models, and what they are measured with and against."""
+"""What all cells of a study share: its models and yardsticks."""
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
@@ -18,7 +18,7 @@ from underone.metrics.measurement import FloorRecord
 from underone.study.definition import Study
 from underone.zoo import find_judge, find_reference, load_generative_model, load_judge
 
-# The reference that is measured in full is the first; of the others this alone is taken.
+# The metrics by all references but the first.
 FURTHER_METRICS = ("fid",)
 
 
@@ -33,24 +33,24 @@ class Bench:
     yardsticks: tuple[Yardstick, ...]
     metrics: tuple[str, ...] = ("fid",)
     precision: Precision = "auto"
-    # What real images score is the same for all cells of as many samples of the same classes.
+    # The scores of real images are the same for all cells with as many samples of each class.
     _floors: dict[tuple[int, int, tuple[int, ...]], FloorRecord | None] = field(
         default_factory=dict
     )
 
     @property
     def model_hashes(self) -> dict[str, str]:
-        """What each model is."""
+        """The hash of each model, by name."""
         return {name: model.sha256 for name, model in self.models.items()}
 
     @property
     def reference_hashes(self) -> dict[str, str]:
-        """What each reference is."""
+        """The hash of each reference, by name."""
         return {by.reference.name: by.reference.sha256 for by in self.yardsticks}
 
     @property
     def extractor_hashes(self) -> dict[str, str]:
-        """What each extractor is."""
+        """The hash of each extractor, by name."""
         return {by.extractor.name: by.extractor.sha256 for by in self.yardsticks}
 
     @property
@@ -60,7 +60,7 @@ class Bench:
 
     @property
     def yardstick_names(self) -> tuple[str, ...]:
-        """What to call each: its extractor, and its reference where that does not tell it."""
+        """The names of its yardsticks: the extractor, and the reference where they share one."""
         names = [by.extractor.name for by in self.yardsticks]
         return tuple(
             f"{name} against {by.reference.name}" if names.count(name) > 1 else name
@@ -68,7 +68,7 @@ class Bench:
         )
 
     def with_compiled(self, names: Collection[str]) -> "Bench":
-        """The same bench, the networks of the models of these names compiled."""
+        """The same bench with the networks of these models compiled."""
         models = {
             name: compiled(model) if name in names and isinstance(model, DiffusionModel) else model
             for name, model in self.models.items()
@@ -76,33 +76,33 @@ class Bench:
         return replace(self, models=models)
 
     def measured(self, samples: SampleSet) -> tuple[Measurement, ...]:
-        """A sample set by each yardstick."""
+        """A sample set measured by each yardstick."""
         return tuple(
-            self._by(index, samples, FURTHER_METRICS if index else self.metrics)
+            self._measured_by(index, samples, FURTHER_METRICS if index else self.metrics)
             for index in range(len(self.yardsticks))
         )
 
-    def _by(self, index: int, samples: SampleSet, metrics: tuple[str, ...]) -> Measurement:
+    def _measured_by(self, index: int, samples: SampleSet, metrics: tuple[str, ...]) -> Measurement:
         key = (index, len(samples), _counts(samples.labels))
-        by = self.yardsticks[index] if index else self._first
+        by = self.yardsticks[index] if index else self._first_yardstick
         found = measure(samples, by, metrics, self._floors.get(key))
         self._floors[key] = found.floor
         return found
 
     @cached_property
-    def _first(self) -> Yardstick:
-        """The first yardstick, with the training images that memorisation looks for, at first use.
+    def _first_yardstick(self) -> Yardstick:
+        """The first yardstick, with the training images that memorisation needs.
 
-        A `UserError` where they are not at hand.
+        They are loaded at first use; a `UserError` where they are not available.
         """
         by = self.yardsticks[0]
         if "memorisation" not in self.metrics:
             return by
         if (data := by.reference.origin.data) not in DATASET_NAMES:
             raise UserError(
-                f"a study cannot look for memorisation among the images of {data}, which are no "
-                "named data set: leave memorisation out of its metrics, and find it by underone "
-                "evaluate with --root"
+                f"a study finds memorisation in named data sets alone, and {data} is not one: "
+                "leave memorisation out of its metrics, and measure it by underone evaluate with "
+                "--root"
             )
         images = training_images(by.reference)
         return among_training_images(by, images, flipped=self.trained_on_flips)
@@ -113,9 +113,9 @@ def _counts(labels: Tensor | None) -> tuple[int, ...]:
 
 
 def open_bench(study: Study, device: torch.device | str = "cpu") -> Bench:
-    """Load all that a study names, and refuse what does not belong together, before any work.
+    """Load all that a study names, and refuse what does not fit together, before any work.
 
-    Models are to draw on `device`; all else is on the CPU.
+    Models draw on `device`; all else is on the CPU.
     """
     models = {name: load_generative_model(name, device) for name in study.models}
     first = next(iter(models.values()))
@@ -131,9 +131,9 @@ def open_bench(study: Study, device: torch.device | str = "cpu") -> Bench:
         reference = find_reference(name)
         if reference.held_out is None or len(reference.held_out) < 2:
             raise UserError(
-                f"reference {reference.name} holds no two held-out images, which the floor needs: "
-                "build one with underone reference build, of a folder with train and test, as "
-                "underone data FOLDER --size N --out NEW makes it"
+                f"reference {reference.name} has fewer than two held-out images, which the floor "
+                "needs: build one with underone reference build, from a folder with train and "
+                "test, as underone data FOLDER --size N --out NEW makes it"
             )
         yardstick = Yardstick(extractor_of(reference), reference)
         if index == 0 and "consistency" in metrics:

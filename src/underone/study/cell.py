@@ -29,23 +29,23 @@ PICTURE_IMAGES = 2 * PICTURE_COLUMNS
 
 @dataclass(frozen=True)
 class Cell:
-    """A setting of the model of a name, and the samples it is to draw."""
+    """A model by its name, a setting, and the samples to draw."""
 
     model: str
     setting: Setting
     draw: Draw
 
     def identity(self, bench: Bench) -> str:
-        """A hash of all that is asked for, of what it is drawn with and measured by.
+        """A hash of what is asked for, and of all that draws and measures it.
 
-        What only rounds otherwise (versions, threads, whether a network is compiled) is no part of
-        it: it is kept the same by the plan, and told beside every figure.
+        What only changes the rounding (versions, threads, compiled networks) is left out: the plan
+        keeps it the same, and it is stated beside every figure.
         """
         resolved = {
             "setting": asdict(self.setting),
             "draw": asdict(self.draw),
             "model": bench.models[self.model].sha256,
-            **_beside_the_model(bench.models[self.model], self.setting),
+            **_made_from(bench.models[self.model], self.setting),
             "extractors": [by.extractor.sha256 for by in bench.yardsticks],
             "references": [by.reference.sha256 for by in bench.yardsticks],
             "judges": [by.judge and by.judge.classifier.sha256 for by in bench.yardsticks],
@@ -56,12 +56,12 @@ class Cell:
         return hashlib.sha256(json.dumps(resolved, sort_keys=True).encode()).hexdigest()[:16]
 
     def evaluations(self, bench: Bench) -> int:
-        """Network evaluations the whole cell takes, as planned with."""
+        """Network evaluations that the whole cell is expected to take, for plans."""
         return self.draw.count * self.setting.evaluations(bench.models[self.model])
 
 
-def _beside_the_model(model: GenerativeModel, setting: Setting) -> dict[str, str]:
-    """What names do not say: samplers may be tuned or written anew, models distilled or trained."""
+def _made_from(model: GenerativeModel, setting: Setting) -> dict[str, str]:
+    """What may change under the same names: code, tuned samplers, distillations and guides."""
     own = own_parts(setting.sampler) + own_parts(setting.grid)
     found = {f"code of {each}": source_sha256(each) for each in own}
     if not isinstance(model, DiffusionModel):
@@ -72,12 +72,12 @@ def _beside_the_model(model: GenerativeModel, setting: Setting) -> dict[str, str
     return found
 
 
-def made_otherwise(cell: Cell, where: str) -> UserError:
-    """That what a cell is made with beside its model is not what it was."""
+def files_differ(cell: Cell, where: str) -> UserError:
+    """The error that a cell was not drawn with the files that it was planned with."""
     return UserError(
-        f"{cell.setting.sampler} at {cell.setting.steps} steps is made with something else {where} "
-        "(code of your own, what is tuned for it, or what guides it): all need the same files, "
-        "from the first cell of a study to its last"
+        f"{cell.setting.sampler} at {cell.setting.steps} steps has other files {where} (code of "
+        "your own, a tuned sampler, or a model that guides): keep them the same everywhere, from "
+        "the first cell of a study to its last"
     )
 
 
@@ -91,7 +91,7 @@ class Done(Config):
 
     @property
     def cell(self) -> Cell:
-        """What was drawn."""
+        """The cell that was drawn."""
         return Cell(self.model, self.setting, self.draw)
 
 
@@ -102,9 +102,9 @@ class Divergence(Done):
 
 
 class CellResult(Done):
-    """A measured cell, by each of the study's yardsticks.
+    """A cell measured by each of the study's yardsticks.
 
-    `evaluations` are what an image cost of each network, `seconds` the time sampling took.
+    `evaluations` are those of each network per image, `seconds` the time that sampling took.
     """
 
     measurements: tuple[Measurement, ...]
@@ -113,7 +113,7 @@ class CellResult(Done):
 
     @property
     def measurement(self) -> Measurement:
-        """By the yardstick that settings are ranked by."""
+        """The measurement by the yardstick that settings are ranked by."""
         return self.measurements[0]
 
     @property
@@ -123,12 +123,12 @@ class CellResult(Done):
 
     @property
     def nfe(self) -> float:
-        """Network evaluations an image, of all networks together."""
+        """Network evaluations per image, of all networks together."""
         return sum(self.evaluations.values())
 
     @property
     def floor(self) -> FloorRecord | None:
-        """What real images score, where the reference holds enough of the classes out."""
+        """The scores of real images, where the reference holds out enough of the classes."""
         return self.measurement.floor
 
 
@@ -141,7 +141,7 @@ class Outcome:
 
     @property
     def cell(self) -> Cell:
-        """What was measured."""
+        """The cell that was measured."""
         return self.result.cell
 
 
@@ -149,7 +149,7 @@ def run_cell(
     cell: Cell, bench: Bench, on_images: Callable[[int], object] = lambda images: None
 ) -> Outcome | Divergence:
     """Draw and measure a cell; its samples' features serve all its metrics."""
-    # Before the first image: files that it is made with may be others when the last is drawn.
+    # Before the first image, since files may be replaced while the cell is drawn.
     identity = cell.identity(bench)
     started = time.perf_counter()
     try:
@@ -166,7 +166,7 @@ def run_cell(
 
 
 def diverged(cell: Cell, identity: str, error: SamplingDivergedError) -> Divergence:
-    """What is kept of a cell that cannot be measured, so that it is not drawn again."""
+    """The record of a cell that cannot be measured, kept so that it is not drawn again."""
     return Divergence(
         id=identity,
         model=cell.model,
@@ -179,7 +179,7 @@ def diverged(cell: Cell, identity: str, error: SamplingDivergedError) -> Diverge
 def measured(
     cell: Cell, identity: str, bench: Bench, samples: SampleSet, seconds: float
 ) -> Outcome:
-    """The outcome of a cell whose samples took so many `seconds` to draw."""
+    """The outcome of a cell whose samples took `seconds` to draw."""
     result = CellResult(
         id=identity,
         model=cell.model,

@@ -1,4 +1,4 @@
-"""Which settings compete with each other, and which of them the samples so far tell apart."""
+"""Which settings compete with each other, and which of them are separated so far."""
 
 import math
 import statistics
@@ -20,13 +20,14 @@ from underone.metrics.uncertainty import (
 from underone.study.cell import Cell, CellResult
 from underone.study.words import cost_title, setting_title
 
-# The spread of two differences has one degree of freedom, and an interval 13 times as wide.
+# With fewer blocks the spread gives no useful interval: of two it has one degree of freedom, and
+# the 95 % interval is 13 standard errors to either side.
 SPREAD_BLOCKS = 3
 Known = Mapping[Cell, CellResult]
 
 
 class Candidate(Config):
-    """A setting of the model of a name."""
+    """A setting of the model called `model`."""
 
     model: str
     setting: Setting
@@ -38,7 +39,7 @@ class Candidate(Config):
 
 @dataclass(frozen=True)
 class Entry:
-    """A candidate and the first block of seeds it is drawn on; others follow it."""
+    """A candidate and the first block of seeds it is drawn on; further blocks follow it."""
 
     candidate: Candidate
     draw: Draw
@@ -49,13 +50,13 @@ class Entry:
         return self.candidate.cell(replace(self.draw, first=first))
 
     def results(self, known: Known, blocks: Iterable[int]) -> dict[int, CellResult]:
-        """What is known of it in `blocks`."""
+        """Its results in those of `blocks` that are measured."""
         cells = {block: self.at(block) for block in blocks}
         return {block: known[cell] for block, cell in cells.items() if cell in known}
 
 
 class Factor(Enum):
-    """The factor that differs between the entries of a contest: any, the sampler, or one number."""
+    """What differs in a contest: the whole setting, the sampler, the steps or the weight."""
 
     SETTING = "setting"
     SAMPLER = "sampler"
@@ -65,19 +66,19 @@ class Factor(Enum):
 
 @dataclass(frozen=True)
 class Contest:
-    """Entries that answer one question, of which the lowest FID is the answer."""
+    """Entries that compete to answer one question; the lowest FID leads."""
 
     factor: Factor
     question: str
     entries: tuple[Entry, ...]
 
     def ranked(self, known: Known) -> list[Entry]:
-        """The entries that are known in their first block, the lowest FID there first."""
+        """The entries whose first block is measured, the lowest FID there first."""
         found = {entry: known[entry.at(0)] for entry in self.entries if entry.at(0) in known}
         return sorted(found, key=lambda entry: found[entry].fid)
 
     def contenders(self, known: Known, blocks: Sequence[int], most: int) -> list[Entry]:
-        """The best of the first block and those `blocks` do not separate from it, `most` in all."""
+        """The best of the first block and those not separated from it on `blocks`, up to `most`."""
         ranked = self.ranked(known)
         if not ranked:
             return []
@@ -87,18 +88,18 @@ class Contest:
 
 
 def contests(entries: Sequence[Entry]) -> list[Contest]:
-    """The questions that `entries` answer, each with at least two of them.
+    """The contests between `entries`, each with at least two of them.
 
-    Of each model, at one number of samples, with labels: which setting is best of all; which
-    sampler at each number of evaluations, at w = 0; which guidance weight at each setting
-    otherwise.
+    For each model at one number of samples, with labels: which setting is best of all; which
+    sampler at each number of evaluations, at w = 0; which guidance weight where settings differ in
+    nothing else.
     """
     asked = [entry for entry in entries if entry.candidate.setting.uses_labels]
     plain = [
         entry
         for entry in asked
         if entry.candidate.setting.guidance == 0
-        # What adapts its steps has no number of evaluations to be compared at.
+        # Adaptive samplers have no fixed number of evaluations to be compared at.
         and entry.candidate.setting.declared_evaluations is not None
     ]
     every = (
@@ -117,7 +118,7 @@ def contests(entries: Sequence[Entry]) -> list[Contest]:
 
 
 def unguided(setting: Setting) -> Setting:
-    """The same at w = 0, where forms and intervals mean nothing."""
+    """The same at w = 0, where forms and intervals have no effect."""
     return replace(setting, guidance=0.0).effective
 
 
@@ -127,7 +128,7 @@ def _grouped(
     alike: Callable[[Setting], Hashable],
     question: Callable[[Setting], str],
 ) -> list[Contest]:
-    """A contest of those whose settings are `alike` in one thing, which `question` says."""
+    """A contest for each group of entries whose settings have the same `alike`."""
     groups: dict[Hashable, list[Entry]] = {}
     for entry in dict.fromkeys(entries):
         candidate = entry.candidate
@@ -140,13 +141,13 @@ def _grouped(
 
 
 def separated(a: Entry, b: Entry, known: Known, blocks: Sequence[int]) -> bool:
-    """Whether `blocks` tell the two apart."""
+    """Whether the two are separated on `blocks`."""
     found = difference(a, b, known, blocks)
     return found is not None and found.separates
 
 
 def difference(a: Entry, b: Entry, known: Known, blocks: Sequence[int]) -> Comparison | None:
-    """FID of A minus that of B over those `blocks` that are known of both, by `paired`."""
+    """FID of A minus that of B over the `blocks` in which both are measured, by `paired`."""
     mine, theirs = a.results(known, blocks), b.results(known, blocks)
     common = [block for block in blocks if block in mine and block in theirs]
     return paired(
@@ -156,13 +157,14 @@ def difference(a: Entry, b: Entry, known: Known, blocks: Sequence[int]) -> Compa
 
 
 def paired(mine: Sequence[Figure], theirs: Sequence[Figure]) -> Comparison | None:
-    """A minus B of figures of the same blocks, one after the other; None where that is not known.
+    """A minus B for figures of the same blocks in the same order; None without a known error.
 
-    Over three blocks and more by the spread of the paired differences (`compare`). Over fewer, of
-    which a spread says next to nothing, by what each sample adds to A and to B
-    (`Figure.paired_error`); where that is not known, by the standard errors within the blocks, as
-    if A and B were drawn independently, which is wider. Where these are not known either, as of
-    samples too few for their dimensions, two blocks have their spread alone and one has nothing.
+    The interval comes, over three blocks or more, from the spread of the paired differences
+    (`compare`). Over fewer, whose spread says next to nothing, it comes from what each sample adds
+    to A and to B (`Figure.paired_error`), or, where that is not known, from the standard errors
+    within the blocks as if A and B were independent, which is wider. Where these are not known
+    either, as with fewer samples than dimensions, two blocks have only their spread, and one has no
+    interval.
     """
     if 0 < len(mine) < SPREAD_BLOCKS:
         both = [a.paired_error(b) for a, b in zip(mine, theirs, strict=True)]
@@ -180,7 +182,7 @@ def paired(mine: Sequence[Figure], theirs: Sequence[Figure]) -> Comparison | Non
 
 
 def _normal(mine: Sequence[Figure], theirs: Sequence[Figure], errors: list[float]) -> Comparison:
-    """The mean difference over blocks, normal with the errors within them."""
+    """The mean difference over blocks, with a normal interval from the errors within them."""
     apart = statistics.fmean(a.value - b.value for a, b in zip(mine, theirs, strict=True))
     half = normal_factor() * math.hypot(*errors) / len(mine)
     return Comparison(apart, Interval(apart - half, apart + half), CONFIDENCE, len(mine))

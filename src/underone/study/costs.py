@@ -1,4 +1,4 @@
-"""What cells cost on this machine, measured before a study begins."""
+"""The costs of cells on this machine, measured before a study begins."""
 
 import statistics
 import time
@@ -20,13 +20,13 @@ from underone.generation import (
 from underone.study.bench import Bench
 from underone.study.cell import Cell
 
-# Timings of a batch: so many, or as many as there are in so many seconds.
+# A batch is timed this many times, or as often as these seconds allow.
 _TIMINGS, _TIMING_SECONDS = 9, 10.0
 _MEASURED_IMAGES = 600
 
 
 class Costs(Config):
-    """Seconds: of an evaluation of each model, and of measuring an image by all yardsticks."""
+    """Seconds per evaluation of each model, and per image measured by all yardsticks."""
 
     evaluation: dict[str, float]
     image: float
@@ -39,8 +39,8 @@ class Costs(Config):
 def measured_costs(bench: Bench) -> Costs:
     """The costs on this machine now.
 
-    Measuring is taken to grow with the number of images: nearly all of it is features, and
-    distances to the reference's.
+    Measuring is taken as proportional to the number of images: nearly all of it is extracting
+    features, and distances to those of the reference.
     """
     first = next(iter(bench.models.values()))
     generator = torch.Generator().manual_seed(0)
@@ -58,7 +58,7 @@ def measured_costs(bench: Bench) -> Costs:
 def seconds_per_evaluation(model: GenerativeModel, precision: Precision = "auto") -> float:
     """The time an image takes in one pass of the network: the median over a few batches.
 
-    A single timing, or the first, is often far off: the machine has just been busy otherwise.
+    A single timing, or the first, is often far off, since the machine was busy just before.
     """
     once = Setting(DECODER) if isinstance(model, VAEModel) else Setting(steps=1)
 
@@ -69,7 +69,7 @@ def seconds_per_evaluation(model: GenerativeModel, precision: Precision = "auto"
 
 
 def _seconds(work: Callable[[], object], most: int) -> float:
-    """The median time of `work`, not counting the first, which makes what is kept."""
+    """The median time of `work`, without the first run, which fills caches."""
 
     def once() -> float:
         started = time.perf_counter()

@@ -15,7 +15,7 @@ from underone.generation import Precision, Setting, usual_labels
 from underone.metrics import metric_names
 
 _SHIPPED = files("underone.study") / "studies"
-# What TOML has no value for: no interval.
+# Stands for "no interval", since TOML has no null.
 EVERYWHERE = "everywhere"
 
 T = TypeVar("T")
@@ -41,13 +41,13 @@ Intervals = Annotated[
 class Slice(Config):
     """Every combination of its axes, each one value or a list of them.
 
-    `model` is the study's unless said; the others are the fields of `Setting`. A cell draws
+    `model` is the study's by default; the others are the fields of `Setting`. A cell draws
     `samples` images in a block of seeds, and there are `blocks` blocks from the start; both are the
-    study's unless said.
+    study's by default.
 
-    `screened`: all settings are drawn at so many samples of other seeds first, and only the
-    `finalists` with the lowest FID there are drawn at `samples`. `joins_at`: within a time budget
-    the slice is left out unless every other cell can have so many samples.
+    `screened`: all settings are first drawn with this many samples of other seeds, and only the
+    `finalists` with the lowest FID there are drawn with `samples`. `joins_at`: within a time budget
+    the slice is left out unless every other cell can have this many samples.
     """
 
     name: str = Field(min_length=1)
@@ -66,9 +66,9 @@ class Slice(Config):
     joins_at: int = Field(default=0, ge=0)
 
     def settings(self) -> Iterator[Setting]:
-        """All combinations, the last axis fastest; a name that means nothing is a `UserError`.
+        """All combinations, the last axis fastest; an unknown name is a `UserError`.
 
-        Where an axis changes nothing, as an interval at w = 0, the same setting comes again.
+        Where an axis has no effect, as an interval at w = 0, the same setting is repeated.
         """
         axes = (getattr(self, field.name) for field in fields(Setting))
         for combination in itertools.product(*axes):
@@ -79,17 +79,17 @@ class Slice(Config):
 
 
 class Study(Config):
-    """What to measure, with what, at how many samples.
+    """What to measure, how, and with how many samples.
 
     `references`: what to measure against, by name or file, each with the extractor it was made
-    with; settings are ranked by the first, and of the others FID alone is taken. The model's data
-    set unless said. `metrics` are of the first. `judge`: the reference of the classifier that class
-    consistency asks, else a shipped one of the same data.
+    with; by default the model's data set. The first takes all `metrics` and ranks the settings; the
+    others take FID alone. `judge`: the reference whose classifier judges class consistency, by
+    default a shipped one of the same data.
 
     A cell is one setting on one block of `samples` seeds: block b of seed s has the indices
     b N .. (b + 1) N - 1, so that cells of one block are paired. Each setting gets `blocks` blocks;
-    those that the first block does not separate from the best of their contest get more, up to
-    `most_blocks`. `evaluations` is the most that all cells together may take; 0 is no limit.
+    those that are not separated from the best of their contest get more, up to `most_blocks`.
+    `evaluations` limits those of all cells together; 0 is no limit.
     """
 
     title: str = ""
@@ -116,9 +116,7 @@ class Study(Config):
             raise ValueError("metrics must contain fid, which settings are ranked by")
         for each in self.slices:
             if each.screened is not None and self.labels == "random":
-                raise ValueError(
-                    f'slice "{each.name}": what is screened needs labels other than random'
-                )
+                raise ValueError(f'slice "{each.name}": screening needs labels other than random')
             for setting in each.settings():
                 if setting.steps < 1:
                     raise ValueError(f'slice "{each.name}": steps must be at least 1')
@@ -138,14 +136,14 @@ def shipped_studies() -> list[str]:
 
 
 def load_study(name: str) -> Study:
-    """The study of a shipped name or of a TOML file."""
+    """A study by its shipped name or its TOML file."""
     return parse(Study, named_toml("study", name, _SHIPPED), f"study {name}")
 
 
 def for_model(study: Study, name: str, model: DiffusionModel, references: Sequence[str]) -> Study:
-    """A study of one model made one of another, without what it cannot do.
+    """A study of one model, adapted to another by leaving out what that cannot do.
 
-    That is: guidance weights where it has no null label, and steps beyond its T. Labels are the
+    Left out are guidance weights if it has no null label, and steps beyond its T. Labels are its
     `usual_labels`.
     """
     most = model.config.schedule.steps
@@ -156,7 +154,9 @@ def for_model(study: Study, name: str, model: DiffusionModel, references: Sequen
         if steps and weights:
             slices.append(each.model_copy(update={"steps": steps, "guidance": weights}))
     if not slices:
-        raise UserError(f"{name} can do nothing of what the study asks for")
+        raise UserError(
+            f"{name} can be sampled in none of the study's settings: choose another study or model"
+        )
     return study.model_copy(
         update={
             "model": name,

@@ -22,13 +22,13 @@ class Engine(Protocol):
     """Runs cells and yields each as it is done, in any order."""
 
     def run(self, cells: Sequence[Cell], on_images: OnImages) -> Iterator[Outcome | Divergence]:
-        """The outcome of each of `cells`; `on_images` hears of images as they are drawn."""
+        """The outcome of each of `cells`; `on_images` is told of images as they are drawn."""
         ...
 
 
 @dataclass(frozen=True)
 class LocalEngine:
-    """One cell after another, in this process, on so many threads."""
+    """One cell after another, in this process."""
 
     bench: Bench
     threads: int
@@ -42,11 +42,11 @@ class LocalEngine:
 
 @dataclass(frozen=True)
 class WorkerSetup:
-    """What a process that works for another one needs to draw as that one does.
+    """What a worker process needs in order to draw as the process that started it.
 
-    It opens the bench by itself, from the study; `content` is what it must find there, `device`
-    where its models draw, and `compiled` are those whose networks are compiled, if that is a CPU.
-    `code` is what the user has named.
+    It opens the bench itself, from the study, and must find the same `content`. Its models draw on
+    `device`; on a CPU the networks of those in `compiled` are compiled. `code` is what the user has
+    named.
     """
 
     study: Study
@@ -60,11 +60,11 @@ class WorkerSetup:
     def of(
         cls, study: Study, bench: Bench, threads: int, compiled: tuple[str, ...] = ()
     ) -> "WorkerSetup":
-        """What makes another process draw as this one does."""
+        """The setup for workers to draw as this process does."""
         return cls(study, threads, content_of(bench), compiled=compiled, code=named_code())
 
     def opened(self, worker: str) -> Bench:
-        """The same bench, here; a `UserError` that names `worker` where it cannot be had."""
+        """The same bench in this process; a `UserError` that names `worker` where it differs."""
         name_code(self.code)
         try:
             bench = open_bench(self.study)
@@ -74,15 +74,17 @@ class WorkerSetup:
         for name, value in self.content.items():
             if found.get(name) != value:
                 raise UserError(
-                    f"{worker} has another {name} than where the study was begun: all need the "
-                    "same files and versions"
+                    f"{worker} has another {name} than where the study was begun: give all workers "
+                    "the same files and versions"
                 )
         if self.device == "cuda" and not torch.cuda.is_available():
-            raise UserError(f"{worker} sees no GPU, but others draw on one: use machines alike")
+            raise UserError(
+                f"{worker} finds no GPU, but others draw on one: use GPUs on all machines or none"
+            )
         return self.prepared(bench)
 
     def prepared(self, bench: Bench) -> Bench:
-        """`bench`, with which this process draws as all others do."""
+        """`bench` on the device, threads and compiled networks that all workers use."""
         torch.set_num_threads(self.threads)
         for model in bench.models.values():
             place(model.network, self.device)
@@ -90,7 +92,7 @@ class WorkerSetup:
 
 
 def content_of(bench: Bench) -> dict[str, str]:
-    """By name, a hash or version of all that decides a cell's result beside the cell."""
+    """By name, the hash or version of everything but the cell that its result depends on."""
     judges = [by.judge.classifier for by in bench.yardsticks if by.judge is not None]
     return {
         **{f"model {name}": sha256 for name, sha256 in bench.model_hashes.items()},

@@ -1,4 +1,4 @@
-"""From a study to its plan: every cell resolved and checked, and all of them fitted to a budget."""
+"""From a study to its plan: its cells resolved, checked and fitted to a budget."""
 
 import math
 from collections import Counter
@@ -15,9 +15,9 @@ from underone.study.costs import Costs
 from underone.study.definition import Slice, Study
 from underone.study.plan import PlannedSlice, StudyPlan
 
-# Within a time budget a cell has at least so many samples, and settings are left out instead.
+# Within a time budget settings are left out rather than draw fewer samples of a cell than this.
 LEAST_SAMPLES = 600
-# What of a budget is kept for the blocks of contenders, and of time for loading and the report.
+# The share of a budget kept for the blocks of contenders, and the time for loading and the report.
 _CONTEST_SHARE, _OVERHEAD_SHARE, _OVERHEAD_SECONDS = 0.2, 0.04, 10.0
 
 
@@ -26,10 +26,11 @@ def make_plan(
 ) -> StudyPlan:
     """Resolve a study, check every cell of it, and fit it to its budgets.
 
-    Of what is beyond its `evaluations` candidates are left out, the costliest first that no
-    question hangs on. Within `minutes` they are left out until each cell can have `LEAST_SAMPLES`;
-    then slices join as they say; then all have as many samples as fit, up to what they ask for.
-    Where contenders may be drawn again, a part of the budget is kept for that.
+    Candidates are left out until the rest fits in its `evaluations`, the costliest first that no
+    question depends on. Within `minutes` they are left out until each cell can have
+    `LEAST_SAMPLES`; then slices with `joins_at` join; then the number of samples is raised as far
+    as it fits, up to what is asked for. A part of the budget is kept for contenders that may be
+    drawn again.
     """
     check_minutes(minutes)
     plan = StudyPlan(
@@ -42,20 +43,20 @@ def make_plan(
         threads=threads,
         evaluations=math.ceil(study.evaluations * (1 - _contest_share(study))),
     )
-    plan = _trimmed(plan, bench) if minutes is None else _within(minutes, plan, bench)
+    plan = _trimmed(plan, bench) if minutes is None else _fitted_to_time(minutes, plan, bench)
     plan = _without_idle_screening(plan, bench)
     plan = plan.model_copy(update={"evaluations": study.evaluations})
     needed = _evaluations(plan, bench)
     if 0 < study.evaluations < needed:
         raise UserError(
-            f"not one cell fits in {study.evaluations:,} evaluations: allow more, or ask for fewer "
+            f"not one cell fits in {study.evaluations:,} evaluations: allow more, or draw fewer "
             "samples"
         )
     return plan
 
 
 def _without_idle_screening(plan: StudyPlan, bench: Bench) -> StudyPlan:
-    """Without the screening of a slice that costs no less than all its candidates measured."""
+    """The plan without screening where that costs no less than measuring all candidates."""
     for each in plan.slices:
         open_to_all = each.model_copy(update={"screened": None})
         slices = tuple(open_to_all if one is each else one for one in plan.slices)
@@ -66,7 +67,7 @@ def _without_idle_screening(plan: StudyPlan, bench: Bench) -> StudyPlan:
 
 
 def _evaluations(plan: StudyPlan, bench: Bench) -> int:
-    """What is planned costs so many, before any contest."""
+    """The evaluations of the planned cells, before any contest."""
     return sum(cell.evaluations(bench) for cell in planned_cells(plan, bench))
 
 
@@ -75,13 +76,16 @@ def _contest_share(study: Study) -> float:
 
 
 def check_minutes(minutes: float | None) -> None:
-    """A `UserError` where `minutes` are no budget."""
+    """A `UserError` where `minutes` is not a valid budget."""
     if minutes is not None and not 0 < minutes < float("inf"):
         raise UserError(f"--minutes must be a finite number above 0, got {minutes:g}")
 
 
 def planned_cells(plan: StudyPlan, bench: Bench) -> list[Cell]:
-    """What runs before any contest; of finalists, who are not known yet, as many of the dearest."""
+    """The cells that run before any contest.
+
+    Finalists are not known yet: the costliest candidates stand in for them.
+    """
     cells: dict[Cell, None] = {}
     for each in plan.slices:
         cells |= dict.fromkeys(plan.screening(each))
@@ -120,11 +124,11 @@ def _fits(plan: StudyPlan, bench: Bench) -> bool:
 
 
 def _trimmed(plan: StudyPlan, bench: Bench) -> StudyPlan:
-    """Without candidates, as many as the budgets demand; one is always left.
+    """The plan without the candidates that the budgets do not allow; one is always left.
 
-    The costliest is left out whose question the others still answer, or else the costliest of all.
-    Of equally costly ones, first from the slice that has the most of them; there the one that is
-    named last.
+    Each time the costliest candidate is left out whose question the others still answer, or else
+    the costliest of all. Among equally costly ones it is the last named of the slice that has the
+    most of them.
     """
     while not _fits(plan, bench):
         costliest = _costliest_first(plan, bench)
@@ -148,7 +152,7 @@ def _costliest_first(plan: StudyPlan, bench: Bench) -> list[Candidate]:
 
 
 def _questions(plan: StudyPlan) -> set[tuple[str, Factor]]:
-    """What a plan can answer of each model: what contests are about, and how many steps."""
+    """The questions that a plan can answer for each model: its contests, and how many steps."""
     entries = [
         Entry(one, plan.draw(each.samples)) for each in plan.slices for one in each.candidates
     ]
@@ -159,7 +163,7 @@ def _questions(plan: StudyPlan) -> set[tuple[str, Factor]]:
 
 
 def _cost(candidate: Candidate, bench: Bench) -> int:
-    """Evaluations an image."""
+    """Network evaluations per image."""
     return candidate.setting.evaluations(bench.models[candidate.model])
 
 
@@ -178,7 +182,7 @@ def _without(plan: StudyPlan, left_out: Candidate) -> StudyPlan:
     )
 
 
-def _within(minutes: float, plan: StudyPlan, bench: Bench) -> StudyPlan:
+def _fitted_to_time(minutes: float, plan: StudyPlan, bench: Bench) -> StudyPlan:
     seconds = max(1.0, 60 * minutes * (1 - _OVERHEAD_SHARE) - _OVERHEAD_SECONDS)
     first = seconds * (1 - _contest_share(plan.study))
     joins_at = {each.name: each.joins_at for each in plan.study.slices}
@@ -189,19 +193,19 @@ def _within(minutes: float, plan: StudyPlan, bench: Bench) -> StudyPlan:
     plan = plan.model_copy(update={"slices": begun, "seconds": first})
     plan = _trimmed(_with_samples(plan, LEAST_SAMPLES, bench), bench)
     for each in waiting:
-        plan = _joined(plan, each, max(joins_at[each.name], LEAST_SAMPLES), bench)
+        plan = _with_joining(plan, each, max(joins_at[each.name], LEAST_SAMPLES), bench)
     if not plan.slices:
         raise UserError(
-            f"not one slice of this study joins within {minutes:g} minutes: allow more, or give a "
-            "slice without joins_at"
+            f"no slice of this study joins within {minutes:g} minutes: allow more, or add a slice "
+            "without joins_at"
         )
     return _with_most_samples(plan, bench).model_copy(update={"seconds": seconds})
 
 
-def _joined(plan: StudyPlan, each: PlannedSlice, samples: int, bench: Bench) -> StudyPlan:
-    """With those of a slice's candidates that can join while every cell has so many `samples`."""
+def _with_joining(plan: StudyPlan, each: PlannedSlice, samples: int, bench: Bench) -> StudyPlan:
+    """The plan with those candidates of a slice that fit while every cell has `samples`."""
     for candidate in each.candidates:
-        joined = _and(plan, each.model_copy(update={"candidates": (candidate,)}))
+        joined = _with_slice(plan, each.model_copy(update={"candidates": (candidate,)}))
         if _fits(_with_samples(joined, samples, bench), bench):
             plan = joined
         else:
@@ -209,8 +213,8 @@ def _joined(plan: StudyPlan, each: PlannedSlice, samples: int, bench: Bench) -> 
     return plan
 
 
-def _and(plan: StudyPlan, more: PlannedSlice) -> StudyPlan:
-    """The plan with the candidates of `more` in the slice of that name."""
+def _with_slice(plan: StudyPlan, more: PlannedSlice) -> StudyPlan:
+    """The plan with the candidates of `more` added to its slice of the same name."""
     same = next((each for each in plan.slices if each.name == more.name), None)
     if same is None:
         return plan.model_copy(update={"slices": (*plan.slices, more)})
@@ -221,7 +225,7 @@ def _and(plan: StudyPlan, more: PlannedSlice) -> StudyPlan:
 
 
 def _with_samples(plan: StudyPlan, samples: int, bench: Bench) -> StudyPlan:
-    """With so many samples a cell, or as many as a slice asks for if that is less."""
+    """The plan with `samples` per cell, or as many as a slice asks for if that is less."""
     asked = {each.name: each.samples or plan.study.samples for each in plan.study.slices}
     whole = _classes(bench.models.values())
     slices = (
@@ -246,5 +250,5 @@ def _classes(models: Iterable[GenerativeModel]) -> int:
 
 
 def _multiple(samples: int, of: int) -> int:
-    """`samples` made a whole number of each class, but never fewer than 2."""
+    """`samples` rounded down to a multiple of `of`, if it is at least that, but not below 2."""
     return max(2, samples // of * of) if samples >= of else max(2, samples)

@@ -1,4 +1,4 @@
-"""The folder of a study: its plan, a file and a picture for each cell, and what has diverged."""
+"""The folder of a study: its plan, the files of each cell, and a record of what diverged."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ AnyDone = TypeVar("AnyDone", bound=Done)
 
 @dataclass(frozen=True)
 class Folder:
-    """Where a study is kept; a kill at any moment leaves each file whole or not there."""
+    """Where a study is kept; a kill at any moment leaves each file whole or absent."""
 
     path: Path
 
@@ -31,32 +31,32 @@ class Folder:
 
     @property
     def cells_path(self) -> Path:
-        """Where the cells are."""
+        """The folder of measured cells."""
         return self.path / "cells"
 
     @property
     def diverged_path(self) -> Path:
-        """Where the cells are that could not be measured."""
+        """The folder of cells that have diverged."""
         return self.path / "diverged"
 
     def result_path(self, identity: str) -> Path:
-        """Where a cell's result is kept."""
+        """The file of a cell's result."""
         return self.cells_path / f"{identity}.json"
 
     def picture_path(self, identity: str) -> Path:
-        """Where the picture of a cell's first samples is kept."""
+        """The picture of a cell's first samples."""
         return self.cells_path / f"{identity}.png"
 
     def influences_path(self, identity: str) -> Path:
-        """Where it is kept what each sample of a cell adds to its FIDs."""
+        """The file of what each sample of a cell adds to its FIDs."""
         return self.cells_path / f"{identity}.npz"
 
     def panel_path(self, identity: str) -> Path:
-        """Where a cell's samples are drawn beside the training images that are nearest to them."""
+        """The picture of a cell's samples beside their nearest training images."""
         return self.path / "figures" / f"nearest-{identity}.png"
 
     def plan(self) -> StudyPlan | None:
-        """The plan that was begun here, or None; a folder of something else is a `UserError`."""
+        """The plan in this folder, or None; a `UserError` where it holds something else."""
         if self.plan_path.exists():
             return parse(StudyPlan, _without_code(self.plan_path), str(self.plan_path))
         if self.path.is_dir() and whole_files(self.path):
@@ -71,7 +71,7 @@ class Folder:
         write_json(self.plan_path, plan.model_dump(mode="json"))
 
     def keep(self, outcome: Outcome | Divergence) -> None:
-        """Keep a cell: its picture, and then its result, which says that it is done."""
+        """Keep a cell; its result comes last, since it marks the cell as done."""
         if isinstance(outcome, Divergence):
             path = self.diverged_path / f"{outcome.id}.json"
             write_json(path, outcome.model_dump(mode="json"))
@@ -82,12 +82,12 @@ class Folder:
         write_json(self.result_path(outcome.result.id), result)
 
     def known(self, bench: Bench) -> dict[Cell, CellResult]:
-        """Every cell that is done; a damaged or foreign file is a `UserError` that names it."""
+        """Every measured cell; a damaged or foreign file is a `UserError` that names it."""
         found = {}
         for result in self._done(CellResult, self.cells_path, bench):
             if not self.picture_path(result.id).exists():
                 path = self.result_path(result.id)
-                raise UserError(f"{path} has lost its picture: remove it to draw it again")
+                raise UserError(f"{path} has lost its picture: remove it to draw the cell again")
             found[result.cell] = with_influences(result, self.influences_path(result.id))
         return found
 
@@ -100,14 +100,14 @@ class Folder:
             result = parse(kind, _without_code(path), str(path))
             if result.model not in bench.models or result.cell.identity(bench) != path.stem:
                 raise UserError(
-                    f"{path} is no cell of this study (another model, sampler, guide, "
+                    f"{path} is not a cell of this study (another model, sampler, guide, "
                     "extractor, reference or version made it): remove it, or choose another --out"
                 )
             yield result
 
 
 def _without_code(path: Path) -> Any:
-    """A JSON file in which no sampler and no grid is code that the user has not named."""
+    """A JSON file; a `UserError` where a sampler or grid is code that the user has not named."""
     document = read_json(path)
     for text in _samplers_and_grids(document):
         refuse_code(text, str(path))
@@ -131,9 +131,9 @@ def allows_more(plan: StudyPlan, study: Study) -> bool:
 
 
 def check_same(plan: StudyPlan, study: Study, bench: Bench, folder: Path) -> None:
-    """A `UserError` where a folder's plan is not of this study, these models, these yardsticks.
+    """A `UserError` where a folder's plan is for another study, other models or yardsticks.
 
-    The budget of evaluations may have been raised, if time is none.
+    The budget of evaluations may have been raised, unless there is one of time.
     """
     for what, mine, theirs in (
         ("models", bench.model_hashes, plan.models),
@@ -152,8 +152,8 @@ def check_same(plan: StudyPlan, study: Study, bench: Bench, folder: Path) -> Non
     if differing == ["evaluations"]:
         if plan.seconds or not allows_more(plan, study):
             raise UserError(
-                f"{folder} holds this study with another budget ({plan.budget}): one of "
-                "evaluations can be raised, and nothing else; choose another --out"
+                f"{folder} holds this study with another budget ({plan.budget}): only one of "
+                "evaluations alone can be raised; choose another --out"
             )
     elif differing:
         field = differing[0]

@@ -1,4 +1,4 @@
-"""What each sample of a cell adds to its FIDs, in a file beside it: what pairs of cells need."""
+"""What each sample of a cell adds to its FIDs, kept in a file to compare cells in pairs."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from underone.study.cell import CellResult
 
 
 def keep_influences(result: CellResult, path: Path) -> None:
-    """Write a .npz of float32 arrays (N,), by the index of the yardstick; none where none has."""
+    """Write float32 arrays (N,) by yardstick index to an .npz file, if there are any."""
     found = {
         str(index): np.frombuffer(influences, dtype=np.float32)
         for index, each in enumerate(result.measurements)
@@ -21,14 +21,14 @@ def keep_influences(result: CellResult, path: Path) -> None:
 
 
 def with_influences(result: CellResult, path: Path) -> CellResult:
-    """A cell with what is in that file, if it is there; a damaged one is a `UserError`."""
+    """A result with the influences in that file, if it exists; a `UserError` if damaged."""
     if not path.exists():
         return result
     indices = {str(index): index for index, _ in enumerate(result.measurements)}
     try:
         stored = read_arrays(path, indices.keys().__and__, "influences", "influences")
     except UserError:
-        raise UserError(f"{path} is damaged: remove it, and its cell to draw it again") from None
+        raise UserError(f"{path} is damaged: remove it, and its cell to draw that again") from None
     found = {indices[name]: values.astype(np.float32).tobytes() for name, values in stored.items()}
     measurements = tuple(
         each.model_copy(

@@ -1,4 +1,4 @@
-"""What a report shows of each setting: figures by name, which way is better, how they compare."""
+"""The measures that a report shows of each setting, and how settings compare by them."""
 
 import statistics
 from collections.abc import Iterable, Sequence
@@ -14,11 +14,11 @@ from underone.study.run import StudyRun
 
 @dataclass(frozen=True)
 class Measure:
-    """A figure of cells: its name, its title, whether less of it is better, digits to print.
+    """A figure of cells: its name, its title, whether lower is better, digits to print.
 
-    `logarithmic`: drawn so, where nothing is below 0. `of_any_number`: its mean does not depend on
-    the number of samples. `as_real`: the best is what real images score, where that is known, and
-    more is no merit. `yardstick` is the index of the one that it is read from.
+    `logarithmic`: drawn on a logarithmic axis, where nothing is below 0. `of_any_number`: its mean
+    does not depend on the number of samples. `as_real`: the best value is the score of real images,
+    where that is known. `yardstick` is the index of the yardstick that measures it.
     """
 
     name: str
@@ -39,51 +39,51 @@ class Measure:
         return result.measurements[self.yardstick].figures[self.name].value
 
     def values(self, standing: Standing) -> list[float]:
-        """Over the fresh blocks of a setting, or else its first; empty where it has none."""
+        """The values of a setting's fresh blocks, or else of its first; empty where it has none."""
         return [each.value for each in self.figures_of(standing.reported)]
 
     def figures_of(self, results: Iterable[CellResult]) -> list[Figure]:
-        """The figures of those cells that have one."""
+        """The figures of the cells that have one."""
         return [figure for each in results if (figure := self.figure(each)) is not None]
 
     def floor(self, result: CellResult) -> float | None:
-        """What real images score under the protocol of a cell."""
+        """The score of real images under the protocol of a cell."""
         floor = result.measurements[self.yardstick].floor
         figure = None if floor is None else floor.figures.get(self.name)
         return None if figure is None else figure.value
 
     def comparable_floor(self, result: CellResult) -> float | None:
-        """The same where as many real images are held out as there are samples, if that matters."""
+        """The same, unless too few real images are held out for a measure that depends on that."""
         floor = result.measurements[self.yardstick].floor
         enough = floor is not None and floor.count >= result.draw.count
         return self.floor(result) if enough or self.of_any_number else None
 
     def best(self, among: Iterable[Standing]) -> Standing:
-        """The best on the first block, which all have in common."""
+        """The best on the first block, which all settings share."""
         return min(among, key=self.shortfall)
 
     def shortfall(self, standing: Standing) -> float:
-        """How bad the first block is: less is better."""
+        """How bad a setting is on its first block: lower is better."""
         return self.shortfall_of(self.value(standing.first), standing)
 
     def shortfall_of(self, value: float, standing: Standing) -> float:
-        """How bad a value is, measured as that setting was."""
+        """How bad a value is under the protocol of that setting."""
         real = self.comparable_floor(standing.first)
         if self.as_real and real is not None:
             return abs(value - real)
         return value if self.lower else -value
 
     def equally_best(self, among: Sequence[Standing]) -> list[Standing]:
-        """All that share the best value."""
+        """All settings that share the best value."""
         best = self.shortfall(self.best(among))
         return [each for each in among if self.shortfall(each) == best]
 
     def is_known_of(self, among: Iterable[Standing]) -> bool:
-        """Whether all have the figure."""
+        """Whether all settings have the figure."""
         return all(self.figure(standing.first) is not None for standing in among)
 
     def text(self, value: float) -> str:
-        """A value in print."""
+        """A value as text."""
         return f"{value:.{self.digits}f}".replace("-", "−")
 
 
@@ -113,13 +113,13 @@ def yardstick_fids(run: StudyRun) -> list[Measure]:
 
 
 def mean_text(measure: Measure, standing: Standing) -> str:
-    """The mean over fresh blocks, or the value of the first."""
+    """The mean over fresh blocks, or else the value of the first, as text."""
     values = measure.values(standing)
     return measure.text(statistics.fmean(values)) if values else "–"
 
 
 def spread(measure: Measure, standing: Standing) -> str:
-    """The same with the standard deviation of one block; of a single one with its error."""
+    """The same ± the standard deviation over blocks or, of a single block, its error."""
     values = measure.values(standing)
     shown = mean_text(measure, standing)
     if len(values) > 1:
@@ -130,19 +130,19 @@ def spread(measure: Measure, standing: Standing) -> str:
 
 
 def compared(measure: Measure, a: Standing, b: Standing) -> Comparison | None:
-    """A - B over the blocks they have in `common`, by `paired`."""
+    """A - B over the blocks of `common`, by `paired`."""
     of_a, of_b = common(measure, a, b)
     return paired(of_a, of_b) if len(of_a) == len(of_b) else None
 
 
 def common(measure: Measure, a: Standing, b: Standing) -> tuple[list[Figure], list[Figure]]:
-    """The figures of both that compare: of fresh blocks where both have one, or else the first."""
+    """The figures of both to compare: of the fresh blocks that both have, or else of the first."""
     of_a, of_b = common_fresh(measure, a, b)
     return of_a or measure.figures_of([a.first]), of_b or measure.figures_of([b.first])
 
 
 def ahead(measure: Measure, a: Standing, b: Standing) -> bool:
-    """Whether A is better than B on the average over the blocks they have in `common`."""
+    """Whether A is better than B on average over the blocks of `common`."""
     of_a, of_b = (
         statistics.fmean(figure.value for figure in side) for side in common(measure, a, b)
     )
@@ -150,7 +150,7 @@ def ahead(measure: Measure, a: Standing, b: Standing) -> bool:
 
 
 def common_fresh(measure: Measure, a: Standing, b: Standing) -> tuple[list[Figure], list[Figure]]:
-    """The figures of the fresh blocks where both have one."""
+    """The figures of both on the fresh blocks in which both have one."""
     mine, theirs = (
         {
             each.draw.first: figure

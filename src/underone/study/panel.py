@@ -1,4 +1,4 @@
-"""The samples of a study's best setting that are nearest to training images, beside these."""
+"""A picture of the best setting's samples that are nearest to training images, beside those."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -15,10 +15,10 @@ _SAMPLES = 1000
 
 
 def draw_panel(run: StudyRun, images: Dataset, on_images: Callable[[int], object]) -> Path:
-    """Write the panel of the setting that leads on the first block, the only one in the folder.
+    """Write the panel of the setting that leads on the first block, and remove older panels.
 
-    `images` are those that models were trained on; `on_images` hears of them as they are looked
-    at, twice where `run.bench.trained_on_flips`.
+    `images` are those that the models were trained on; `on_images` is told of them as they are
+    searched, twice where `run.bench.trained_on_flips`.
     """
     every = standings(run)
     asked = [each.first for each in every if each.first.setting.uses_labels]

@@ -1,7 +1,7 @@
 """What a study measures: decided before its first cell, and followed by every rerun.
 
-The plan and the results so far decide which cells are due, and nothing else does: however often a
-study is stopped, it ends with the same cells.
+Only the plan and the results so far decide which cells are due: however often a study is stopped,
+it ends with the same cells.
 """
 
 from collections.abc import Collection, Iterator, Sequence
@@ -17,9 +17,9 @@ from underone.study.contest import Candidate, Entry, Known, contests
 from underone.study.costs import Costs
 from underone.study.definition import Study
 
-# Where the indices of screening begin: no block's of any sensible number of samples.
+# The first index of screening, beyond the blocks of any sensible number of samples.
 _SCREENING_FIRST = 2**40
-# Of a contest so many get another block.
+# At most this many entries of a contest get another block.
 _CONTENDERS = 4
 
 
@@ -35,12 +35,12 @@ class PlannedSlice(Config):
 
 
 class StudyPlan(Config):
-    """All that decides a study's cells, but for their results.
+    """All that decides a study's cells, except for their results.
 
     `models`, `references` and `extractors` are hashes by name. `left_out` are the candidates that
-    no budget was left for. `seconds` and `evaluations` are the budgets, 0 if there is none.
-    `compiled` are the models whose networks are compiled, everywhere and to the end: it is faster
-    for so much work, and rounds otherwise.
+    did not fit in the budgets. `seconds` and `evaluations` are the budgets, 0 for none. `compiled`
+    are the models whose networks are compiled, by every worker and to the end: compiling is faster
+    for that much work, but rounds differently.
     """
 
     study: Study
@@ -64,18 +64,15 @@ class StudyPlan(Config):
 
     @property
     def fresh(self) -> range:
-        """The blocks that no setting is chosen on."""
+        """The blocks that are not used to choose settings."""
         return range(1, max(self.study.most_blocks, *(each.blocks for each in self.slices)))
 
     def draw(self, samples: int, first: int = 0) -> Draw:
-        """The first block of seeds of so many samples."""
+        """The first block of `samples` seeds, or the block that begins at `first`."""
         return Draw(samples, self.study.seed, first, self.study.labels)
 
     def entries(self, known: Known, diverged: Collection[Cell] = ()) -> list[Entry]:
-        """All candidates with the blocks of their slice, finalists as far as they are known.
-
-        The cells that have `diverged` are never due again.
-        """
+        """All candidates with their first block; of screened slices the finalists, once known."""
         found = chain.from_iterable(
             (Entry(each, self.draw(of.samples)) for each in self.drawn(of, known, diverged))
             for of in self.slices
@@ -83,7 +80,7 @@ class StudyPlan(Config):
         return list(dict.fromkeys(found))
 
     def screening(self, each: PlannedSlice) -> list[Cell]:
-        """The cells in which a slice's finalists are found."""
+        """The cells by which a slice's finalists are chosen."""
         if each.screened is None:
             return []
         draw = self.draw(each.screened, _SCREENING_FIRST)
@@ -106,7 +103,8 @@ class StudyPlan(Config):
     def due(self, known: Known, bench: Bench, diverged: Collection[Cell] = ()) -> list[Cell]:
         """The cells to run now, cheapest first; more may follow from their results.
 
-        Screening comes before all else: it says which settings are drawn in full.
+        Screening comes first, since it decides which settings are drawn in full. Cells that have
+        `diverged` are never due again.
         """
         screening = dict.fromkeys(chain.from_iterable(map(self.screening, self.slices)))
         base = list(self._base(known, diverged))
@@ -128,10 +126,10 @@ class StudyPlan(Config):
     def _next_block(
         self, base: list[Cell], known: Known, bench: Bench, diverged: Collection[Cell]
     ) -> list[Cell]:
-        """What contenders lack of the first block that is not complete, as budgets allow.
+        """The missing cells of contenders in the first incomplete block, as budgets allow.
 
-        Who contends for block b is decided by the blocks before b alone, so that it does not matter
-        when a study was stopped. The cheapest contests come first, so that most are answered.
+        The contenders for block b are decided by the blocks before b alone, so that it does not
+        matter when a study was stopped. The cheapest contests come first, so that most are decided.
         """
         planned = dict.fromkeys(base)
         asked = contests(self.entries(known, diverged))
@@ -153,9 +151,9 @@ class StudyPlan(Config):
         return sum(cell.evaluations(bench) for cell in cells)
 
     def _allowed(self, contending: list[Cell], planned: list[Cell], bench: Bench) -> list[Cell]:
-        """As many of a contest's cells, its leader's first, as the budgets allow beside `planned`.
+        """As many cells of a contest, the leader's first, as the budgets allow beside `planned`.
 
-        None where a leader would be drawn without anyone to compare it with, or the other way.
+        None where the leader would have no other entry to compare with, or the others no leader.
         """
         taken: list[Cell] = []
         every = list(planned)
@@ -170,7 +168,7 @@ class StudyPlan(Config):
         return taken if len(taken) > 1 or len(contending) == 1 else []
 
     def affords(self, cells: Sequence[Cell], bench: Bench) -> bool:
-        """Whether all these cells together are within the budgets."""
+        """Whether these cells together are within the budgets."""
         if self.seconds and sum(self.costs.seconds(c, bench) for c in cells) > self.seconds:
             return False
         return not self.evaluations or self._cost(cells, bench) <= self.evaluations

@@ -1,9 +1,9 @@
 """A cell's samples drawn by all processes that torchrun has started, and measured by the first.
 
-Batches are dealt whole: batch i to rank i mod world. A network's kernels round as the batch's shape
-has it, so every sample is bit for bit the one that a single process draws with as many threads.
-What is gathered are the images, a byte a pixel, for these are few against the work of drawing them,
-and measuring them in one place is measuring them exactly as without ranks.
+Batches are dealt whole: batch i to rank i mod world. A network's rounding depends on the shape of
+the batch, so this draws every sample bit for bit as a single process with as many threads does.
+The images are gathered, at a byte a pixel: they are small compared with the work of drawing them,
+and measured in one place they are measured exactly as without ranks.
 
 The first rank leads: it alone reads the command, decides what is due, writes and prints. It tells
 the others what to draw, and they end when it says so or is gone.
@@ -31,12 +31,12 @@ from underone.diffusion import SamplingDivergedError, per_image
 from underone.errors import UserError
 from underone.generation import DEFAULT_BATCH_SIZE, generate
 from underone.study.bench import Bench
-from underone.study.cell import Cell, Divergence, Outcome, diverged, made_otherwise, measured
+from underone.study.cell import Cell, Divergence, Outcome, diverged, files_differ, measured
 from underone.study.engine import OnImages, WorkerSetup
 
-# The first rank may plan or measure for long, and the others have nothing to do meanwhile; where
-# one is lost its connections break at once, whatever this is.
-_PATIENCE = datetime.timedelta(days=30)
+# The others wait while the first rank plans or measures, which may take long. A lost rank breaks
+# its connections at once, whatever this timeout is.
+_TIMEOUT = datetime.timedelta(days=30)
 
 Arguments = ParamSpec("Arguments")
 Share = list[SampleSet]
@@ -48,33 +48,33 @@ def many_ranks() -> bool:
 
 
 def led_by_first_rank(command: Callable[Arguments, None]) -> Callable[Arguments, None]:
-    """A command that the first rank runs while the others help it; alone, the command itself."""
+    """A command that the first rank runs while the others draw for it; alone, it runs as it is."""
 
     @wraps(command)
     def run(*arguments: Arguments.args, **options: Arguments.kwargs) -> None:
         if not many_ranks():
             command(*arguments, **options)
         elif int(os.environ["RANK"]) == 0:
-            with _joined():
+            with _process_group():
                 command(*arguments, **options)
                 _broadcast(None)
         else:
-            # Ctrl-C reaches all ranks; the first decides what comes of it.
+            # Ctrl-C reaches all ranks; the first decides what to do.
             signal.signal(signal.SIGINT, signal.SIG_IGN)
-            with _joined():
+            with _process_group():
                 _follow()
 
     return run
 
 
 @contextmanager
-def _joined() -> Iterator[None]:
-    # Its functions have the group of the moment they are first imported at as a default. Were that
-    # moment below (torch.compile imports it), they would keep the group's threads running to the
-    # interpreter's end, which now and then aborts the process.
+def _process_group() -> Iterator[None]:
+    # This module takes the current process group as a default argument when it is first imported.
+    # If that happened below (torch.compile imports it), the group's threads would run until the
+    # interpreter ends, which now and then aborts the process.
     importlib.import_module("torch.distributed.nn")
-    # What is exchanged are images in memory and few words, so gloo serves for GPUs too.
-    dist.init_process_group("gloo", timeout=_PATIENCE)
+    # Only images in memory and short messages are exchanged, so gloo serves for GPUs too.
+    dist.init_process_group("gloo", timeout=_TIMEOUT)
     try:
         yield
     finally:
@@ -83,7 +83,7 @@ def _joined() -> Iterator[None]:
 
 @dataclass(frozen=True)
 class CellTask:
-    """A cell to draw a share of, and what makes it that cell in the first rank."""
+    """A cell to draw a share of, and its identity in the first rank."""
 
     cell: Cell
     identity: str
@@ -91,7 +91,7 @@ class CellTask:
 
 @dataclass(frozen=True)
 class RankEngine:
-    """Draws each cell by all ranks and measures it here, in the first one."""
+    """Draws each cell by all ranks and measures it in this one, the first."""
 
     bench: Bench
 
@@ -114,7 +114,7 @@ class RankEngine:
 
 
 def open_ranks(setup: WorkerSetup, bench: Bench) -> RankEngine:
-    """All ranks at work for the first, whose bench is `bench`: each must have the same."""
+    """An engine that draws by all ranks, each of which must open the same bench as the first."""
     if torch.cuda.is_available():
         setup = replace(setup, device="cuda")
         _take_gpu()
@@ -125,7 +125,7 @@ def open_ranks(setup: WorkerSetup, bench: Bench) -> RankEngine:
 
 
 def _follow() -> None:
-    """Do what the first rank says until it says no more."""
+    """Carry out the tasks of the first rank until it sends no more."""
     bench: Bench | None = None
     while (task := _received()) is not None:
         answer: Share | UserError = []
@@ -143,10 +143,10 @@ def _follow() -> None:
 def _attempted(
     task: CellTask, bench: Bench, on_images: Callable[[int], object] = lambda images: None
 ) -> Share | UserError:
-    """The share of this rank, or why it has none: the others wait for an answer either way."""
+    """The share of this rank, or the error: the others wait for an answer either way."""
     try:
         if task.cell.identity(bench) != task.identity:
-            raise made_otherwise(task.cell, f"for {_name()}")
+            raise files_differ(task.cell, f"for {_name()}")
         return share(task.cell, bench, *_rank_and_world(), on_images)
     except UserError as error:
         return error
@@ -159,7 +159,7 @@ def share(
     world: int,
     on_images: Callable[[int], object] = lambda images: None,
 ) -> Share:
-    """The batches of a cell that fall to a rank, each as one process would draw it among all."""
+    """The batches of a cell that fall to a rank, each drawn as a single process would."""
     first, count = cell.draw.first, cell.draw.count
     return [
         generate(
@@ -174,7 +174,7 @@ def share(
 
 
 def merged(batches: Sequence[SampleSet]) -> SampleSet:
-    """The consecutive batches of a draw as the one sample set that they are."""
+    """The consecutive batches of a draw as one sample set."""
     count = sum(len(batch) for batch in batches)
     totals: Counter[str] = Counter()
     for batch in batches:
@@ -182,13 +182,13 @@ def merged(batches: Sequence[SampleSet]) -> SampleSet:
             totals[name] += round(each * len(batch))
     return SampleSet(
         torch.cat([batch.images for batch in batches]),
-        _joined_where_known([batch.labels for batch in batches]),
-        _joined_where_known([batch.seeds for batch in batches]),
+        _concatenated([batch.labels for batch in batches]),
+        _concatenated([batch.seeds for batch in batches]),
         batches[0].protocol | {"evaluations": per_image(totals, count)},
     )
 
 
-def _joined_where_known(parts: Sequence[Tensor | None]) -> Tensor | None:
+def _concatenated(parts: Sequence[Tensor | None]) -> Tensor | None:
     known = [part for part in parts if part is not None]
     return torch.cat(known) if known else None
 
@@ -208,39 +208,39 @@ def _name() -> str:
 
 
 def _take_gpu() -> None:
-    """The GPU of this rank, where there are any; a `UserError` where there are fewer than ranks."""
+    """Use the GPU of this rank, if there are any; a `UserError` with fewer GPUs than ranks."""
     if not torch.cuda.is_available():
         return
     mine, there = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
     if mine >= there:
         raise UserError(
-            f"{_name()} finds {there} GPUs, and is number {mine + 1} of its machine: start no more "
-            "processes there than GPUs"
+            f"{_name()} is process {mine + 1} of its machine, which has {there} GPUs: start no "
+            "more processes there than GPUs"
         )
     torch.cuda.set_device(mine)
 
 
 def _broadcast(task: WorkerSetup | CellTask | None) -> None:
-    """To all other ranks; None: that there is no more."""
-    with _all_there():
+    """Send a task to all other ranks; None: that there are no more."""
+    with _lost_rank_told():
         dist.broadcast_object_list([task], src=0)
 
 
 def _received() -> WorkerSetup | CellTask | None:
-    """What the first rank says; None also where it is gone, whatever it died of."""
-    said: list[Any] = [None]
+    """The next task from the first rank; None where there are no more or that rank is gone."""
+    received: list[Any] = [None]
     try:
-        dist.broadcast_object_list(said, src=0)
+        dist.broadcast_object_list(received, src=0)
     except RuntimeError:
         return None
-    task: WorkerSetup | CellTask | None = said[0]
+    task: WorkerSetup | CellTask | None = received[0]
     return task
 
 
 def _gather(mine: Share | UserError) -> list[Share]:
-    """All ranks' shares, in the first one; another's mistake is raised here."""
+    """The shares of all ranks, in the first one; raises the error that another rank answers."""
     answers: list[Any] = [None] * dist.get_world_size()
-    with _all_there():
+    with _lost_rank_told():
         dist.gather_object(mine, answers, dst=0)
     for answer in answers:
         if isinstance(answer, UserError):
@@ -249,16 +249,16 @@ def _gather(mine: Share | UserError) -> list[Share]:
 
 
 def _answer(answer: Share | UserError) -> None:
-    with suppress(RuntimeError):  # the first rank is gone, as the next word from it will show
+    with suppress(RuntimeError):  # the first rank is gone, as receiving the next task will show
         dist.gather_object(answer, dst=0)
 
 
 @contextmanager
-def _all_there() -> Iterator[None]:
+def _lost_rank_told() -> Iterator[None]:
     try:
         yield
     except RuntimeError:
         raise UserError(
-            "a process that torchrun has started is gone; the same command goes on with the cells "
-            "that are left"
+            "a process that torchrun has started is gone: run the same command again to go on with "
+            "the cells that are left"
         ) from None

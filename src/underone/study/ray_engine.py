@@ -1,4 +1,4 @@
-"""A study's cells on a Ray cluster: one worker process a cell at a time, as many as fit."""
+"""A study's cells on a Ray cluster, by as many workers as fit, each one cell at a time."""
 
 import logging
 import os
@@ -19,14 +19,14 @@ from underone.study.bench import Bench
 from underone.study.cell import Cell, Divergence, Outcome, run_cell
 from underone.study.engine import OnImages, WorkerSetup
 
-# A cell whose worker dies is run again; one that outlives no worker is not tried for ever.
+# A cell whose worker dies is run again, up to this many times.
 _RETRIES = 3
 
 
 class Worker:
-    """Runs cells in a process of the cluster; what they share is loaded at the first.
+    """Runs cells in a process of the cluster; their bench is loaded with the first.
 
-    `folder` is where the study was begun, for names of files that are relative.
+    `folder` is where the study was begun, for relative names of files.
     """
 
     def __init__(self, setup: WorkerSetup, folder: Path) -> None:
@@ -46,15 +46,15 @@ class Worker:
 
 @dataclass(frozen=True)
 class RayEngine:
-    """Cells dealt to `workers`, actors of Ray, each taking the next as soon as it is done."""
+    """Deals cells to `workers`, actors of Ray, each taking the next as soon as it is done."""
 
     workers: Sequence[Any]
 
     def run(self, cells: Sequence[Cell], on_images: OnImages) -> Iterator[Outcome | Divergence]:
-        """The outcomes as they come; the images of a cell are reported when it is done."""
+        """The outcomes in the order they are done; a cell's images are reported at its end."""
         pool = ActorPool(list(self.workers))
         outcomes = pool.map_unordered(lambda worker, cell: worker.run.remote(cell), list(cells))
-        with _one_line():
+        with _plain_errors():
             for outcome in outcomes:
                 on_images(outcome.cell, outcome.cell.draw.count)
                 yield outcome
@@ -62,10 +62,10 @@ class RayEngine:
 
 @contextmanager
 def open_ray(setup: WorkerSetup, workers: int | None = None) -> Iterator[RayEngine]:
-    """Workers on the cluster that RAY_ADDRESS names or runs here, or else on one of our own.
+    """Workers on the cluster of RAY_ADDRESS or one running here, or else on one started for this.
 
-    As many as fit, unless said. Each takes a CPU for every thread and, where the cluster has GPUs,
-    one of those.
+    There are as many as fit, unless `workers` is given. Each takes a CPU for every thread and one
+    GPU where the cluster has any.
     """
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     _connect()
@@ -88,7 +88,7 @@ def open_ray(setup: WorkerSetup, workers: int | None = None) -> Iterator[RayEngi
 
 def _connect() -> None:
     address = os.environ.get("RAY_ADDRESS", "")
-    # Ray itself tries an address for ten minutes.
+    # Ray itself would try an address for ten minutes.
     if ":" in address and not _listens(address.rpartition("/")[2]):
         raise _no_cluster(f"nothing answers at {address}")
     try:
@@ -108,13 +108,13 @@ def _listens(address: str) -> bool:
 
 def _no_cluster(reason: str) -> UserError:
     return UserError(
-        f"no Ray cluster ({reason}): start it, or set RAY_ADDRESS=local for one on this machine "
+        f"no Ray cluster ({reason}): start one, or set RAY_ADDRESS=local for one on this machine "
         "alone"
     )
 
 
 def _count(asked: int | None, needs: Mapping[str, int]) -> int:
-    """How many workers to start: as many as were asked for, or as fit; at least one must fit."""
+    """The number of workers to start: as many as asked for, or as fit; at least one must fit."""
     room = sum(_fitting(node, needs) for node in ray.nodes() if node["Alive"])
     count = asked or max(1, room)
     if count > room:
@@ -127,14 +127,14 @@ def _count(asked: int | None, needs: Mapping[str, int]) -> int:
 
 
 def _fitting(node: Mapping[str, Any], needs: Mapping[str, int]) -> int:
-    """How many workers fit on a node."""
+    """The number of workers that fit on a node."""
     has = node["Resources"]
     return min(int(has.get(name, 0)) // number for name, number in needs.items() if number)
 
 
 @contextmanager
-def _one_line() -> Iterator[None]:
-    """Tell a mistake as the worker told it, and not as Ray's report of it."""
+def _plain_errors() -> Iterator[None]:
+    """Raise a worker's `UserError` itself, in place of Ray's report of it."""
     try:
         yield
     except RayTaskError as error:
@@ -143,6 +143,6 @@ def _one_line() -> Iterator[None]:
         raise
     except RayError:
         raise UserError(
-            f"a cell has lost its Ray worker {1 + _RETRIES} times: the machine is short of memory, "
-            "or the cluster is gone; the same command goes on with the cells that are left"
+            f"a cell has lost its Ray worker {1 + _RETRIES} times, for lack of memory or because "
+            "the cluster is gone: run the same command again to go on with the cells that are left"
         ) from None

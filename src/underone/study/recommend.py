@@ -1,4 +1,4 @@
-"""Which setting to use: the best measured one that a budget allows, its evidence, its runner-up."""
+"""Which setting to use: the best measured one within a budget, its evidence and runner-up."""
 
 import statistics
 from collections.abc import Sequence
@@ -22,17 +22,17 @@ from underone.study.measures import (
 from underone.study.run import StudyRun
 from underone.study.words import setting_title
 
-# What can be preferred.
+# The measures that settings can be chosen by.
 PREFERENCES = {measure.name: measure for measure in (FID, PRECISION, RECALL, CONSISTENCY)}
 _SAMPLES = 100
 
 
 @dataclass(frozen=True)
 class Budget:
-    """What a setting may cost: evaluations or seconds an image; None is no limit.
+    """What a setting may cost: evaluations or seconds per image; None is no limit.
 
-    `within` allows what falls short of the best by that share of its figure at most, and takes the
-    cheapest of it.
+    With `within` the cheapest setting is taken that falls short of the best by at most this share
+    of its figure.
     """
 
     nfe: float | None = None
@@ -51,11 +51,11 @@ _OPTIONS = {"nfe": "nfe", "seconds": "seconds-per-image", "within": "within"}
 
 @dataclass(frozen=True)
 class Recommendation:
-    """The setting to use, chosen on the first block of seeds; figures are of fresh ones, if any.
+    """The setting to use, chosen on the first block; its figures are of fresh blocks, if any.
 
-    `front` are the settings no other of which is both cheaper and better by the preferred
-    `measure`, cheapest first. `apart` is what the runner-up has of it minus what the chosen one
-    has, where blocks tell; `afresh` says whether those are blocks that neither was chosen on.
+    `front` is the Pareto front of cost and the preferred `measure`, cheapest first. `apart` is the
+    runner-up's value of it minus the chosen setting's, where the error is known; `afresh` says
+    whether that is over blocks that neither was chosen on.
     """
 
     chosen: Standing
@@ -69,7 +69,7 @@ class Recommendation:
 
     @property
     def model(self) -> str:
-        """Whose setting it is."""
+        """The name of the model."""
         return self.chosen.first.model
 
     @property
@@ -99,12 +99,12 @@ class Recommendation:
 
     @property
     def separated(self) -> bool:
-        """Whether blocks tell the chosen one and the runner-up apart."""
+        """Whether the chosen setting and the runner-up are separated."""
         return self.apart is not None and self.apart.separates
 
     @property
     def overtaken(self) -> bool:
-        """Whether blocks say that the runner-up is better."""
+        """Whether the runner-up is separated from the chosen setting, and better."""
         if self.runner_up is None or not self.separated:
             return False
         return ahead(self.measure, self.runner_up, self.chosen)
@@ -147,8 +147,9 @@ def recommend(
     if not allowed:
         cheapest = min(found, key=lambda each: each.nfe)
         raise UserError(
-            f"nothing so cheap is measured: the least is {setting_title(cheapest.first.setting)}, "
-            f"{cheapest.nfe:g} evaluations and {_seconds(run, cheapest):.2g} seconds an image"
+            "no measured setting is so cheap: the cheapest is "
+            f"{setting_title(cheapest.first.setting)}, with {cheapest.nfe:g} evaluations and "
+            f"{_seconds(run, cheapest):.2g} seconds per image"
         )
     best = measure.best(allowed)
     if budget.within is not None:
@@ -170,7 +171,7 @@ def recommend(
 
 
 def pareto_front(found: Sequence[Standing], measure: Measure) -> tuple[Standing, ...]:
-    """Those that are better than everything as cheap or cheaper, cheapest first."""
+    """The settings that are better than all others as cheap or cheaper, cheapest first."""
     front: list[Standing] = []
     for each in sorted(found, key=lambda each: (each.nfe, measure.shortfall(each))):
         if not front or measure.shortfall(each) < measure.shortfall(front[-1]):
@@ -198,7 +199,7 @@ def _comparable(run: StudyRun, measure: Measure, model: str | None) -> list[Stan
 
 
 def _seconds(run: StudyRun, each: Standing) -> float:
-    """What an image took in this study: evaluations at the median of its model's cells."""
+    """Seconds per image: its evaluations times the median seconds of one over the model's cells."""
     known = (result for result in run.known.values() if result.model == each.first.model)
     return each.nfe * statistics.median(
         result.seconds / (result.draw.count * result.nfe) for result in known

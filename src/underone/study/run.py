@@ -1,4 +1,4 @@
-"""A study from start to finish: begun or found again, run until nothing is due."""
+"""A study from start to finish: begun or resumed, and run until nothing is due."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -10,7 +10,7 @@ from underone.checkpoint import DiffusionModel
 from underone.errors import UserError
 from underone.generation import precision_name, repays_compiling
 from underone.study.bench import Bench, open_bench
-from underone.study.cell import Cell, CellResult, Divergence, Outcome, made_otherwise
+from underone.study.cell import Cell, CellResult, Divergence, Outcome, files_differ
 from underone.study.contest import Entry
 from underone.study.costs import measured_costs
 from underone.study.definition import Study
@@ -22,7 +22,7 @@ from underone.study.plan import StudyPlan
 
 @dataclass(eq=False)
 class StudyRun:
-    """A study that is under way: its plan, and what is known so far, which grows as it advances."""
+    """A study under way: its plan, and its results so far, which grow as it advances."""
 
     folder: Folder
     bench: Bench
@@ -36,17 +36,17 @@ class StudyRun:
 
     @property
     def in_order(self) -> list[Cell]:
-        """The cells that are done, in an order that does not depend on when each was."""
+        """The measured cells, in an order that does not depend on when each was measured."""
         return sorted(self.known, key=lambda cell: self.known[cell].id)
 
     @property
     def diverged_in_order(self) -> list[Divergence]:
-        """What has diverged, in an order that does not depend on when."""
+        """The cells that have diverged, in an order that does not depend on when each did."""
         return sorted(self.diverged.values(), key=lambda each: each.id)
 
     @property
     def entries(self) -> list[Entry]:
-        """Every setting and the seeds it is drawn on."""
+        """Every setting with its first block of seeds."""
         return self.plan.entries(self.known, self.diverged)
 
     def advance(self, engine: Engine, on_images: OnImages) -> Iterator[CellResult | Divergence]:
@@ -65,41 +65,42 @@ class StudyRun:
                     yield outcome.result
 
     def _check_identity(self, outcome: Outcome | Divergence) -> None:
-        """A `UserError` where a cell is not the one that was asked for, so that it is not kept."""
+        """A `UserError`, so that a cell is not kept, where it was drawn with other files."""
         drawn = outcome if isinstance(outcome, Divergence) else outcome.result
         if drawn.id != outcome.cell.identity(self.bench):
-            raise made_otherwise(outcome.cell, "where it was drawn, or was while it was drawn")
+            raise files_differ(outcome.cell, "where it was drawn, or had while it was drawn")
 
     def _check_like_the_others(self, result: CellResult) -> None:
-        """A `UserError` where a worker elsewhere has drawn in another precision."""
+        """A `UserError` where a worker has drawn in another precision than the others."""
         if result.setting.declared_evaluations is None:
-            return  # an adaptive sampler is in float32 everywhere
+            return  # adaptive samplers run in float32 everywhere
         now = result.measurement.subject["precision"]
         for other in self.known.values():
             if other.setting.declared_evaluations is None:
                 continue
             if (then := other.measurement.subject["precision"]) != now:
                 raise UserError(
-                    f"a worker draws in {now}, and cells of {self.folder.path} are in {then}: that "
-                    'rounds otherwise: use machines alike, or precision = "float32" in a study'
+                    f"a worker draws in {now}, but cells of {self.folder.path} are in {then}, "
+                    'which rounds differently: use similar machines, or set precision = "float32" '
+                    "in a new study"
                 )
             return
 
     def check_precision(self) -> None:
-        """A `UserError` where this process would draw in another precision than it was done."""
+        """A `UserError` where this process would draw in another precision than before."""
         for cell, result in self.known.items():
             model = self.bench.models[cell.model]
             now = precision_name(model, cell.setting, self.bench.precision)
             if (then := result.measurement.subject["precision"]) != now:
                 raise UserError(
-                    f"{self.folder.path} was begun where models draw in {then}, and here they draw "
-                    f"in {now}, which rounds otherwise: go on on a machine like that, or choose "
+                    f"{self.folder.path} was begun where models draw in {then}, but here they draw "
+                    f"in {now}, which rounds differently: continue on a similar machine, or choose "
                     'another --out; precision = "float32" in the study is the same everywhere'
                 )
 
     @property
     def seconds_left(self) -> float:
-        """About how long what is due now takes."""
+        """About how long the cells that are due now take."""
         return sum(self.plan.costs.seconds(cell, self.bench) for cell in self.due())
 
 
@@ -110,11 +111,11 @@ def open_run(
     minutes: float | None = None,
     announce: Callable[[str], object] = lambda text: None,
 ) -> tuple[StudyRun, bool]:
-    """The study in the folder `path`, planned now or going on as planned; and whether it goes on.
+    """The study in the folder `path`, planned now or resumed; and whether it is resumed.
 
-    The plan is kept before the first cell runs. A rerun follows it, whatever `minutes` are then.
-    Where `study` allows more evaluations it is planned again, and what is known stays known. A plan
-    without a time budget says which networks are compiled; `announce` is told while that is found.
+    The plan is kept before the first cell runs. A rerun follows it, whatever its `minutes`. Where
+    `study` allows more evaluations it is planned again, and its results stay. A plan without a time
+    budget decides which networks are compiled; `announce` is told while that is measured.
     """
     folder = Folder(path)
     kept = kept_plan(folder, study, bench)
@@ -129,9 +130,9 @@ def open_run(
 
 
 def kept_plan(folder: Folder, study: Study, bench: Bench) -> StudyPlan | None:
-    """The plan that a folder goes on with: as it was, or anew where `study` allows more.
+    """The plan that a folder is resumed with: the kept one, or a new one where `study` allows more.
 
-    None where nothing was begun there; a `UserError` where another study was, or something else is.
+    None where no study was begun there; a `UserError` where it holds another study, or other files.
     """
     kept = folder.plan()
     if kept is None:
@@ -144,7 +145,7 @@ def kept_plan(folder: Folder, study: Study, bench: Bench) -> StudyPlan | None:
 
 
 def open_folder(path: Path) -> StudyRun:
-    """A study that was begun in the folder `path`, as far as it is; a `UserError` without one."""
+    """The study in the folder `path`, with its results so far; a `UserError` without one."""
     folder = Folder(path)
     plan = folder.plan() if path.is_dir() else None
     if plan is None:
@@ -155,7 +156,7 @@ def open_folder(path: Path) -> StudyRun:
 
 
 def new_plan(study: Study, bench: Bench, minutes: float | None = None) -> StudyPlan:
-    """The plan of a study on this machine as it is now; nothing is kept."""
+    """The plan of a study, with costs measured on this machine now; nothing is kept."""
     check_minutes(minutes)
     costs = measured_costs(bench)
     return make_plan(study, bench, costs, torch.get_num_threads(), minutes)
@@ -164,7 +165,7 @@ def new_plan(study: Study, bench: Bench, minutes: float | None = None) -> StudyP
 def _worth_compiling(
     plan: StudyPlan, bench: Bench, announce: Callable[[str], object]
 ) -> tuple[str, ...]:
-    """The models whose planned cells are done sooner if their networks are compiled first."""
+    """The models whose planned cells take less time if their networks are compiled first."""
     cells = planned_cells(plan, bench)
     found = []
     for name, model in bench.models.items():

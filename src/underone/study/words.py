@@ -8,7 +8,7 @@ _USUAL = Setting()
 
 
 def setting_title(setting: Setting) -> str:
-    """A setting in words: what differs from the usual is said."""
+    """A setting in words, leaving out what is as by default."""
     return ", ".join((setting.sampler, steps_title(setting.steps), *_rest(setting)))
 
 
@@ -18,12 +18,12 @@ def sampler_title(setting: Setting) -> str:
 
 
 def steps_title(steps: int) -> str:
-    """A number of steps."""
+    """A number of steps in words."""
     return "1 step" if steps == 1 else f"{steps} steps"
 
 
 def cost_title(setting: Setting) -> str:
-    """The evaluations an image takes without guidance, where the sampler says so."""
+    """The evaluations per image without guidance, in words."""
     count = setting.declared_evaluations
     if count is None:
         return "evaluations as it needs them"
@@ -31,13 +31,13 @@ def cost_title(setting: Setting) -> str:
 
 
 def weight_title(setting: Setting) -> str:
-    """The guidance weight, and how it acts where that is not the usual."""
+    """The guidance weight, with its form and interval where they are not the default."""
     weight = f"{setting.guidance:g}".replace("-", "−")
     return ", ".join((f"w = {weight}", *form_titles(setting)))
 
 
 def form_titles(setting: Setting) -> Iterator[str]:
-    """How a weight acts, where that is not the usual."""
+    """The form and the interval of guidance where they are not the default."""
     if setting.guidance == 0:
         return
     if setting.form != _USUAL.form:
@@ -48,7 +48,7 @@ def form_titles(setting: Setting) -> Iterator[str]:
 
 
 def listed(parts: Sequence[str]) -> str:
-    """One, two and three."""
+    """The parts as in "one, two and three"."""
     return " and ".join((", ".join(parts[:-1]), parts[-1])) if len(parts) > 1 else "".join(parts)
 
 

@@ -1,4 +1,4 @@
-"""Whether the features of different extractors put the settings in the same order."""
+"""Whether FIDs by different extractors put the settings in the same order."""
 
 import statistics
 from collections.abc import Iterator, Sequence
@@ -18,16 +18,16 @@ _LEAST_SETTINGS = 3
 
 
 def average_ranks(values: Sequence[float]) -> list[float]:
-    """The rank of each value from 1, equal values sharing the mean of theirs."""
+    """The rank of each value from 1; equal values share the mean of their ranks."""
     below = [sum(other < value for other in values) for value in values]
     equal = [sum(other == value for other in values) for value in values]
     return [less + (same + 1) / 2 for less, same in zip(below, equal, strict=True)]
 
 
 def rank_correlation(a: Sequence[float], b: Sequence[float]) -> float | None:
-    """Spearman's: the correlation of the average ranks; None where one side is all equal.
+    """Spearman's rank correlation, from average ranks; None where all values of a side are equal.
 
-    Without ties 1 - 6 sum d_i^2 / (n (n^2 - 1)), d_i the differences of ranks.
+    Without ties it is 1 - 6 sum d_i^2 / (n (n^2 - 1)), with d_i the differences of ranks.
     """
     ranks = average_ranks(a), average_ranks(b)
     if any(min(each) == max(each) for each in ranks):
@@ -39,7 +39,7 @@ def rank_correlation(a: Sequence[float], b: Sequence[float]) -> float | None:
 class Pair:
     """Two extractors' FIDs of the same settings, on the first block of seeds.
 
-    `apart` is the setting on whose place in the order they differ most, and its two places.
+    `apart` is the setting whose two `places` in the order differ most.
     """
 
     a: Measure
@@ -51,14 +51,14 @@ class Pair:
 
     @property
     def same_order(self) -> bool:
-        """Whether no setting's place differs."""
+        """Whether every setting has the same place by both."""
         return self.places[0] == self.places[1]
 
 
 def agreement(stratum: Stratum, run: StudyRun) -> list[Pair]:
-    """Every two yardsticks over the settings of a stratum; none where it has too few of either.
+    """Every pair of yardsticks over the settings of a stratum; none where it has too few of either.
 
-    Settings with and without labels are measured under other protocols: the former alone count.
+    Only settings with labels count: those without are measured under another protocol.
     """
     if len(stratum.asked) < _LEAST_SETTINGS:
         return []
@@ -79,7 +79,7 @@ def leaders(pairs: Sequence[Pair]) -> Iterator[tuple[Measure, Standing]]:
 
 
 def extractor_findings(analysis: Analysis) -> list[Part]:
-    """Where the features of the study's extractors agree on the order of settings."""
+    """What a study says about whether its extractors agree on the order of settings."""
     found = ((each.title, agreement(each, analysis.run)) for each in analysis.strata)
     return [Part(where, tuple(_extractors(pairs))) for where, pairs in found if pairs]
 
@@ -105,7 +105,7 @@ def _extractors(pairs: Sequence[Pair]) -> Iterator[str]:
 
 
 def _surely_differ(first: Sequence[tuple[Measure, Standing]]) -> Iterator[tuple[str, str]]:
-    """The extractors of which each separates its own best setting from the other's."""
+    """The pairs of extractors that each separate their own best setting from the other's."""
     for (one, mine), (other, theirs) in combinations(first, 2):
         if _lower(one, mine, theirs) and _lower(other, theirs, mine):
             yield one.title, other.title

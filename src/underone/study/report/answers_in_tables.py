@@ -1,4 +1,4 @@
-"""The answers of a study as tables: the best of each cost, steps, weights, models."""
+"""The answers of a study as tables: the best at each cost, steps, weights, models."""
 
 from collections.abc import Iterable, Sequence
 
@@ -23,7 +23,7 @@ from underone.study.words import form_titles, sampler_title, setting_title, weig
 
 
 def front_tables(analysis: Analysis) -> list[tuple[str, Table]]:
-    """Of each stratum the lowest FIDs on the first block: of no cheaper setting is one as low."""
+    """For each stratum the Pareto front of evaluations and FID on the first block."""
     return [
         (stratum.title, _front_table(analysis.run, stratum))
         for stratum in analysis.strata
@@ -32,7 +32,8 @@ def front_tables(analysis: Analysis) -> list[tuple[str, Table]]:
 
 
 def _front_table(run: StudyRun, stratum: Stratum) -> Table:
-    # Of one that leads at its cost and of all settings too, the contest at its cost comes last.
+    # A setting that leads both at its cost and overall is shown with the contest at its cost, which
+    # comes last.
     contests = {
         each.leader.entry: each for each in stratum.answers if each.factor is not Factor.WEIGHT
     }
@@ -45,7 +46,7 @@ def _front_table(run: StudyRun, stratum: Stratum) -> Table:
             f"{each.nfe:g}",
             setting_title(each.first.setting),
             *(spread(measure, each) for measure in measures),
-            _level(contests.get(each.entry)),
+            _not_separated(contests.get(each.entry)),
         )
         for each in front
     )
@@ -55,20 +56,20 @@ def _front_table(run: StudyRun, stratum: Stratum) -> Table:
 
 
 def _floors(measures: Sequence[Measure], standing: Standing) -> list[str]:
-    """What as many real images score."""
+    """The scores of as many real images."""
     floors = ((measure, measure.comparable_floor(standing.first)) for measure in measures)
     return ["–" if value is None else measure.text(value) for measure, value in floors]
 
 
-def _level(contest: Answer | None) -> str:
-    """How many of a contest are not told apart from its leader."""
+def _not_separated(contest: Answer | None) -> str:
+    """How many entries of a contest are not separated from its leader."""
     if contest is None:
         return "–"
     return f"{len(contest.open)} of {len(contest.standings) - 1}"
 
 
 def steps_tables(analysis: Analysis) -> list[tuple[str, Table]]:
-    """Of each stratum the FID of each sampler at each number of steps, and how many are enough."""
+    """For each stratum the FID of each sampler by steps, and the fewest steps that are enough."""
     return [
         (stratum.title, _steps_table(stratum.step_answers))
         for stratum in analysis.strata
@@ -89,7 +90,7 @@ def _steps_table(mine: Sequence[Answer]) -> Table:
 
 
 def weight_tables(analysis: Analysis) -> list[tuple[str, Table]]:
-    """Of each setting that weights compete in, every figure at every weight."""
+    """For each contest of weights, every measure at every weight."""
     return [
         (
             ", ".join(filter(None, (stratum.title, contest.unguided_title))),
@@ -101,7 +102,7 @@ def weight_tables(analysis: Analysis) -> list[tuple[str, Table]]:
 
 
 def _by_weight(among: Sequence[Standing]) -> list[Standing]:
-    """Each form of guidance in turn, its weights rising."""
+    """Each form of guidance in turn, by ascending weight."""
 
     def key(each: Standing) -> tuple[str, float]:
         setting = each.first.setting
@@ -125,7 +126,7 @@ def _weight_table(run: StudyRun, among: Sequence[Standing]) -> Table:
 
 
 def model_tables(analysis: Analysis) -> list[Table]:
-    """Every model's best setting guided, at w = 0 and without classes, the lowest FID first."""
+    """Each model's best settings with guidance, at w = 0 and without labels, lowest FID first."""
     groups: dict[int, list[Standing]] = {}
     for each in analysis.standings:
         groups.setdefault(each.first.draw.count, []).append(each)

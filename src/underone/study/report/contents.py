@@ -1,4 +1,4 @@
-"""What every page of a report says, whatever it is written in."""
+"""What every page of a report says, in HTML and in Markdown."""
 
 from collections.abc import Sequence
 from typing import Any

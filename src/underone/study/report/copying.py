@@ -1,4 +1,4 @@
-"""The samples beside their nearest training images, and what the measures say of copying."""
+"""Samples beside their nearest training images, and what the measures say about copying."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,14 +8,14 @@ from underone.metrics.measurement import Measurement
 from underone.study.analysis import Analysis
 from underone.study.report.view import cards
 
-# How far apart two values of C_T are at least if chance alone would hardly part them: each is about
-# standard normal of images that were drawn alike.
+# Two values of C_T that are further apart than this hardly differ by chance: each is about standard
+# normal for images drawn from the same distribution.
 _CHANCE = 3.0
 
 
 @dataclass(frozen=True)
 class Panel:
-    """Samples of the setting `title` beside training images, and what the measures say of them.
+    """Samples of the setting `title` beside training images, with the measures of copying.
 
     `words` is empty where the study did not look for memorisation.
     """
@@ -26,7 +26,7 @@ class Panel:
 
 
 def panel(analysis: Analysis) -> Panel | None:
-    """The panel that was drawn of the study, if any."""
+    """The panel drawn for the study, if any."""
     run = analysis.run
     measured = {result.id: result.measurements[0] for result in run.known.values()}
     for card in cards(analysis):
@@ -37,7 +37,7 @@ def panel(analysis: Analysis) -> Panel | None:
 
 
 def copying_words(measurement: Measurement) -> str:
-    """Whether samples are nearer to training images than held-out images are; "" if not known."""
+    """Whether samples are nearer to training images than held-out ones are; "" if not known."""
     held_out = {} if measurement.floor is None else measurement.floor.figures
     every = measurement.figures, held_out, measurement.copies or {}
     if not all(figures.keys() >= {"memorised-share", "data-copying"} for figures in every):

@@ -1,4 +1,4 @@
-"""How the charts of a report are drawn: as SVG within the page, as SVG and PNG in files."""
+"""How a report's charts are drawn: as SVG within the page, as SVG and PNG in files."""
 
 import math
 import re
@@ -12,14 +12,14 @@ import vl_convert
 
 Row = Mapping[str, object]
 
-# Colours that are told apart by colour-blind eyes too (Okabe and Ito 2008), the pale ones last.
-# Dashes and shapes repeat after other numbers of lines, so that no two lines of a chart look alike.
+# Colours that colour-blind eyes can distinguish (Okabe and Ito 2008), the pale ones last. Dashes
+# and shapes repeat after other numbers of lines, so that no two lines of a chart look alike.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 _SHAPES = ("circle", "square", "triangle-up", "diamond", "cross")
 _DASHES = ((1, 0), (7, 3), (2, 3), (8, 3, 2, 3))
 
 _INK, _QUIET, _GREY = "#1d2430", "#687386", "#a8b0bb"
-# Digits of ticks on a log axis, the coarsest first.
+# Leading digits of the ticks of a log axis, the coarsest first.
 _LADDERS = ((1,), (1, 2, 5), (1, 1.5, 2, 3, 4, 5, 6, 8))
 _FEW_TICKS, _MANY_TICKS = 4, 9
 _WIDEST_LABEL, _LONG_LABEL = 300, 22
@@ -30,21 +30,21 @@ _IDENTITY = re.compile(r'(\bid="|url\(#)')
 
 @dataclass(frozen=True)
 class Look:
-    """What a chart is drawn on and with; `linked`: its points lead to their cells."""
+    """The colours of a chart's paper and ink; `linked`: its points lead to their cells."""
 
     paper: str
     ink: str
     linked: bool
 
 
-# The page says which colour is current, in the light and in the dark.
+# The page sets the current colour, in light mode and in dark.
 ON_PAGE = Look("transparent", "currentColor", linked=True)
 IN_FILE = Look("white", _INK, linked=False)
 
 
 @dataclass(frozen=True)
 class Chart:
-    """A chart: the name of its files, its title, what to know when reading it, and its data."""
+    """A chart: the name of its files, its title, a note for its readers, and its data."""
 
     name: str
     title: str
@@ -53,7 +53,7 @@ class Chart:
     drawn: Callable[[Look], Any]
 
     def on_page(self) -> str:
-        """An SVG element whose identities are its own in the page."""
+        """An SVG element whose ids are unique in the page."""
         svg = str(vl_convert.vegalite_to_svg(self._json(ON_PAGE)))
         return _IDENTITY.sub(rf"\g<1>{self.name}-", _LINK.sub('href="#', svg))
 
@@ -68,14 +68,14 @@ class Chart:
 
     def _json(self, look: Look) -> str:
         chart = self.drawn(look)
-        if not look.linked:  # the page says the title itself
+        if not look.linked:  # the page shows the title itself
             chart = chart.properties(title=self.title)
         return str(styled(chart, look).to_json())
 
 
 @dataclass(frozen=True)
 class Axis:
-    """One axis: the field of the rows, its title, the range shown; linear, or logarithmic."""
+    """An axis: the field of the rows, its title, the range shown; linear or logarithmic."""
 
     field: str
     title: str
@@ -101,7 +101,7 @@ class Axis:
         return alt.Axis(format="~g", labelOverlap="greedy", **ticks)
 
     def x(self) -> Any:
-        """As the horizontal one."""
+        """The axis as the horizontal one."""
         return alt.X(f"{self.field}:Q", title=self.title, scale=self.scale, axis=self.axis)
 
     def y(self) -> Any:

@@ -1,4 +1,4 @@
-"""The questions of a study, answered in words that claim no more than its samples do."""
+"""The questions of a study, answered in words that claim no more than its samples show."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -28,7 +28,7 @@ CHANCE = "How sure is this?"
 
 @dataclass(frozen=True)
 class Finding:
-    """A question and what the study says to it."""
+    """A question and the study's answer."""
 
     question: str
     parts: tuple[Part, ...]
@@ -45,9 +45,9 @@ class Unresolved:
 
 
 def findings(analysis: Analysis, beside: Sequence[Analysis] = ()) -> tuple[Finding, ...]:
-    """What a study says so far to the four questions, and how sure that is.
+    """What a study answers to its questions so far, and how sure that is.
 
-    `beside` are studies of other data, which the fourth is answered with.
+    `beside` are studies of other data, with which the question about those is answered.
     """
     if not analysis.strata:
         return (_single(WHICH_SAMPLER, "No setting is measured yet."),)
@@ -68,7 +68,7 @@ def _single(question: str, *sentences: str) -> Finding:
 
 
 def unresolved(analysis: Analysis) -> list[Unresolved]:
-    """Every pair of a leader and a setting that is not separated from it."""
+    """Every leader of a contest with each setting that is not separated from it."""
     return [
         Unresolved(stratum.title, each.question, each.leader, other)
         for stratum in analysis.strata
@@ -151,7 +151,7 @@ def _intervals_of_one_block(
 
 
 def _unknown_errors(every: Sequence[CellResult]) -> Iterator[str]:
-    """Of the measures that no cell has an error of."""
+    """Which measures have no standard error in any cell."""
     unknown = [
         measure.title
         for measure in MEASURES

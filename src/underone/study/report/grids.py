@@ -1,4 +1,4 @@
-"""Whether it matters where the steps lie: the same samplers on one grid and on another."""
+"""Whether it matters where the steps lie: the same samplers on two grids."""
 
 import statistics
 from collections.abc import Iterator, Sequence
@@ -17,34 +17,34 @@ _USUAL = Setting().grid
 
 @dataclass(frozen=True)
 class _Pair:
-    """A sampler on the usual grid and on another: the same steps, samples and seeds."""
+    """A sampler on the default grid and on another: the same steps, samples and seeds."""
 
     usual: CellResult
     other: CellResult
 
     @property
     def question(self) -> tuple[str, int, str]:
-        """On which grid, in how many steps, at what cost."""
+        """The other grid, the number of steps and the cost."""
         setting = self.other.setting
         return setting.grid, setting.steps, cost_title(setting)
 
     @property
     def ratio(self) -> float:
-        """The usual grid's FID, in units of the other's."""
+        """The default grid's FID over the other's."""
         return self.usual.fid / self.other.fid
 
     @property
     def verdict(self) -> Verdict | None:
-        """Which of the two is lower, where that is known: A is the other grid."""
+        """Which FID is lower, A being the other grid's; None where that is not known."""
         figures = ([each.measurement.figures["fid"]] for each in (self.other, self.usual))
         found = paired(*figures)
         return None if found is None else found.verdict
 
 
 def where_steps_lie(run: StudyRun) -> list[Part]:
-    """How samplers fare on each other grid against the usual one; nothing where none has both.
+    """How samplers compare on each other grid with the default one; nothing where none has both.
 
-    Cells of screening count too: they share their seeds with each other.
+    Cells of screening count too, since they share their seeds with each other.
     """
     several = len(run.bench.models) > 1
     found = []
@@ -61,7 +61,7 @@ def _of_model(run: StudyRun, model: str) -> Iterator[str]:
         by_count = asked.setdefault(pair.question, {})
         by_count.setdefault(pair.other.draw.count, []).append(pair)
     for (grid, _, cost), by_count in sorted(asked.items()):
-        # FID depends on the number of samples: those of one number, of which there are the most.
+        # FID depends on the number of samples, so only the most frequent number is compared.
         count = max(by_count, key=lambda count: (len(by_count[count]), count))
         pairs = by_count[count]
         fares, separated = _fares(pairs, grid), _separated(pairs, grid)
@@ -84,7 +84,7 @@ def _fares(pairs: Sequence[_Pair], grid: str) -> str:
 
 
 def _separated(pairs: Sequence[_Pair], grid: str) -> str:
-    """How many of the differences are separated, and which way."""
+    """How many differences are separated, and in favour of which grid."""
     verdicts = [pair.verdict for pair in pairs]
     for_grid, for_usual = verdicts.count(Verdict.A_LOWER), verdicts.count(Verdict.B_LOWER)
     every = for_grid + for_usual
@@ -97,7 +97,7 @@ def _separated(pairs: Sequence[_Pair], grid: str) -> str:
 
 
 def _on_usual_grid(run: StudyRun, cell: Cell) -> CellResult | None:
-    """The same setting on the usual grid and the same seeds, where it is known."""
+    """The same setting and seeds on the default grid, where that is measured."""
     if cell.setting.grid in (_USUAL, *OWN_GRIDS) or cell.setting.guidance != 0:
         return None
     return run.known.get(replace(cell, setting=replace(cell.setting, grid=_USUAL)))

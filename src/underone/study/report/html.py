@@ -1,4 +1,4 @@
-"""HTML from templates that lie in packages."""
+"""HTML from the templates of packages."""
 
 from importlib.resources import files
 
@@ -6,9 +6,9 @@ import jinja2
 
 
 def templates(*packages: str) -> jinja2.Environment:
-    """The templates of packages, the first that has one; in them, names are escaped.
+    """The templates of packages, each from the first that has it, with values escaped.
 
-    What a template names and is not given is an error.
+    A name that a template uses and is not given is an error.
     """
 
     def source(name: str) -> str | None:

@@ -40,14 +40,14 @@ _ENLARGED = 3
 def write_markdown(
     analysis: Analysis, path: Path, command: str, beside: Sequence[Analysis] = ()
 ) -> Path:
-    """Write the page at `path`, its figures in a folder of its name beside it; the page's path.
+    """Write the page at `path` and its figures in a folder of its name; the page's path.
 
-    `command` is what writes it anew, `beside` are studies of other data to compare with.
+    `command` writes it again; `beside` are studies of other data to compare with.
     """
     run, folder = analysis.run, path.with_suffix("")
     if folder.resolve() == run.folder.path.resolve():
         raise UserError(
-            f"the figures of {path} would lie among the files of {run.folder.path}: choose another "
+            f"the figures of {path} would mix with the files of {run.folder.path}: choose another "
             "name for the page"
         )
     figures = {
@@ -81,7 +81,7 @@ def page(
     """The page's text."""
     run = analysis.run
     environment = jinja2.Environment(
-        # Markdown, and of names from a study's own file.
+        # The page is Markdown, and its names are from a study's own file.
         autoescape=False,  # noqa: S701
         trim_blocks=True,
         lstrip_blocks=True,
@@ -115,17 +115,17 @@ def page(
 
 
 def plain(text: str) -> str:
-    """Names and titles as they are: nothing in them is Markdown."""
+    """A name or title with characters of Markdown escaped."""
     return re.sub(r"([\\`*_\[\]<>|])", r"\\\1", " ".join(text.split()))
 
 
 def anchor(heading: str) -> str:
-    """What GitHub makes of a heading as the target of a link."""
+    """The anchor that GitHub gives a heading."""
     return re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-")
 
 
 def gist(every: Iterable[Part]) -> str:
-    """What is said in short."""
+    """The gists of all parts in one paragraph."""
     return " ".join(f"{_where(part)}{part.sentences[0]}" for part in every)
 
 
@@ -134,12 +134,12 @@ def _where(part: Part) -> str:
 
 
 def gists(every: Iterable[Part]) -> str:
-    """What is said in short, of each part on its own."""
+    """The gist of each part in a paragraph of its own."""
     return "".join(f"{_where(part)}**{part.sentences[0]}**\n\n" for part in every)
 
 
 def details(every: Iterable[Part], folded: bool = False) -> str:
-    """All that is said beside the gists; `folded` away, to be opened."""
+    """All sentences but the gists; if `folded`, in an element that the reader opens."""
     lines = []
     for part in (part for part in every if part.sentences[1:]):
         lines += [f"*{plain(part.where)}*", ""] if part.where else []
@@ -150,7 +150,7 @@ def details(every: Iterable[Part], folded: bool = False) -> str:
 
 
 def table(content: tables.Table) -> str:
-    """A table."""
+    """A table in Markdown."""
     rows = [content.heads, ("---",) * len(content.heads), *content.rows, *content.floors]
     return "".join(f"| {' | '.join(_escaped(cell) for cell in row)} |\n" for row in rows)
 
@@ -160,7 +160,7 @@ def _escaped(cell: str) -> str:
 
 
 def _shown(analysis: Analysis) -> list[view.Card]:
-    """The settings to look at: of the first model several, and the best of each other."""
+    """The settings to show: several of the first model, and the best of each other."""
     every = _strata_of_models(analysis)
     if not every:
         return []
@@ -171,7 +171,7 @@ def _shown(analysis: Analysis) -> list[view.Card]:
 
 
 def _strata_of_models(analysis: Analysis) -> list[Stratum]:
-    """Each model at its most samples."""
+    """The stratum of each model with the most samples."""
     found: dict[str, Stratum] = {}
     for stratum in analysis.strata:
         found.setdefault(stratum.model, stratum)
@@ -179,7 +179,7 @@ def _strata_of_models(analysis: Analysis) -> list[Stratum]:
 
 
 def _of_one_model(stratum: Stratum) -> list[str]:
-    """The usual sampler at the fewest and the most steps, and the weights of the best."""
+    """The default sampler at the fewest and the most steps, and the weights of the best setting."""
     mine = [each.first for each in stratum.asked]
     if not mine:
         return []
@@ -194,7 +194,7 @@ def _of_one_model(stratum: Stratum) -> list[str]:
 
 
 def _enlarged(path: Path, samples: int) -> bytes:
-    """The picture of so many samples with its pixels to be seen, and its first row alone."""
+    """The first row of a picture of `samples`, enlarged so that its pixels are seen."""
     with Image.open(path) as picture:
         width, height = picture.size
         rows = 2 if samples > PICTURE_COLUMNS else 1

@@ -1,4 +1,4 @@
-"""Which model: the best settings of each beside those of the others, if a study has several."""
+"""Which model: the best settings of each side by side, if a study has several."""
 
 from collections.abc import Hashable, Iterable, Iterator
 
@@ -11,9 +11,9 @@ from underone.study.words import setting_title
 
 
 def which_model(analysis: Analysis) -> Iterator[Part]:
-    """Of the models that are asked for classes, and of those that are not, whose best is lowest.
+    """Which model's best setting has the lowest FID, with labels and without.
 
-    Nothing where a study has one model, or no two that were asked alike.
+    Nothing where a study has one model, or no two that were measured under the same protocol.
     """
     several = len({each.samples for each in analysis.run.plan.slices}) > 1
     for each in model_answers(analysis):
@@ -26,7 +26,7 @@ def which_model(analysis: Analysis) -> Iterator[Part]:
 
 
 def model_answers(analysis: Analysis) -> list[Answer]:
-    """The best setting of each model on the first block, in contests of those asked alike."""
+    """Contests of each model's best setting on the first block, one for each protocol."""
     groups: dict[Hashable, list[Standing]] = {}
     for each in analysis.standings:
         protocol = each.first.measurement.protocol

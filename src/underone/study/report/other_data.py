@@ -1,4 +1,4 @@
-"""Whether the answers of a study are those of studies of other data."""
+"""Whether studies of other data give the same answers."""
 
 from collections.abc import Iterator, Sequence
 
@@ -18,15 +18,15 @@ _LEAST = 3
 
 
 def data_of(run: StudyRun) -> str:
-    """What a study's models make images of."""
+    """The data whose images a study's models make."""
     return run.bench.yardsticks[0].reference.origin.data
 
 
 def not_measured(runs: Sequence[StudyRun]) -> str:
-    """The data sets whose studies are shipped and are none of these runs'; "" where none is."""
+    """A sentence naming the data sets whose shipped studies none of these runs covers; or ""."""
     measured = {data_of(run) for run in runs}
     if not measured & set(DATASET_NAMES):
-        return ""  # one's own images are no easier case of these
+        return ""  # a user's own images are not an easier case of these
     missing = [name for name in DATASET_NAMES if name in {*shipped_studies()} - measured]
     if not missing:
         return ""
@@ -38,9 +38,9 @@ def not_measured(runs: Sequence[StudyRun]) -> str:
 
 
 def on_other_data(analysis: Analysis, others: Sequence[Analysis]) -> Iterator[str]:
-    """What a study of other data says to the questions of this one, each a sentence.
+    """How the answers of studies of other data compare with this one's, in sentences.
 
-    Of both, the model and number of samples that come first speak.
+    Each study is represented by its first stratum.
     """
     here, mine = data_of(analysis.run), analysis.strata[0]
     for other in others:
@@ -117,17 +117,17 @@ def _samplers(
 
 
 def _titles(found: Answer, title: Title) -> set[str]:
-    """What takes part in a contest."""
+    """The titles of a contest's entries."""
     return {title(one.first.setting) for one in found.standings}
 
 
 def _surely_behind(name: str, found: Answer, title: Title) -> bool:
-    """Whether what is called so is separated from the leader of a contest."""
+    """Whether the entry of this title is separated from a contest's leader, and worse."""
     return any(one.trails and title(one.first.setting) == name for one in found.standings)
 
 
 def _preferred(stratum: Stratum) -> dict[str, Answer]:
-    """How weights stand by FID, by the setting they are of."""
+    """The contests of weights, by the title of their setting."""
     return {each.unguided_title: each for each in stratum.answers_on(Factor.WEIGHT)}
 
 

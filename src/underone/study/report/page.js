@@ -1,9 +1,9 @@
 "use strict";
 
-// The pictures and what is said of them are in the page already: here they are only shown elsewhere.
+// All pictures and captions are in the page already: this only shows them in other places.
 const figureOf = (cell) => document.getElementById(`cell-${cell}`);
 
-// A card beside the point of a chart that is hovered or focused. Escape closes it.
+// A card beside the hovered or focused point of a chart. Escape closes it.
 const card = document.createElement("div");
 card.className = "card";
 card.id = "card";
@@ -37,7 +37,7 @@ function closeCard() {
   described = null;
 }
 
-// A moment to get from the point to the card itself, so that it can be read with a magnifier.
+// Leave time to move from the point to the card, so that it can be read with a magnifier.
 function closeSoon() {
   clearTimeout(closing);
   closing = setTimeout(closeCard, 150);
@@ -55,7 +55,7 @@ addEventListener("keydown", (event) => {
   if (event.key === "Escape") closeCard();
 });
 
-// All pictures are listed open for those without this script, and in print.
+// The gallery is open in print and without this script.
 const gallery = document.getElementById("gallery");
 function openAtTarget() {
   if (!location.hash.startsWith("#cell-")) return;
@@ -101,7 +101,7 @@ class Panel {
     this.show(families[index], families[index].cells.find((each) => each.cell === cell));
   }
 
-  // What is wanted, or what is nearest to it: the same weight first at each number of steps.
+  // The cell nearest to what is wanted: first in steps, then in w among those steps.
   show(family, wanted) {
     const steps = distinct(family.cells.map((each) => each.steps));
     const step = steps[nearest(steps, wanted.steps)];

@@ -1,4 +1,4 @@
-"""How everything of a report was measured: in a few sentences, and in full."""
+"""How the figures of a report were measured: in a few sentences, and in full."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -42,7 +42,7 @@ def summary(analysis: Analysis) -> str:
 
 
 def real_images(analysis: Analysis) -> str:
-    """The FID of real images under the protocol that comes first, and of how many; "" of none."""
+    """The FID of real images under the first protocol that has it, and their number; or ""."""
     for stratum in analysis.strata:
         for each in stratum.asked:
             value, floor = FID.floor(each.first), each.first.floor
@@ -61,7 +61,7 @@ def _labels(run: StudyRun) -> str:
 
 
 def revision_notice(run: StudyRun) -> str:
-    """That a model is of the legacy architecture, if one is."""
+    """A notice that a model is of the legacy architecture, if one is."""
     legacy = [n for n, model in run.bench.models.items() if model.config.network.revision == 1]
     if not legacy:
         return ""
@@ -120,7 +120,7 @@ def _protocol(run: StudyRun) -> Iterator[tuple[str, str]]:
 
 
 def _of_cells(known: Sequence[CellResult]) -> Iterator[tuple[str, str]]:
-    """What cells say themselves: how images were made and kept, and on what."""
+    """What the cells record: how images were made and kept, and in what environment."""
     if not known:
         return
     protocols = [result.measurement.protocol for result in known]

@@ -1,4 +1,4 @@
-"""Whether a study's figures fall as a published table's do: DDIM's, of CIFAR-10."""
+"""Whether a study's figures follow the pattern of a published table: DDIM's, of CIFAR-10."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ _TABLE = {
     "eta = 1": (41.07, 18.36, 8.01, 5.78, 4.73),
     "large": (367.43, 133.37, 32.72, 9.99, 3.17),
 }
-# The samplers of its rows: with eta = 1 DDIM is DDPM with the small variance.
+# The row of each sampler: with eta = 1 DDIM is DDPM with the small variance.
 _ROWS = {
     "ddim": "eta = 0",
     "ddim,eta=0.2": "eta = 0.2",
@@ -50,12 +50,12 @@ class Counterpart:
 
     @property
     def measured(self) -> float:
-        """The study's FID on the first block, which all settings have in common."""
+        """The study's FID on the first block, which all settings share."""
         return self.standing.first.fid
 
 
 def counterparts(stratum: Stratum) -> list[Counterpart]:
-    """The settings of a stratum that the table has too."""
+    """The settings of a stratum that are in the table."""
     found = []
     for each in stratum.asked:
         setting = each.first.setting
@@ -67,17 +67,17 @@ def counterparts(stratum: Stratum) -> list[Counterpart]:
 
 
 def published_findings(analysis: Analysis) -> list[Part]:
-    """Where the study agrees with the table, and where not; nothing where it has too little."""
+    """Where the study agrees with the table and where not; nothing with too few counterparts."""
     return [Part(where, tuple(_pattern(mine))) for where, mine in _enough(analysis)]
 
 
 def published_tables(analysis: Analysis) -> list[tuple[str, Table]]:
-    """The counterparts side by side, of each stratum that has enough."""
+    """The counterparts side by side, for each stratum with enough of them."""
     return [(where, _table(mine)) for where, mine in _enough(analysis)]
 
 
 def _enough(analysis: Analysis) -> list[tuple[str, list[Counterpart]]]:
-    """The counterparts of each stratum that has enough of them."""
+    """The title and the counterparts of each stratum with enough of them."""
     found = ((stratum.title, counterparts(stratum)) for stratum in analysis.strata)
     return [(where, mine) for where, mine in found if len(mine) >= _LEAST]
 
@@ -115,7 +115,7 @@ def _pattern(mine: list[Counterpart]) -> Iterator[str]:
 
 
 def _at(steps: int, rows: dict[str, Counterpart]) -> Iterator[str]:
-    """What the table says of a number of steps, and whether it holds here."""
+    """What the table says about a number of steps, and whether it holds here."""
     if "large" in rows and len(rows) > 1:
         large = rows["large"]
         others = [each for row, each in rows.items() if row != "large"]
@@ -154,7 +154,7 @@ def _pairs(every: int, separated: int, same: int) -> str:
 
 
 def _lower(a: Counterpart, b: Counterpart) -> bool | None:
-    """Whether A is separated from B here, and lower; None where it is not separated."""
+    """Whether A is lower than B here; None where the two are not separated."""
     found = compared(FID, a.standing, b.standing)
     return None if found is None or not found.separates else found.difference < 0
 

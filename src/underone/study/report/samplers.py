@@ -1,4 +1,4 @@
-"""Which sampler, and how many steps: what a study's contests say."""
+"""Which sampler, and how many steps: the answers of a study's contests."""
 
 from collections.abc import Iterator, Sequence
 from itertools import combinations, permutations
@@ -26,7 +26,7 @@ from underone.study.words import (
 
 
 def which_sampler(analysis: Analysis) -> Iterator[Part]:
-    """Who leads at each number of evaluations, and of all settings."""
+    """Which sampler leads at each number of evaluations, and which setting overall."""
     for stratum in analysis.strata:
         said = []
         group = sorted(stratum.answers_on(Factor.SAMPLER), key=lambda each: each.leader.nfe)
@@ -55,7 +55,7 @@ def which_sampler(analysis: Analysis) -> Iterator[Part]:
 
 
 def _worth_their_cost(group: Sequence[Answer]) -> list[Answer]:
-    """The contests whose leaders are better than those of all cheaper ones."""
+    """The contests whose leader is better than those of all cheaper contests."""
     found: list[Answer] = []
     for each in group:
         if all(each.leader.first.fid < cheaper.leader.first.fid for cheaper in found):
@@ -64,20 +64,20 @@ def _worth_their_cost(group: Sequence[Answer]) -> list[Answer]:
 
 
 def _leaders_by_cost(group: Sequence[Answer]) -> Iterator[str]:
-    """Who leads at which numbers of evaluations, with which FIDs."""
+    """For each leader, the numbers of evaluations at which it leads, and its FIDs."""
     clauses: dict[tuple[str, str], list[Answer]] = {}
     for each in group:
         name = sampler_title(each.leader.first.setting)
         clauses.setdefault((name, how_firmly(each)), []).append(each)
     for (name, how), found in clauses.items():
-        # "5 evaluations", "10 evaluations": the noun once.
+        # "5 evaluations", "10 evaluations": say the noun once.
         *others, last = [cost_title(each.leader.first.setting) for each in found]
         costs = listed([*(cost.partition(" ")[0] for cost in others), last])
         yield f"{name} leads at {costs} (FID {listed([_fid(each) for each in found])}), {how}"
 
 
 def _leaders(found: Sequence[Answer]) -> Iterator[str]:
-    """Who leads among all settings."""
+    """Which setting leads among all."""
     for each in found:
         name = setting_title(each.leader.first.setting)
         yield f"of all settings {name} leads (FID {_fid(each)}), {how_firmly(each)}"
@@ -88,7 +88,7 @@ def _fid(each: Answer) -> str:
 
 
 def _crossings(group: Sequence[Answer]) -> Iterator[str]:
-    """Two numbers of evaluations at which two samplers beat each other, separated both times."""
+    """Two numbers of evaluations at which two samplers swap places, separated at both."""
     for few, many in combinations(group, 2):
         if _beats(few, many.leader) and _beats(many, few.leader):
             settings = few.leader.first.setting, many.leader.first.setting
@@ -102,13 +102,13 @@ def _crossings(group: Sequence[Answer]) -> Iterator[str]:
 
 
 def _beats(each: Answer, other: Standing) -> bool:
-    """Whether the leader of a contest is separated from the same sampler as that of `other`."""
+    """Whether a contest's leader is separated from, and better than, the sampler of `other`."""
     name = sampler_title(other.first.setting)
     return any(one.trails and sampler_title(one.first.setting) == name for one in each.standings)
 
 
 def how_many_steps(analysis: Analysis) -> Iterator[Part]:
-    """How each sampler's numbers of steps stand, and whether samplers differ in that."""
+    """How each sampler's numbers of steps compare, and whether samplers differ in that."""
     for stratum in analysis.strata:
         mine = stratum.step_answers
         said = [_enough(each) for each in mine]
@@ -130,12 +130,12 @@ def how_many_steps(analysis: Analysis) -> Iterator[Part]:
 
 
 def fewest(each: Answer) -> int:
-    """The fewest steps that are not separated from the best."""
+    """The fewest steps that are not known to be worse than the leader."""
     return min(one.first.setting.steps for one in each.standings if not one.trails)
 
 
 def _enough(each: Answer) -> str:
-    """How a sampler's numbers of steps stand."""
+    """How a sampler's numbers of steps compare."""
     every = [one.first.setting.steps for one in each.standings]
     few = fewest(each)
     said = f"{_sampler(each)}: {standing_text(each, lambda setting: steps_title(setting.steps))}"
@@ -146,12 +146,12 @@ def _enough(each: Answer) -> str:
 
 
 def _depends(run: StudyRun, mine: Sequence[Answer]) -> str:
-    """Whether one sampler is further from its best than another at the same number of steps.
+    """Whether one sampler is further behind its best than another at the same number of steps.
 
-    Of two samplers those steps count that both were measured at; the pair that is furthest apart is
-    named. It is shown to be where the intervals of how far both are behind exclude each other: that
-    one is separated from its best and the other is not, is no difference between them. A tuned
-    sampler is another one at each number of steps.
+    Two samplers are compared over the steps that both were measured at. They differ where the
+    intervals of how far each is behind do not overlap: that one is separated from its best and the
+    other is not does not show it. The pair that is furthest apart is named. Tuned samplers are left
+    out, being a different sampler at each number of steps.
     """
     apart: list[tuple[float, str]] = []
     fixed = [each for each in mine if each.leader.first.setting.sampler != TUNED]
@@ -180,7 +180,7 @@ def _depends(run: StudyRun, mine: Sequence[Answer]) -> str:
 
 
 def _sampler(each: Answer) -> str:
-    """The sampler whose numbers of steps compete."""
+    """The title of the sampler whose numbers of steps compete."""
     return sampler_title(each.leader.first.setting)
 
 
@@ -189,13 +189,13 @@ def _steps_of(each: Answer) -> set[int]:
 
 
 def _behind(run: StudyRun, each: Answer, steps: set[int]) -> dict[int, Comparison]:
-    """How far a sampler is behind its best of these steps at each of them, where that is known."""
+    """By number of steps, how far a sampler is behind its best of `steps`, where known."""
     entries = tuple(one.entry for one in each.standings if one.first.setting.steps in steps)
     found = answer(Contest(each.factor, each.question, entries), run.known, run.plan.fresh)
     behind = {
         one.first.setting.steps: one.behind for one in found.standings[1:] if one.behind is not None
     }
-    # The best itself: no more than the others may be ahead of it.
+    # The best itself: the interval reaches as far as others may be ahead of it.
     high = max([0.0, *(-one.interval.low for one in behind.values())])
     best = Comparison(0.0, Interval(0.0, high), CONFIDENCE, 1)
     complete = len(behind) == len(entries) - 1

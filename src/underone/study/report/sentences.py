@@ -1,4 +1,4 @@
-"""How a contest stands, in sentences that claim no more than its samples do."""
+"""The state of a contest in sentences that claim no more than its samples show."""
 
 import math
 import statistics
@@ -12,9 +12,9 @@ from underone.study.contest import SPREAD_BLOCKS
 from underone.study.measures import FID, Measure
 from underone.study.words import listed
 
-# What an unfinished study says where cells that are due may tell.
+# The answer of an unfinished study where cells that are still due may give one.
 NOT_KNOWN_YET = "Not known yet: the cells that tell are not measured."
-# A sentence names so many settings; the table of unresolved pairs names all.
+# A sentence names this many settings; the table of unresolved pairs names all.
 _NAMED = 4
 
 Title = Callable[[Setting], str]
@@ -22,9 +22,9 @@ Title = Callable[[Setting], str]
 
 @dataclass(frozen=True)
 class Part:
-    """What a study says of one of its models, samples or settings; the first sentence is the gist.
+    """Sentences about one model, number of samples or setting of a study; the first is the gist.
 
-    `where` is "" where there is nothing to tell apart.
+    `where` names it, "" where there is only one.
     """
 
     where: str
@@ -32,7 +32,7 @@ class Part:
 
 
 def standing_text(each: Answer, title: Title) -> str:
-    """The leader's figure, and how the others stand to it."""
+    """The leader's figure, and how the others compare with it."""
     leader = title(each.leader.first.setting)
     parts = [f"the leader is {leader} with FID {figure(each.leader)}."]
     better = [one for one in each.standings[1:] if one.leads_now]
@@ -51,7 +51,7 @@ def standing_text(each: Answer, title: Title) -> str:
 
 
 def how_firmly(each: Answer) -> str:
-    """How many of the others are told apart from a contest's leader."""
+    """How many of the others are separated from a contest's leader."""
     if any(one.leads_now for one in each.standings[1:]):
         return "but is overtaken on fresh blocks"
     others = len(each.standings) - 1
@@ -65,7 +65,7 @@ def how_firmly(each: Answer) -> str:
 def _apart(others: Sequence[Standing], leader: Standing, title: Title) -> str:
     """Settings and how far their FIDs are from the leader's, the nearest first."""
     order = sorted(others, key=lambda one: _distance(one, leader))
-    # Of a leader without fresh blocks it is said already that all is of the first.
+    # For a leader without fresh blocks, its figure already says that all is on the first.
     behind = behind_text if leader.fresh else _behind
     named = [f"{title(one.first.setting)} ({behind(one, leader)})" for one in order[:_NAMED]]
     if len(order) > _NAMED:
@@ -80,7 +80,7 @@ def _distance(standing: Standing, leader: Standing) -> float:
 
 
 def behind_text(standing: Standing, leader: Standing) -> str:
-    """How far a setting is behind the leader, how sure that is, and on which blocks."""
+    """How far a setting is behind the leader, with the interval and the blocks."""
     return _behind(standing, leader) + _of_blocks(standing, leader)
 
 
@@ -91,7 +91,7 @@ def _behind(standing: Standing, leader: Standing) -> str:
 
 
 def _of_blocks(standing: Standing, leader: Standing) -> str:
-    """The blocks that a difference is of; "" where it is of all fresh ones."""
+    """The blocks that a difference is over; "" where it is over all fresh ones."""
     if standing.behind is None or not standing.behind_on_fresh:
         return ", on the first block"
     blocks = standing.behind.blocks
@@ -110,7 +110,7 @@ def _signed(measure: Measure, value: float) -> str:
 
 
 def figure(standing: Standing) -> str:
-    """A setting's FID and how sure it is, in words."""
+    """A setting's FID with its interval or standard error, in words."""
     values = FID.values(standing)
     shown = FID.text(statistics.fmean(values))
     if len(values) > 1:
@@ -125,7 +125,7 @@ def figure(standing: Standing) -> str:
 
 
 def _half_width(standing: Standing, values: Sequence[float]) -> float:
-    """Of the interval of a mean over blocks: by their spread, or by the errors within two."""
+    """Half the width of a mean's interval: from the blocks' spread, or the errors within two."""
     errors = [each.measurement.figures["fid"].error for each in standing.reported]
     known = [error for error in errors if error is not None]
     if len(values) < SPREAD_BLOCKS and len(known) == len(values):

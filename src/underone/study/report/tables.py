@@ -23,7 +23,7 @@ from underone.study.report.sentences import behind_text
 from underone.study.run import StudyRun
 from underone.study.words import setting_title
 
-# The metrics of the table of settings; all are in the cards.
+# The metrics in the table of settings; the cards have all.
 COLUMNS = (FID, KID, PRECISION, RECALL, CONSISTENCY)
 _CLASS_COLUMNS = 4
 
@@ -32,7 +32,7 @@ Facts = tuple[tuple[str, str], ...]
 
 @dataclass(frozen=True)
 class Table:
-    """A table: its heads, and its rows, of which those of real images stand apart."""
+    """A table: its heads, its rows, and apart from them the rows of real images."""
 
     heads: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
@@ -74,24 +74,24 @@ def settings_table(analysis: Analysis) -> Table:
 
 
 def _floors(stratum: Stratum) -> list[tuple[str, CellResult]]:
-    """What real images score, under each label policy of a stratum."""
+    """A title and a result with the scores of real images, for each label policy of a stratum."""
     by_policy = {each.first.measurement.protocol.labels: each.first for each in stratum.standings}
     return [(f"real images, labels {policy}", first) for policy, first in by_policy.items()]
 
 
 def blocks_text(standing: Standing) -> str:
-    """How many samples a setting's figures are of: fresh blocks of so many, or the first."""
+    """The samples of a setting's figures: blocks × samples if fresh, or those of the first."""
     blocks, count = len(standing.fresh), f"{standing.first.draw.count:,}"
     return f"{blocks} × {count}" if blocks else count
 
 
 def weight_text(setting: Setting) -> str:
-    """The weight, and the scale as others count it."""
+    """The weight w, and in brackets others' guidance scale 1 + w."""
     return f"{setting.guidance:g} ({1 + setting.guidance:g})".replace("-", "−")
 
 
 def class_tables(analysis: Analysis) -> list[tuple[str, Table]]:
-    """FID within each class, of each stratum's leading settings beside that of real images."""
+    """For each stratum, FID within each class of its leading settings and of real images."""
     found = []
     for stratum in analysis.strata:
         shown = [each for each in _leading(stratum) if Measure("fid-0", "").is_known_of([each])]
@@ -128,7 +128,7 @@ def correlation_table(names: Sequence[str], values: dict[tuple[str, str], str]) 
 
 
 def unresolved_table(analysis: Analysis) -> Table | None:
-    """Every pair that the samples do not separate."""
+    """Every pair of a leader and a setting that is not separated from it."""
     rows = tuple(_unresolved_row(each) for each in unresolved(analysis))
     return (
         Table(("question", "leads", "not separated from it", "difference"), rows) if rows else None
@@ -142,7 +142,7 @@ def _unresolved_row(each: Unresolved) -> tuple[str, ...]:
 
 
 def screening_table(run: StudyRun) -> Table | None:
-    """What finalists were found by: cells of seeds of their own, that no leader is taken from."""
+    """The cells of screening, on seeds of their own, which chose the finalists but no leader."""
     cells = (cell for each in run.plan.slices for cell in run.plan.screening(each))
     known = [run.known[cell] for cell in dict.fromkeys(cells) if cell in run.known]
     rows = tuple(

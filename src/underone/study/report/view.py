@@ -1,4 +1,4 @@
-"""What a report's page shows of each setting: its card, and the families that pictures are of."""
+"""What a report's page shows of each setting: its card, and the family of its picture."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -20,7 +20,7 @@ from underone.study.words import form_titles, sampler_title, setting_title
 
 @dataclass(frozen=True)
 class Card:
-    """A setting with its picture: what a point of a chart stands for."""
+    """A setting with its picture, to which a point of a chart leads."""
 
     cell: str
     title: str
@@ -61,8 +61,8 @@ def _facts(run: StudyRun, standing: Standing) -> Iterator[tuple[str, str]]:
 
 
 @dataclass(frozen=True)
-class Shown:
-    """A cell of a family: what the sliders over steps and w lead to."""
+class FamilyCell:
+    """A cell of a family, chosen by the sliders over steps and w."""
 
     cell: str
     steps: int
@@ -74,17 +74,17 @@ class Family:
     """Settings that differ in steps and w alone."""
 
     title: str
-    cells: tuple[Shown, ...]
+    cells: tuple[FamilyCell, ...]
 
 
 def families(analysis: Analysis) -> list[Family]:
-    """All settings by what the sliders do not reach, each setting once, of its most samples."""
-    found: dict[str, dict[tuple[int, float], Shown]] = {}
+    """All settings, grouped by all but steps and w, each once, with its most samples."""
+    found: dict[str, dict[tuple[int, float], FamilyCell]] = {}
     for stratum in analysis.strata:
         for each in stratum.standings:
             setting = each.first.setting
             title = _family(analysis.run, each.first)
-            shown = Shown(each.first.id, setting.steps, setting.guidance)
+            shown = FamilyCell(each.first.id, setting.steps, setting.guidance)
             found.setdefault(title, {}).setdefault((setting.steps, setting.guidance), shown)
     return [
         Family(title, tuple(sorted(cells.values(), key=lambda cell: (cell.steps, cell.w))))
@@ -114,13 +114,13 @@ def opening_pair(analysis: Analysis) -> tuple[str, str]:
 
 
 def columns_are_classes(run: StudyRun) -> tuple[str, ...]:
-    """The names of the classes that the columns of all pictures show; none where they do not."""
+    """The classes that the columns of all pictures show; empty where columns are not classes."""
     models = run.bench.models.values()
     (first, *others) = {model.config.data.class_names for model in models}
     in_turn = run.plan.study.labels == "balanced" and all(model.num_classes for model in models)
     return first if in_turn and not others and len(first) == PICTURE_COLUMNS else ()
 
 
-def some_are_told_no_class(analysis: Analysis) -> bool:
-    """Whether a picture shows samples that are not of the classes asked for."""
+def some_are_unconditional(analysis: Analysis) -> bool:
+    """Whether a picture shows samples that are not conditioned on labels."""
     return any(not each.first.setting.uses_labels for each in analysis.standings)

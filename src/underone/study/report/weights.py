@@ -1,4 +1,4 @@
-"""Which guidance weight, and whether FID can be trusted about it."""
+"""Which guidance weight, and whether FID can be trusted to choose it."""
 
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
@@ -34,7 +34,7 @@ class Preference:
     best: Standing
 
     def against(self, other: Standing) -> bool | None:
-        """Whether another weight is separated from it, and worse; None where that is not known."""
+        """Whether another weight is separated from it and worse; None where that is not known."""
         found = compared(self.measure, other, self.best)
         if found is None:
             return None
@@ -42,9 +42,9 @@ class Preference:
 
 
 def preferences(among: Sequence[Standing], measures: Sequence[Measure]) -> list[Preference]:
-    """What each of the measures that all weights have prefers; none that is equal at all of them.
+    """The weight that each measure prefers, of those that all have and that is not equal for all.
 
-    Of weights that are equally best for a measure, it is the one nearest to FID's.
+    Among equally good weights it is the one nearest to FID's.
     """
     by_fid = FID.best(among).first.setting.guidance
     found = []
@@ -57,13 +57,13 @@ def preferences(among: Sequence[Standing], measures: Sequence[Measure]) -> list[
 
 
 def which_weight(analysis: Analysis) -> Iterator[Part]:
-    """Of each contest of weights: whether the metrics agree, and who leads by FID."""
+    """For each contest of weights: whether the metrics agree, and which weight leads by FID."""
     every = (*MEASURES, *yardstick_fids(analysis.run)[1:])
     for stratum in analysis.strata:
         for each in stratum.answers_on(Factor.WEIGHT):
             of = each.unguided_title
             measures = preferences(each.standings, every)
-            verdict, *rest = _trust(measures)
+            verdict, *rest = _agreement(measures)
             by_fid = f"By FID: {standing_text(each, weight_title)}"
             title = ", ".join(filter(None, (stratum.title, of)))
             said = (f"{_by_fid(each)} {verdict}", by_fid, *rest, *_guided_steps(each))
@@ -91,7 +91,7 @@ def which_weight(analysis: Analysis) -> Iterator[Part]:
 
 
 def _by_fid(each: Answer) -> str:
-    """The weight that FID prefers, and how the others stand to it."""
+    """The weight that FID prefers, and how the others compare with it."""
     best = weight_title(each.leader.first.setting)
     level = listed([weight_title(one.first.setting) for one in each.open])
     worse = sum(one.trails for one in each.standings[1:])
@@ -101,7 +101,7 @@ def _by_fid(each: Answer) -> str:
 
 
 def _guided_steps(each: Answer) -> Iterator[str]:
-    """How little of the way an interval guides, where one does."""
+    """How many of the evaluations are guided, for each setting with an interval."""
     for setting, nfe in {
         replace(one.first.setting, guidance=1.0): one.nfe
         for one in each.standings
@@ -115,8 +115,8 @@ def _guided_steps(each: Answer) -> Iterator[str]:
             )
 
 
-def _standing(groups: Mapping[bool | None, Sequence[Preference]]) -> str:
-    """By which measures the weight they prefer is separated from FID's: yes, no, unknown."""
+def _separated_from_fids(groups: Mapping[bool | None, Sequence[Preference]]) -> str:
+    """Which measures separate the weight they prefer from FID's, which not, and which unknown."""
     names = {firm: listed([each.measure.title for each in group]) for firm, group in groups.items()}
     parts = [f"Their preferred weight is separated from FID's by {names[True] or 'none'}"]
     if names[False] and names[True]:
@@ -126,8 +126,8 @@ def _standing(groups: Mapping[bool | None, Sequence[Preference]]) -> str:
     return "; ".join(parts)
 
 
-def _trust(found: Sequence[Preference]) -> Iterator[str]:
-    """Whether the measures prefer the same weight, and what it costs where they do not."""
+def _agreement(found: Sequence[Preference]) -> Iterator[str]:
+    """Whether the measures prefer the same weight, and what they trade where they do not."""
     if len(found) < 2 or found[0].measure != FID:
         yield "Too few metrics prefer any weight to say whether FID can be trusted here."
         return
@@ -149,8 +149,8 @@ def _trust(found: Sequence[Preference]) -> Iterator[str]:
         if firm
         else "The metrics differ, but no difference is shown to be more than chance"
     )
-    yield f"{verdict}. On the first block the best is {said}. {_standing(groups)}."
-    # Looks are what guidance is asked for, and do not show in FID alone.
+    yield f"{verdict}. On the first block the best is {said}. {_separated_from_fids(groups)}."
+    # Guidance is used for the looks of images, which FID alone does not show.
     chosen = min(rivals, key=lambda each: (each not in firm, each.measure != PRECISION))
     yield _trade(fid, chosen.best, chosen.measure)
     if firm and chosen.measure == PRECISION:
@@ -170,7 +170,7 @@ def _trade(fid_best: Standing, other: Standing, measure: Measure) -> str:
 
 
 def _moved(measure: Measure, start: Standing, to: Standing) -> str:
-    """What a measure does, over the blocks that its change is of."""
+    """How a measure changes, over the blocks in which both are compared."""
     before, after = (
         measure.text(statistics.fmean(figure.value for figure in side))
         for side in common(measure, start, to)

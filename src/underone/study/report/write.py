@@ -1,8 +1,8 @@
-"""The report of a study: one page that opens offline, its figures and their data, all its numbers.
+"""The report of a study: a page that opens offline, its charts with their data, and all numbers.
 
 report.html               everything, in one file
 figures/NAME.svg, .png    each chart
-data/NAME.csv             its points
+data/NAME.csv             a chart's points
 results.json              the findings, and the result of every cell
 """
 
@@ -37,12 +37,12 @@ from underone.study.report.published import published_findings
 from underone.study.report.sentences import Part
 
 _PACKAGE = "underone.study.report"
-# What a chart's file of data leaves out: words for the page.
+# Columns of words for the page, left out of a chart's data file.
 _NOT_DATA = ("link", "says", "text", "series")
 
 
 def write_report(analysis: Analysis, beside: Sequence[Analysis] = ()) -> Path:
-    """Write the report into the study's folder, from what is known so far; the page's path.
+    """Write the report into the study's folder, from its results so far; the page's path.
 
     `beside` are studies of other data to compare with.
     """
@@ -66,7 +66,7 @@ def write_report(analysis: Analysis, beside: Sequence[Analysis] = ()) -> Path:
 def page(
     analysis: Analysis, charts: dict[str, list[Chart]], beside: Sequence[Analysis] = ()
 ) -> str:
-    """The page as HTML; all names in it are escaped but the charts, which are made here."""
+    """The page as HTML; all text is escaped, except for the charts, which are made here."""
     run, shown = analysis.run, view.cards(analysis)
     return (
         templates(_PACKAGE)
@@ -89,7 +89,7 @@ def page(
             picture=lambda cell: data_uri(run.folder.picture_path(cell).read_bytes()),
             families=[_family(each) for each in view.families(analysis)],
             opening=view.opening_pair(analysis) if shown else ("", ""),
-            unasked=view.some_are_told_no_class(analysis),
+            unasked=view.some_are_unconditional(analysis),
             screening=tables.screening_table(run),
             nearest=panel(analysis),
             data_uri=data_uri,
@@ -123,7 +123,7 @@ def _parts(parts: Iterable[Part]) -> list[dict[str, Any]]:
 
 
 def correlations(analysis: Analysis) -> list[tuple[str, tables.Table]]:
-    """The rank correlations of the extractors' FIDs, of each stratum that has them."""
+    """For each stratum that has them, the rank correlations of the extractors' FIDs."""
     run = analysis.run
     names = run.bench.yardstick_names
     found = []
@@ -140,7 +140,7 @@ def correlations(analysis: Analysis) -> list[tuple[str, tables.Table]]:
 
 
 def csv_text(chart: Chart) -> str:
-    """A chart's points."""
+    """A chart's points as CSV."""
     columns = [key for key in chart.rows[0] if key not in _NOT_DATA]
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, extrasaction="ignore", lineterminator="\n")
@@ -162,7 +162,7 @@ def _chart_files(name: str, folder: Path) -> tuple[Path, Path, Path]:
 
 
 def _remove_others(names: set[str], folder: Path) -> None:
-    """The files of charts that an earlier page had and this one has not."""
+    """Remove the files of charts that an earlier page had and this one has not."""
     for points in (folder / "data").glob("*.csv"):
         files = _chart_files(points.stem, folder)
         if points.stem not in names and all(path.exists() for path in files):
@@ -171,7 +171,7 @@ def _remove_others(names: set[str], folder: Path) -> None:
 
 
 def _element(chart: Chart) -> Markup:
-    """A chart as an element that says what it is; vl-convert has escaped all that is in it."""
+    """A chart as an SVG element with its title as label; vl-convert has escaped its text."""
     label = Markup('<svg role="group" aria-label="{}" ').format(chart.title)
     return label + Markup(chart.on_page().removeprefix("<svg "))  # noqa: S704
 

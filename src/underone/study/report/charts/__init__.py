@@ -1,4 +1,4 @@
-"""The charts of a report: what is drawn of which settings."""
+"""The charts of a report: which measures are drawn, for which settings."""
 
 from underone.study.report.charts.agreement import agreement_charts
 from underone.study.report.charts.rows import slug

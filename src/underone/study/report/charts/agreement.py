@@ -21,7 +21,7 @@ from underone.study.report.drawing import Chart, Look, Series, linear_axis, log_
 
 
 def agreement_charts(analysis: Analysis) -> list[Chart]:
-    """The FIDs of two extractors against each other, of each stratum."""
+    """For each stratum, the FIDs of every two extractors against each other."""
     return distinct(
         _agreement(pair, stratum.title)
         for stratum in analysis.strata

@@ -1,4 +1,4 @@
-"""Which settings of a study a chart joins by a line."""
+"""Which settings of a study a chart joins with a line."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from underone.study.words import form_titles, sampler_title, setting_title
 
 @dataclass(frozen=True)
 class Line:
-    """Settings that are joined in a chart: one is reached from the next by one axis alone."""
+    """Settings that a chart joins, which differ along a single axis."""
 
     title: str
     standings: tuple[Standing, ...]
@@ -22,7 +22,7 @@ class Line:
 def sampler_lines(
     group: Sequence[Standing], title: Callable[[Setting], str] = sampler_title
 ) -> list[Line]:
-    """Settings that have one title, each along its evaluations."""
+    """A line for each title, its settings by ascending evaluations."""
     found: dict[str, list[Standing]] = {}
     for each in group:
         found.setdefault(title(each.first.setting), []).append(each)
@@ -33,7 +33,7 @@ def sampler_lines(
 
 
 def _weight_lines(stratum: Stratum) -> list[Line]:
-    """Settings that differ in w alone, w = 0 among them whatever the form of guidance."""
+    """Lines of settings that differ in w alone; w = 0 is on that of every form of guidance."""
     groups: dict[Setting, dict[str, list[Standing]]] = {}
     for each in stratum.standings:
         setting = each.first.setting
@@ -52,10 +52,10 @@ def _weight_lines(stratum: Stratum) -> list[Line]:
 
 
 def known_lines(stratum: Stratum, measures: Sequence[Measure]) -> list[Line]:
-    """The lines along w, without settings that lack a measure, and without lines of one point."""
+    """The lines along w of settings that have all `measures`, without lines of a single point."""
     lines = []
     for line in _weight_lines(stratum):
-        # What asks for no class is compared with no other weight.
+        # Unconditional samples are not compared with other weights.
         asked = (each for each in line.standings if each.first.setting.uses_labels)
         known = tuple(each for each in asked if all(m.is_known_of([each]) for m in measures))
         if len(known) > 1:

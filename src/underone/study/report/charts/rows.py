@@ -1,4 +1,4 @@
-"""What charts have in common: their names, their titles, and the rows of their data."""
+"""What charts share: their names, their titles, and the rows of their data."""
 
 import math
 import re
@@ -12,19 +12,19 @@ from underone.study.measures import Measure
 from underone.study.report.drawing import Chart, Row
 from underone.study.words import setting_title
 
-# Pixels of a chart.
+# The size of a chart in pixels.
 WIDTH, HEIGHT = 390, 280
 _LONGEST = 60
 
 
 def slug(*parts: str) -> str:
-    """A file's name of words; of a long one, such as a model's path, the end."""
+    """A file name made of words; long ones, such as a model's path, are cut to their end."""
     plain = (re.sub(r"[^a-z0-9]+", "-", part.lower())[-_LONGEST:].strip("-") for part in parts)
     return "-".join(part for part in plain if part)
 
 
 def distinct(charts: Iterable[Chart]) -> list[Chart]:
-    """The charts; one whose name, made plain, is an earlier one's has a number behind it."""
+    """The charts, with a number appended to a name that an earlier chart has."""
     seen: Counter[str] = Counter()
     found = []
     for chart in charts:
@@ -35,7 +35,7 @@ def distinct(charts: Iterable[Chart]) -> list[Chart]:
 
 
 def row_of(standing: Standing, series: str, values_text: str, **values: float) -> Row:
-    """A point's row: its setting, its values, where it leads, what a screen reader says."""
+    """A point's row: its setting, its values, its link, and its text for screen readers."""
     first = standing.first
     title = setting_title(first.setting)
     return {
@@ -53,26 +53,26 @@ def row_of(standing: Standing, series: str, values_text: str, **values: float) -
 
 
 def on_first_block(standing: Standing, *measures: Measure) -> str:
-    """What a point of the first block says."""
+    """The text of a point of the first block."""
     parts = [f"{each.title} {each.text(each.value(standing.first))}" for each in measures]
     return f"{', '.join(parts)}, on the first block"
 
 
 def number(row: Row, key: str) -> float:
-    """A row's number under a key; ValueError where it is not finite, for charts would omit it."""
+    """A row's number under a key; a ValueError if not finite, since charts would omit it."""
     value = row[key]
     if not isinstance(value, int | float) or not math.isfinite(value):
-        raise ValueError(f"{key} of {row['setting']} is no finite number: {value!r}")
+        raise ValueError(f"{key} of {row['setting']} is not a finite number: {value!r}")
     return float(value)
 
 
 def titled(title: str, where: str) -> str:
-    """A chart's title, with the stratum it is of where a report has several."""
+    """A chart's title, with its stratum where a report has several."""
     return f"{title} ({where})" if where else title
 
 
 def too_few(measure: Measure, result: CellResult) -> str | None:
-    """That real images are too few to stand beside samples, for FID falls with their number."""
+    """A note where there are too few real images to compare, since FID falls with their number."""
     floor = result.measurements[measure.yardstick].floor
     value = measure.floor(result)
     if floor is None or value is None or measure.comparable_floor(result) is not None:

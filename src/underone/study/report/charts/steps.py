@@ -38,13 +38,13 @@ from underone.study.report.drawing import (
 from underone.study.words import weight_title
 
 _PLAIN = weight_title(Setting())
-# A chart of more lines than these cannot be read.
+# A chart with more lines than this cannot be read.
 _MOST_LINES = 8
 _ANCHORS, _OTHERS = ("ddim", "ddpm-small", "ddpm-large"), "others"
 
 
 def nfe_charts(analysis: Analysis, measures: Sequence[Measure] = (FID, KID)) -> list[Chart]:
-    """Each measure against evaluations: of each stratum, of each weight with a line to draw."""
+    """Each measure against evaluations, for each stratum and each weight with a line to draw."""
     return distinct(
         _against_nfe(measure, weight, group, stratum.title)
         for stratum in analysis.strata
@@ -55,7 +55,7 @@ def nfe_charts(analysis: Analysis, measures: Sequence[Measure] = (FID, KID)) -> 
 
 
 def _by_weight(stratum: Stratum) -> dict[str, list[Standing]]:
-    """w = 0, and other weights where some sampler has two numbers of steps; or else everything."""
+    """The settings at w = 0, and at weights where a sampler has two numbers of steps; or all."""
     groups: dict[str, list[Standing]] = {}
     for each in stratum.asked or stratum.standings:
         groups.setdefault(weight_title(each.first.setting), []).append(each)
@@ -99,7 +99,7 @@ def _against_nfe(measure: Measure, weight: str, group: Sequence[Standing], where
     series = Series(highlighted, _OTHERS if len(highlighted) < len(lines) else "")
 
     def draw(look: Look) -> Any:
-        # Hollow is what has no place on the axis.
+        # Points that are off the axis are hollow.
         placed = [row for row in drawn if row["shown"] == row["value"]]
         others = [row for row in drawn if row["shown"] != row["value"]]
         layers = [
@@ -123,10 +123,10 @@ def _against_nfe(measure: Measure, weight: str, group: Sequence[Standing], where
 
 
 def highlighted_lines(lines: Sequence[Line], measure: Measure) -> tuple[str, ...]:
-    """The lines that are told apart: all, or some of many.
+    """The titles of the lines in colour: all, or a choice from too many.
 
-    These are the lines that are best at some cost, those that all samplers are compared with, and
-    those that come nearest to the best.
+    Chosen are the lines that are best at some cost, then those that all samplers are compared with,
+    then those that come nearest to the best.
     """
     if len(lines) <= _MOST_LINES:
         return tuple(line.title for line in lines)
@@ -149,7 +149,7 @@ def _spanned(measure: Measure, standing: Standing) -> dict[str, float]:
 
 
 def _within(row: Row, y: Axis, logarithmic: bool) -> dict[str, float]:
-    """Where a row is drawn: what a logarithmic axis has no place for, on its lower edge."""
+    """Where a row is drawn: on the lower edge of a logarithmic axis if it is off it."""
     value, low, high = (number(row, key) for key in ("value", "low", "high"))
     if not logarithmic:
         return {"shown": value, "low": low, "high": high}

@@ -1,4 +1,4 @@
-"""Charts of each measure, and of each extractor's FID, along the guidance weight."""
+"""Charts of each measure, and of each extractor's FID, against the guidance weight."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -48,7 +48,7 @@ _SMALL_WIDTH, _SMALL_HEIGHT = 250, 165
 
 
 def diversity_charts(analysis: Analysis) -> list[Chart]:
-    """Precision against recall along w, of each stratum with two weights."""
+    """Precision against recall along w, for each stratum with two weights."""
     return distinct(
         _diversity(lines, stratum.title)
         for stratum in analysis.strata
@@ -111,7 +111,7 @@ def _diversity(lines: Sequence[Line], where: str) -> Chart:
 
 
 def weight_charts(analysis: Analysis) -> list[Chart]:
-    """Each measure against w, of each stratum with two weights."""
+    """Each measure against w, for each stratum with two weights."""
     return distinct(
         _against_weight(measure, lines, stratum.title)
         for stratum in analysis.strata
@@ -168,7 +168,7 @@ def _against_weight(measure: Measure, lines: Sequence[Line], where: str) -> Char
 
 
 def extractor_charts(analysis: Analysis) -> list[Chart]:
-    """FID along w in the features of each extractor, of its own at w = 0; of each line along w."""
+    """For each line along w, FID by each extractor, relative to its own FID at w = 0."""
     by = yardstick_fids(analysis.run)
     return distinct(
         _by_extractor(by, line, stratum.title)
@@ -210,7 +210,7 @@ def _by_extractor(by: Sequence[Measure], line: Line, where: str) -> Chart:
 
 
 def _preferred(measure: Measure, asked: Sequence[Standing]) -> set[str]:
-    """The cells that a measure prefers, of each setting that weights compete in."""
+    """The cells that a measure prefers, one or more for each setting that weights compete in."""
     groups: dict[Setting, list[Standing]] = {}
     for each in asked:
         groups.setdefault(unguided(each.first.setting), []).append(each)
