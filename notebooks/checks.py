@@ -1,7 +1,7 @@
-"""Checks of the exercises: right, or not yet and a hint. The answers are not in here.
+"""Checks of the exercises: each says "Right", or "Not yet" with a hint. No solutions are in here.
 
 An answer is compared with what underone's own functions give, and with what is known in closed
-form. What is not right yet stops the notebook with a short message in place of a traceback.
+form. One that is not right yet stops the notebook with a short message in place of a traceback.
 """
 
 import functools
@@ -46,7 +46,7 @@ class NotYetError(Exception):
     """An answer that is not right yet: what was seen, and a hint."""
 
     def _render_traceback_(self) -> list[str]:
-        """What Jupyter shows of it: the message alone."""
+        """What Jupyter shows of the error: the message alone."""
         return str(self).splitlines()
 
 
@@ -55,7 +55,7 @@ def _wrong(seen: str, hint: str) -> NotYetError:
 
 
 def exercise(check: Callable[..., str]) -> Callable[..., None]:
-    """A check that says how it went, whatever the answer does."""
+    """A check that prints "Right" or raises `NotYetError`, whatever the answer does."""
 
     @functools.wraps(check)
     def checked(answer: Answer, *rest: Any) -> None:
@@ -66,7 +66,7 @@ def exercise(check: Callable[..., str]) -> Callable[..., None]:
         except Exception as error:
             raise _wrong(
                 f"{check.__name__} stopped with {type(error).__name__}: {error}",
-                "is a blank above still open? Else call it yourself, with small tensors, and "
+                "is a blank above still open? If not, call it yourself with small tensors, and "
                 "print what it does line by line.",
             ) from None
         print(f"Right: {said}")
@@ -75,7 +75,7 @@ def exercise(check: Callable[..., str]) -> Callable[..., None]:
 
 
 def _returning(answer: Answer) -> Answer:
-    """The answer, where it answers."""
+    """The answer, checked to return something."""
 
     @functools.wraps(answer)
     def returning(*arguments: Any, **named: Any) -> Any:
@@ -117,7 +117,7 @@ def alpha_bars(answer: Answer) -> str:
     found = answer(beta)
     if isinstance(found, Tensor) and found.shape == (T,):
         raise _wrong(
-            f"the result has {T} entries, expected {T + 1}: of k = 0, ..., T.",
+            f"the result has {T} entries, expected {T + 1}: one for each k = 0, ..., T.",
             "at k = 0 nothing has been added yet. What is a product of no factors?",
         )
     hint = "how much of the signal's variance is left after one step? And after k of them?"
@@ -143,14 +143,14 @@ def add_noise(answer: Answer) -> str:
     _expect(
         answer(x0, k, none),
         noised(x0, node, none),
-        "this is about the signal: alpha-bar is the share of the variance that is left. By what "
-        "is x_0 itself multiplied?",
+        "this is about the signal: alpha-bar is the share of the variance that is left. So what "
+        "is x_0 itself multiplied by?",
         "x_k without noise",
     )
     _expect(
         answer(none, k, z),
         noised(none, node, z),
-        "this is about the noise: where x_0 has variance 1, x_k has too. What do the squares of "
+        "this is about the noise: if x_0 has variance 1, so has x_k. What do the squares of "
         "the two coefficients add up to?",
         "x_k of a black image",
     )
@@ -166,11 +166,11 @@ def drop_labels(answer: Answer) -> str:
     none, every, some = (answer(c, 10, rate) for rate in (0.0, 1.0, 0.1))
     if not torch.equal(c, before):
         raise _wrong(
-            "the labels given have themselves been changed.",
+            "the given labels have themselves been changed.",
             "make a new tensor: torch.where chooses between two, entry by entry.",
         )
-    _expect(none, c, "at rate 0 no label is dropped.", "what comes of rate 0")
-    _expect(every, torch.full_like(c, 10), "at rate 1 all are.", "what comes of rate 1")
+    _expect(none, c, "at rate 0 no label is dropped.", "the result at rate 0")
+    _expect(every, torch.full_like(c, 10), "at rate 1 all are.", "the result at rate 1")
     dropped = some == 10
     if not torch.equal(some[~dropped], c[~dropped]):
         raise _wrong("labels that were kept have changed.", "those not dropped stay as they are.")
@@ -178,7 +178,7 @@ def drop_labels(answer: Answer) -> str:
     if not 0.08 < share < 0.12:
         raise _wrong(
             f"at rate 0.1 the share of dropped labels is {share:.3f}.",
-            "throw a coin for each label on its own, which falls on one side with this rate.",
+            "toss a coin for each label separately, which shows heads with this probability.",
         )
     return f"at rate 0.1 the share of dropped labels is {share:.3f}."
 
@@ -187,7 +187,7 @@ def drop_labels(answer: Answer) -> str:
 def simple_loss(answer: Answer) -> str:
     """The loss of a noise-predicting network."""
     x0, c = _images(2), torch.arange(6)
-    # What the training objective draws, drawn again.
+    # The same draw as that of the training objective below.
     generator = torch.Generator().manual_seed(0)
     draw = drawn(x0, SCHEDULE, EVERY_STEP, generator)
     k = (draw.node.t * T).round().long()
@@ -209,10 +209,10 @@ def simple_loss(answer: Answer) -> str:
 
     answer(watched, x0, c, k, draw.noise)
     if not seen:
-        raise _wrong("the network is not asked.", "the loss is about what model(...) predicts.")
+        raise _wrong("the network is not called.", "the loss is about what model(...) predicts.")
     given_x, given_k, given_c = seen[0]
     _expect(given_x, draw.x, "the network is shown the noisy image x_k.", "what it is given")
-    _expect(given_k, k, "give the network k as it is, one an image.", "the step it is given")
+    _expect(given_k, k, "give the network k as it is, one per image.", "the step it is given")
     _expect(given_c, c, "the label is its third argument.", "the label it is given")
     _expect(
         answer(network, x0, c, k, draw.noise),
@@ -224,7 +224,7 @@ def simple_loss(answer: Answer) -> str:
 
 
 class _Linear(nn.Module):
-    """A network of one line, which reads everything that it is given."""
+    """A linear network that uses all of its inputs."""
 
     def forward(self, x: Tensor, k: Tensor, c: Tensor) -> Tensor:
         return 0.5 * x + (k.float() / T + 0.1 * c).reshape(-1, 1, 1, 1)
@@ -232,7 +232,7 @@ class _Linear(nn.Module):
 
 @exercise
 def predicted_x0(answer: Answer) -> str:
-    """x_0 as a prediction of the noise implies it."""
+    """x_0 as implied by a prediction of the noise."""
     x0, z = _images(3), _images(4)
     for k in (1, 300, 900):
         node = _node(k)
@@ -264,14 +264,14 @@ class _Known:
 
 
 def _stepped(sampler: Sampler, x: Tensor, k: int, j: int, x0: Tensor, z: Tensor) -> Tensor:
-    """A step of underone's own."""
+    """A step of underone's own sampler."""
     path = [_node(k), _node(j)]
     return sampler.step(x, Step(path, 0, (), Bound(_Known(x0), None), lambda: z))[0]
 
 
 @exercise
 def ancestral_step(answer: Answer) -> str:
-    """A draw of q(x_j given x_k and x_0), or one as wide as the forward step."""
+    """A draw from q(x_j given x_k and x_0), or one with the variance of the forward step."""
     one, none = torch.ones(1, 1, 2, 2), torch.zeros(1, 1, 2, 2)
     variances: tuple[Literal["large", "small"], ...] = ("large", "small")
     for k, j in ((500, 499), (500, 400)):
@@ -343,7 +343,7 @@ def ddim_step(answer: Answer) -> str:
 
 @dataclass(frozen=True)
 class _Shrinking:
-    """A model of noise in closed form, as the notebook calls it and as underone does."""
+    """A model of the noise in closed form, called as in the notebook or as in underone."""
 
     bound: float | None
     schedule: LinearBeta = SCHEDULE
@@ -367,7 +367,7 @@ def sample(answer: Answer) -> str:
         def model(x: Tensor, k: Tensor, c: Tensor) -> Tensor:
             if not isinstance(k, Tensor) or k.shape != (len(x),):
                 raise _wrong(
-                    "the model was not given one step an image.",
+                    "the model was not given one step per image.",
                     "torch.full((len(x),), k) makes a batch of one k.",
                 )
             asked.append(float(k.flatten()[0]))  # noqa: B023
@@ -390,13 +390,13 @@ def sample(answer: Answer) -> str:
         if not isinstance(states, list) or len(states) != steps + 1:
             raise _wrong(
                 f"{steps} steps do not give a list of {steps + 1} states.",
-                "the first is x_T, then one a step; the last is x_0.",
+                "the first is x_T, then one per step; the last is x_0.",
             )
         grid = [round(node.t.item() * T) for node in path[:-1]]
         if asked != grid:
             raise _wrong(
                 f"with {steps} steps the model was asked at k = {asked}, expected {grid}.",
-                "one evaluation a step, at the step k from which it starts.",
+                "one evaluation per step, at the k from which the step starts.",
             )
         for index, (mine, theirs) in enumerate(zip(states, wanted, strict=True)):
             hint = "is x_0 predicted, then clamped to the bound, then given to `step`?"
@@ -404,7 +404,7 @@ def sample(answer: Answer) -> str:
                 hint = "the last step lands on the predicted x_0, clamped, without noise."
             elif index == 0:
                 hint = "x_T is noise."
-            _expect(mine, theirs.x, hint, f"of {steps} steps, state {index}")
+            _expect(mine, theirs.x, hint, f"state {index} of {steps} steps")
     return "it equals underone's own loop, integrate, state by state."
 
 
@@ -420,7 +420,7 @@ def guided(answer: Answer) -> str:
     def model(x: Tensor, k: Tensor, c: Tensor) -> Tensor:
         if not isinstance(c, Tensor):
             raise _wrong(
-                "the model was given one label, not one an image.",
+                "the model was given one label, not one per image.",
                 "torch.full_like(c, null) makes a batch of them.",
             )
         return x * (1 + c.float()).reshape(-1, 1, 1, 1)
@@ -476,7 +476,7 @@ def images_of(answer: Answer, count: int) -> str:
     if len(first) != count:
         raise _wrong(f"{len(first)} images, expected SAMPLES = {count}.", "see Draw's `count`.")
     if first.seeds is None or not torch.equal(first.seeds, second.seeds):
-        raise _wrong("two settings have other seeds.", "differences are paired at one seed alone.")
+        raise _wrong("two settings have different seeds.", "only the same seeds can be paired.")
     if first.labels is None or len(first.labels[: min(10, count)].unique()) != min(10, count):
         raise _wrong("not all classes are asked for.", "see Draw's `labels`: what is its default?")
     return f"{count} images of seed {first.protocol['seed']}, whatever the setting."
@@ -486,7 +486,7 @@ def images_of(answer: Answer, count: int) -> str:
 def measured(answer: Answer) -> str:
     """The figures of a sample set."""
     pixels = torch.randint(0, 256, (40, 1, 28, 28), generator=torch.Generator().manual_seed(0))
-    # Of a policy of their own, so that the floor is that of as many whenever this is run.
+    # A label policy of their own, so that the floor is always that of as many images.
     labels = (torch.arange(40) % 10).clamp(max=8)
     samples = SampleSet(pixels.to(torch.uint8), labels, None, {"labels": "given"})
     found = answer(samples)
@@ -498,7 +498,7 @@ def measured(answer: Answer) -> str:
     missing = {"fid", "precision", "recall", "consistency"} - found.figures.keys()
     if missing:
         raise _wrong(
-            f"{', '.join(sorted(missing))} not measured.", "which metrics are wanted stands above."
+            f"{', '.join(sorted(missing))} not measured.", "see above which metrics are wanted."
         )
     wanted = measure(samples, load_yardstick("fashion-mnist")).fid
     if not math.isclose(found.fid, wanted, rel_tol=1e-3):
@@ -513,7 +513,7 @@ def measured(answer: Answer) -> str:
 @exercise
 def fewest_steps(answer: Answer) -> str:
     """The fewest steps that are as good as the most."""
-    hint = "of the steps whose FID is at most that at the most steps plus the margin: the fewest."
+    hint = "take the fewest steps whose FID is at most that at the most steps plus the margin."
     cases: tuple[tuple[Mapping[int, float], float, int], ...] = (
         ({5: 9.0, 10: 3.0, 20: 2.1, 50: 2.0}, 0.2, 20),
         ({5: 9.0, 10: 3.0, 20: 2.1, 50: 2.0}, 0.0, 50),
@@ -524,7 +524,7 @@ def fewest_steps(answer: Answer) -> str:
     for fid, margin, wanted in cases:
         found = answer(fid, margin)
         if found != wanted:
-            raise _wrong(f"of FIDs {dict(fid)} with margin {margin} you say {found}.", hint)
+            raise _wrong(f"for FIDs {dict(fid)} and margin {margin} you return {found}.", hint)
     return "it answers all of the examples."
 
 
@@ -535,9 +535,9 @@ def guided_setting(answer: Answer, sampler: str, steps: int) -> str:
         found = answer(w)
         if found != Setting(sampler, steps=steps, guidance=w):
             raise _wrong(
-                f"for w = {w} you say {found}.",
-                "GUIDED_SAMPLER and GUIDED_STEPS stand above; only the weight changes, and all "
-                "that is not asked about stays at its default.",
+                f"for w = {w} you return {found}.",
+                "use GUIDED_SAMPLER and GUIDED_STEPS from above; only the weight changes, and "
+                "everything else stays at its default.",
             )
     return "only the weight changes."
 
@@ -555,7 +555,7 @@ def same_ranking(answer: Answer) -> str:
         found = answer(ours, published)
         if found is not wanted:
             raise _wrong(
-                f"of {ours} and {published} you say {found}.",
+                f"for {ours} and {published} you return {found}.",
                 "sort the names of each by their FIDs, and compare the two orders.",
             )
     return "it answers all of the examples."

@@ -1,7 +1,7 @@
-"""Makes exercise.ipynb of guide.ipynb: the same cells, with the solutions taken out.
+"""Makes exercise.ipynb from guide.ipynb: the same cells without the solutions.
 
-A solution stands between `# solution` and `# end of solution` in code, and between the same words
-as HTML comments in text. Run `python notebooks/make_exercise.py` after every change of the guide.
+A solution is marked by `# solution` and `# end of solution` in code, and by HTML comments of the
+same words in text. Run `python notebooks/make_exercise.py` after every change to the guide.
 """
 
 import re
@@ -21,17 +21,16 @@ YOUR_ANSWER = "*Your answer, in three to five sentences:*"
 TITLE = """\
 # Denoising diffusion: the exercise
 
-The same course as in [guide.ipynb](guide.ipynb), with its key lines left blank. Replace every
-`...  # your code` and run the cell below it, which says when you are right, and gives a hint
-when you are not yet. What is not right yet stops *Run all* there. Each blank takes one to five
-lines.
+The same course as [guide.ipynb](guide.ipynb), with its key lines left blank. Replace every
+`...  # your code` and run the cell below it, which tells you whether you are right, and gives a
+hint if not. *Run all* stops at an answer that is not right yet. Each blank takes one to five lines.
 
 **Part 1** writes a class-conditional denoising diffusion model in plain torch, trains it live on
 points in the plane, and runs the same sampling code on the network that **underone** ships.
 **Part 2** experiments with that network, and answers from what it measures which sampler, how many
 steps and which guidance weight.
 
-The sources, which you may want beside you: Ho, Jain and Abbeel 2020
+Sources to have at hand: Ho, Jain and Abbeel 2020
 ([DDPM](https://arxiv.org/abs/2006.11239)), Song, Meng and Ermon 2021
 ([DDIM](https://arxiv.org/abs/2010.02502)), Ho and Salimans 2022
 ([classifier-free guidance](https://arxiv.org/abs/2207.12598))."""

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from underone.data import png_bytes, tile, to_uint8
 
-# Colours that are told apart by colour-blind eyes too (Okabe and Ito 2008).
+# Colours that colour-blind eyes can distinguish (Okabe and Ito 2008).
 COLOURS = ["#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"]
 GREY = "#777777"
 _FINENESS = 2  # pixels of a PNG for each pixel it is shown at
@@ -25,7 +25,7 @@ Row = Mapping[str, Any]
 
 
 class Table:
-    """Rows of a dictionary each, as HTML and as text."""
+    """A table of rows, each a dictionary, as HTML and as text."""
 
     def __init__(self, rows: Sequence[Row]) -> None:
         self._header = list(rows[0]) if rows else []
@@ -56,7 +56,7 @@ def _text(name: str, value: object) -> str:
 def clouds(
     panels: Mapping[str, Tensor], labels: Tensor, columns: int = 5, reach: float = 3.0
 ) -> Image:
-    """Points (N, 2) of each panel side by side, coloured by class; beyond `reach` is not shown."""
+    """Panels of points (N, 2) side by side, coloured by class; those beyond `reach` are counted."""
     charts = []
     for title, points in panels.items():
         rows = [
@@ -83,9 +83,9 @@ def clouds(
 def paths(
     panels: Mapping[str, Sequence[Tensor]], labels: Tensor, under: Tensor, reach: float = 3.0
 ) -> Image:
-    """The way of each of a few points through the states (N, 2), coloured by its class.
+    """The path of each point through the states (N, 2), coloured by its class.
 
-    Over the points `under` (M, 2), in grey.
+    Drawn over the points `under` (M, 2), in grey.
     """
     charts = []
     data = (
@@ -151,7 +151,7 @@ def curves(
     width: int = 300,
     titles: Sequence[str] | None = None,
 ) -> Image:
-    """A panel a figure: lines over x, one of each `colour`, and a dashed one for real images.
+    """A panel for each figure: lines over x, one per `colour`, and a dashed one for real images.
 
     The axes named in `log` are logarithmic.
     """
@@ -271,6 +271,6 @@ def gallery(rows: Mapping[str, Tensor], columns: Sequence[str] = (), scale: int 
 
 
 def _shown(page: Pillow.Image) -> Image:
-    """A picture in 256 colours, a third of the size, at the width it is meant for."""
+    """A picture in 256 colours, for a third of the size, shown at its intended width."""
     small = png_bytes(page.quantize(256, dither=Pillow.Dither.NONE))
     return Image(data=small, width=page.width // _FINENESS)

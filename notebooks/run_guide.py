@@ -1,7 +1,7 @@
-"""Runs guide.ipynb from top to bottom, keeps its outputs, and makes the exercise of it anew.
+"""Runs guide.ipynb from top to bottom, keeps its outputs, and makes the exercise from it.
 
 `python notebooks/run_guide.py --samples 300 --steps 5 10 20 50` takes some seven minutes of an idle
-core, most of them for 135,000 network evaluations; what is not said stays as the notebook has it.
+core, mostly for 138,000 network evaluations; without an option its value in the notebook is kept.
 Nothing is written unless every cell has run.
 """
 
@@ -31,8 +31,8 @@ def executed(notebook: Any, timeout: int = 3600) -> Any:
 def main() -> None:
     """Run the guide."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--samples", type=int, help="images a setting")
-    parser.add_argument("--steps", type=int, nargs="+", help="numbers of steps compared")
+    parser.add_argument("--samples", type=int, help="images per setting")
+    parser.add_argument("--steps", type=int, nargs="+", help="numbers of steps to compare")
     wanted = parser.parse_args()
     # Without ipywidgets a progress bar that is not even used here would complain.
     os.environ["PYTHONWARNINGS"] = "ignore:IProgress not found"

@@ -96,7 +96,7 @@ WRONG = [
         "the step",
     ),
     ("simple-loss", "return (model(add_noise(x0, k, z), k, k) - z).square().mean()", "the label"),
-    ("sample", "eps = model(x, k, c)", "one step an image"),
+    ("sample", "eps = model(x, k, c)", "one step per image"),
     ("images-of", "return generate(model, setting, Draw(7))", "expected SAMPLES"),
     (
         "images-of",
