@@ -65,7 +65,7 @@ def of_size(model: DiffusionModel, size: int) -> DiffusionModel:
 
 
 def series(model: DiffusionModel) -> dict[str, dict[str, tuple[Work, int]]]:
-    """By what grows and how far: a draw and its evaluations."""
+    """A draw and its evaluations, by what grows and how far."""
     return {
         "images in all": {f"{n:,}": drawing(model, count=n) for n in (256, 512, 1024)},
         "steps": {str(n): drawing(model, Setting(steps=n)) for n in (1, 5, 10)},
@@ -114,7 +114,7 @@ def drawn(first: int) -> tuple[float, float]:
 
 
 def together(processes: int, threads: int) -> float:
-    """Images a second of so many processes."""
+    """Images per second of this many processes."""
     with ProcessPoolExecutor(
         processes, mp_context=get_context("spawn"), initializer=start, initargs=(threads,)
     ) as pool:

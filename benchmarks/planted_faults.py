@@ -57,7 +57,7 @@ COLUMNS = {
 
 @dataclass(frozen=True)
 class Images:
-    """Images (N, 1, 28, 28) that were asked to be of these labels (N,)."""
+    """Images (N, 1, 28, 28) with the labels (N,) that they were asked for."""
 
     images: Tensor
     labels: Tensor
@@ -173,7 +173,7 @@ def interval(values: Sequence[float]) -> tuple[float, float]:
 
 
 def seen(results: Mapping[str, Any], fault: str, column: str) -> bool:
-    """Whether a figure of a fault is none that real images have."""
+    """Whether a fault's figure lies outside those of real images."""
     low, high = interval([null[column] for null in results[NULL]])
     value: float = results["faults"][fault][column]
     return not low <= value <= high

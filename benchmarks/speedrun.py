@@ -32,7 +32,7 @@ SNAPSHOT_SECONDS = 60.0
 
 
 def snapshots_of(folder: Path) -> Path:
-    """Beside the run, which holds nothing that is not its own."""
+    """A folder beside the run's own, which holds nothing else."""
     return folder.parent / f"{folder.name}-snapshots"
 
 

@@ -31,7 +31,7 @@ def begun(
     minutes: float,
     updates: Callable[[Recipe, Dataset], int] | None = None,
 ) -> Run:
-    """The run of so many minutes, in a folder of that name and number; continued if it is there.
+    """The run of `minutes` in a folder of that name and number, continued if it exists.
 
     Its length in updates comes from `updates`, or else from the wall clock of the first few.
     """

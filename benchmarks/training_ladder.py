@@ -95,7 +95,7 @@ def best_again(found: dict[str, dict[str, Any]]) -> dict[str, tuple[str, tuple[s
 
 @contextmanager
 def held(path: Path, *, wait: bool) -> Iterator[bool]:
-    """Whether this process holds what `path` stands for, alone, until it leaves or dies."""
+    """Whether this process alone holds the lock at `path`, until it leaves or dies."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w") as file:
         try:
@@ -119,7 +119,7 @@ def climb(rungs: dict[str, tuple[str, tuple[str, ...]]], minutes: float, runs: P
 
 
 def updates_in(minutes: float, recipe: Recipe, dataset: Dataset) -> int:
-    """How many updates so many minutes of one core make, by the time of the processor alone."""
+    """The number of updates in `minutes` of one core, by processor time alone."""
     with TemporaryDirectory() as folder:
         steps = _WARM_UP + _TIMED
         run = start(

@@ -257,7 +257,7 @@ def table(results: dict[str, Any]) -> str:
 
 
 def _paired_lines(bench: Bench, every: Sequence[Sequence[Candidate]]) -> list[str]:
-    """Where it was behind: both anew, sample by sample."""
+    """Where it was behind: both drawn again and compared sample by sample."""
     kept = bench.results.get("paired", {})
     rows = []
     for budget in BUDGETS:

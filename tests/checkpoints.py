@@ -1,4 +1,4 @@
-"""What tests of checkpoint folders share: small ones, and what may befall them."""
+"""What tests of checkpoint folders share: small folders, and ways to damage them."""
 
 import json
 from collections.abc import Callable

@@ -46,7 +46,7 @@ torch.set_num_threads(1)
 
 @pytest.fixture(autouse=True, scope="session")
 def few_timings() -> Iterator[None]:
-    """What costs are is a matter of the machine: one timing will do."""
+    """Costs depend on the machine, so that a single timing is enough."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("underone.study.costs._TIMINGS", 1)
         patch.setattr("underone.study.costs._MEASURED_IMAGES", 60)
@@ -55,7 +55,7 @@ def few_timings() -> Iterator[None]:
 
 @pytest.fixture(autouse=True, scope="session")
 def references_read_once() -> Iterator[None]:
-    """The shipped ones, which are frozen; each finds much at its first use."""
+    """The shipped references, shared since they are frozen and compute much at first use."""
     read = functools.cache(load_reference)
 
     def shared(path: Path) -> Reference:
@@ -153,7 +153,7 @@ def study(folder_of_model: Path) -> Study:
 
 @pytest.fixture(scope="session")
 def bench(study: Study) -> Bench:
-    """What its cells share."""
+    """The bench of the small study."""
     return open_bench(study)
 
 

@@ -83,7 +83,7 @@ class SmoothNetwork(nn.Module):
 
 
 class AsNetwork(nn.Module):
-    """A denoiser dressed as a network: whatever `prediction` asks for, computed from its x0."""
+    """A denoiser in the form of a network: outputs what `prediction` needs, from its x0."""
 
     def __init__(self, denoiser: Denoiser, prediction: Prediction) -> None:
         super().__init__()
@@ -112,7 +112,7 @@ def small_unet(seed: int = 0) -> UNet:
 
 
 def refusal(action: Callable[[], object]) -> str:
-    """The one line with which `action` is refused."""
+    """The one-line message of the `UserError` that `action` raises."""
     with pytest.raises(UserError) as caught:
         action()
     text = str(caught.value)

@@ -72,7 +72,7 @@ def without_torchvision() -> Iterator[None]:
 
 
 def _ask_transformers() -> None:
-    """Whether torchvision is there, which it remembers: of a stand-in it would want the rest."""
+    """Make it remember that torchvision is missing: with a stand-in it would expect all of it."""
     with suppress(ImportError):
         importlib.import_module("transformers.utils").is_torchvision_available()
 

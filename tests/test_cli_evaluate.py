@@ -1,4 +1,4 @@
-"""What is evaluated, and compared."""
+"""The commands that evaluate sample sets and compare measurements."""
 
 import json
 from pathlib import Path

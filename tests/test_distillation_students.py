@@ -59,7 +59,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The command's students learn from fewer images an update: how well is not asked here."""
+    """The command's students learn from fewer images per update: how well is not tested here."""
 
     def smaller(*given: Any) -> DistillationRecipe:
         return distillation_recipe(*given).model_copy(update={"batch_size": SMALL_BATCH})
@@ -299,7 +299,7 @@ def test_a_students_paths_lead_down(teacher: Path, tmp_path: Path) -> None:
 
 
 def test_nearly_equal_estimates_are_compared_in_float32(teacher: Path, root: Path) -> None:
-    """What bfloat16 would round away is most of their difference."""
+    """Most of their difference would be lost to rounding in bfloat16."""
     recipe = distillation_recipe(str(teacher), ConsistencyTuning(2), "fashion-mnist")
     objective = objective_with_teacher(recipe, torch.device("cpu"))
     images = load_dataset("fashion-mnist", "train", root).images[:8]

@@ -18,7 +18,7 @@ def generator(seed: int = 0) -> torch.Generator:
 
 
 def directly(made: Tensor, real: Tensor, alike: Tensor) -> float:
-    """The relative distance over pairs that are `alike`, one pair after the other."""
+    """The relative distance over the pairs with equal `alike`, one pair at a time."""
     across, one, other = [], [], []
     for i, j in itertools.product(range(len(made)), repeat=2):
         if alike[i, j] and i != j:
@@ -57,7 +57,7 @@ def test_what_is_alike_is_not_told_apart_in_the_mean() -> None:
 
 
 def test_swapped_classes_are_seen() -> None:
-    """Of which all pairs together know nothing."""
+    """A difference that the distance over all pairs does not see."""
     labels = torch.arange(200) % 2
     real = normal(200, 4).float() + 4 * labels[:, None]
     alike, swapped = (

@@ -138,7 +138,7 @@ def test_the_bound_lies_above_what_it_bounds(
 
 @dataclass(frozen=True, kw_only=True)
 class EvenLogSNR(DiscreteSchedule):
-    """lambda even from 3 to -4 over the steps, so that more of them are all narrower."""
+    """lambda in equal steps from 3 to -4, so that with more steps each is narrower."""
 
     def betas(self) -> Tensor:
         squares = torch.sigmoid(2 * torch.linspace(3, -4, self.steps, dtype=torch.float64))

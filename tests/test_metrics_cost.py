@@ -1,4 +1,4 @@
-"""What is said of time before the work: how often its long parts are done, times what one takes."""
+"""The time announced before a measurement: how often its long parts run, times what each takes."""
 
 from pathlib import Path
 

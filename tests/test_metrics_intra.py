@@ -18,7 +18,7 @@ def by_class(features: Tensor, labels: Tensor) -> dict[int, Gaussian]:
 
 
 def mixture(parts: list[Gaussian]) -> Gaussian:
-    """The moments of all classes together, each weighing the same, from those of each."""
+    """The moments of all classes together, with equal weights, from those of each class."""
     means = torch.stack([part.mean for part in parts])
     centred = means - means.mean(0)
     within = torch.stack([part.covariance for part in parts]).mean(0)

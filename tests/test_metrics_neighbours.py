@@ -1,4 +1,4 @@
-"""Nearest neighbours: those of direct differences, whatever the blocks, the offset or the ties."""
+"""Nearest neighbours equal those by direct differences, for any blocks, offset and ties."""
 
 from collections.abc import Callable
 from typing import Any
@@ -13,7 +13,7 @@ from underone.metrics.neighbours import nearest
 
 
 def direct(queries: Tensor, train: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """What is meant: all differences at once, ties by lower index."""
+    """The definition: all differences at once, ties by lower index."""
     squared = (queries[:, None] - train).square().sum(dim=2)
     order = squared.argsort(dim=1, stable=True)[:, :count]
     return squared.gather(1, order).sqrt(), order

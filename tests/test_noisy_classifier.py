@@ -181,7 +181,7 @@ def test_an_impossible_shape_is_refused(changes: dict[str, Any], expected: str) 
 
 
 class Answers(nn.Module):
-    """The same logits whatever is asked."""
+    """A classifier with the same logits for every input."""
 
     def __init__(self, logits: Tensor) -> None:
         super().__init__()

@@ -83,13 +83,13 @@ def unipc_bh2(order: int) -> Peer:
 
 
 def deis(order: int) -> Peer:
-    """Theirs stops at the sigma of k = 1, with the whole order if told so, as ours there does."""
+    """Theirs stops at the sigma of k = 1, with full order if told so, as ours does there."""
     options = {"solver_order": order, "lower_order_final": False}
     return Peer(DEIS(order, "log-ratio"), DEISMultistepScheduler, options)
 
 
 def sa_solver() -> Peer:
-    """Of first order: their weights of second order are others, the same to leading order."""
+    """Of first order: their second-order weights differ from ours beyond the leading order."""
     options = {"predictor_order": 1, "corrector_order": 1, "tau_func": lambda index: 1}
     return Peer(SASolver(1, 1), SASolverScheduler, options)
 
@@ -200,13 +200,13 @@ def path_of(scheduler: Any, schedule: DiscreteSchedule) -> list[Node]:
 
 
 def with_our_noise(patch: pytest.MonkeyPatch, scheduler: Any, x: Tensor) -> None:
-    """Theirs draw by themselves, if at all, and then through this function."""
+    """Theirs draw their own noise, if any, through this function."""
     noise = noise_like(x)
     patch.setattr(f"{scheduler.__module__}.randn_tensor", lambda *_, **__: noise(), raising=False)
 
 
 def without_high_final_order(peer: Peer, steps: int, mine: States, peers: States) -> None:
-    """Takes away the two states in which the peer is known to differ, if they still do.
+    """Leaves out the two states in which the peer is known to differ, if they still do.
 
     Their `lower_order_final` lowers the order of the last step but one below 15 steps only.
     """

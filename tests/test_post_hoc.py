@@ -1,4 +1,4 @@
-"""Averages of other widths made afterwards: the fit itself, and of a real run."""
+"""Averages of other widths made after training: the fit itself, and those of a real run."""
 
 from dataclasses import replace
 from itertools import pairwise
@@ -65,7 +65,7 @@ def test_widths_between_fit_nearly_exactly_and_better_with_more_snapshots() -> N
 
 
 def test_a_mixed_average_is_the_one_that_would_have_been_kept() -> None:
-    """Of a random walk, at every width between."""
+    """For a random walk, at every width between those that were kept."""
     horizon, walk = 2000, torch.randn(2000, dtype=torch.float64).cumsum(0)
 
     def average(width: float, until: int) -> float:
@@ -141,7 +141,7 @@ def test_averages_of_a_vae_are_made_too(tmp_path: Path, run: Command) -> None:
 
 
 def test_narrower_averages_are_of_later_weights(tmp_path: Path) -> None:
-    """Of weights that grow with time the narrower average is larger."""
+    """For weights that grow with time, the narrower average is larger."""
     for step in (25, 50, 75, 100):
         for width in (0.05, 0.1):
             mean = step * (profile_exponent(width) + 1) / (profile_exponent(width) + 2)

@@ -1,4 +1,4 @@
-"""A study's cells come out the same wherever they are run, and whatever dies meanwhile."""
+"""A study's cells are the same wherever they are run, and whichever process dies meanwhile."""
 
 import json
 import math
@@ -82,7 +82,7 @@ def bench(place: Path, study: Study) -> Bench:
 
 @pytest.fixture(scope="module")
 def local(place: Path) -> dict[str, Any]:
-    """What the study comes to in one process."""
+    """The study's results in one process."""
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(place)
         study = load_study("study.toml")

@@ -50,7 +50,7 @@ def bench_and_run(
 
 @pytest.fixture(scope="module")
 def begun(bench_and_run: tuple[Bench, StudyRun]) -> StudyRun:
-    """With its cheapest cells drawn, and kept in its folder."""
+    """The study with its cheapest cells drawn and kept in its folder."""
     bench, run = bench_and_run
     drawn = replace(run, known={})
     cells = sorted(drawn.due(), key=lambda cell: cell.setting.steps)[:6]
@@ -73,7 +73,7 @@ def as_published(setting: Setting, block: int) -> dict[str, float]:
 
 
 def of_noise(setting: Setting, block: int) -> dict[str, float]:
-    """Where noise helps: the order of the table turned round."""
+    """The order of the table reversed: more noise is better."""
     return {"fid": 40.0 - as_published(setting, block)["fid"] - setting.guidance}
 
 

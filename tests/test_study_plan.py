@@ -172,7 +172,7 @@ def test_an_evaluation_budget_drops_the_costliest(folder_of_model: Path, bench: 
 
 
 def test_a_budget_leaves_a_part_for_contenders(folder_of_model: Path, bench: Bench) -> None:
-    """The sixth of the whole that the costliest setting takes is more than is wanted of it."""
+    """The costliest setting takes a sixth of the whole, more than has to be saved."""
     study = small_study(folder_of_model, evaluations=330)
     whole, kept_back = (
         plan_of(study.model_copy(update={"most_blocks": blocks}), bench) for blocks in (1, 3)

@@ -42,7 +42,7 @@ VOID = {"meta", "img", "input", "br", "hr", "link"}
 
 
 class Checker(HTMLParser):
-    """Collects what is not nested, not unique, not named, or loads something."""
+    """Collects elements that are badly nested, not unique, without a name, or load something."""
 
     def __init__(self) -> None:
         super().__init__()

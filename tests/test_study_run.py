@@ -1,4 +1,4 @@
-"""Studies run: stopped at any moment, found again, and nothing foreign taken for their own."""
+"""Running studies: stopped at any moment and resumed, without taking foreign cells for theirs."""
 
 import json
 import sys

@@ -80,7 +80,7 @@ def refusal_to_resume(folder: Path, recipe: Recipe, images: Dataset) -> str:
 
 
 def go_on(folder: Path) -> None:
-    """What is killed: start or resume, and train to the end, saving every few updates."""
+    """The process to kill: start or resume, and train to the end, saving every few updates."""
     torch.set_num_threads(1)  # as in the tests themselves, see conftest
     images = load_dataset("fashion-mnist", "test", SLICE)
     with without_pictures():
@@ -180,7 +180,7 @@ def test_a_run_killed_before_its_plan_was_written_can_be_started(
 
 
 class KilledError(Exception):
-    """Stands for a kill at the moment it is raised."""
+    """Stands in for a kill at the moment that it is raised."""
 
 
 def save_cut_short(run: Run, monkeypatch: pytest.MonkeyPatch, writer: str) -> None:

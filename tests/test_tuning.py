@@ -36,7 +36,7 @@ SELECTION_BATCHES, VALIDATION_BATCHES = 1, 6
 
 @pytest.fixture(autouse=True)
 def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Half of the usual, and fewer: what is tuned here has few features to be seen by."""
+    """Half of the default or less: the models tuned here have few features."""
     for module in ("task", "descent", "tune"):
         monkeypatch.setattr(f"underone.tuning.{module}.BATCH", BATCH // 2)
     monkeypatch.setattr("underone.tuning.descent._QUEUE_BATCHES", 8)

@@ -112,7 +112,7 @@ def test_a_kill_after_it_writes_it_again(tmp_path: Path, images: Dataset, straig
 
 
 def test_it_is_written_once(tmp_path: Path, images: Dataset) -> None:
-    """So a run that was past it before such snapshots were kept gets none, and says none."""
+    """So a run that had passed that step before snapshots were kept has none, and names none."""
     folder = tmp_path / "run"
     run = begin(folder, images)
     advance(run, WEAK + 1)
