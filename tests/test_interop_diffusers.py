@@ -269,7 +269,7 @@ def test_the_page_draws_it_live(folders: dict[str, Path]) -> None:
     said: list[dict[str, Any]] = []
     draw_live(offer, request, said.append)
     assert said[-1]["evaluations"] == {"model": 4}
-    with pytest.raises(UserError, match="name a reference at the start"):
+    with pytest.raises(UserError, match="start underone explore with --reference"):
         measure_live(offer, request, said.append)
 
 
