@@ -3,10 +3,10 @@
 from torch import Tensor
 
 from helpers import float64
-from underone.conformance.oracles import Gaussian
+from underone.conformance.oracles import GaussianData
 from underone.diffusion import LinearBeta, Node, Schedule, node_at
 
-SHIRT = Gaussian(LinearBeta(), 0.3, 0.4)
+SHIRT = GaussianData(LinearBeta(), 0.3, 0.4)
 
 
 def step(schedule: Schedule, k: float) -> Node:

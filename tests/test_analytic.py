@@ -12,7 +12,7 @@ from conftest import ModelFolder
 from helpers import AsNetwork
 from underone import analytic
 from underone.checkpoint import DiffusionModel, load_checkpoint
-from underone.conformance.oracles import Gaussian
+from underone.conformance.oracles import GaussianData
 from underone.data import Dataset, to_uint8
 from underone.diffusion import AnalyticDDPM, LinearBeta, Noise, Trailing, nodes
 from underone.errors import UserError
@@ -39,7 +39,7 @@ def model(model_folder: ModelFolder, data: Dataset) -> DiffusionModel:
     model = load_checkpoint(model_folder())
     assert isinstance(model, DiffusionModel)
     record = model.config.data.model_copy(update={"sha256": data.sha256})
-    exact = AsNetwork(Gaussian(LinearBeta(), 0.0, DEVIATION), Noise())
+    exact = AsNetwork(GaussianData(LinearBeta(), 0.0, DEVIATION), Noise())
     exact.register_parameter("any", torch.nn.Parameter(torch.zeros(1)))
     config = model.config.model_copy(update={"data": record})
     return replace(model, config=config, network=exact)
@@ -47,7 +47,7 @@ def model(model_folder: ModelFolder, data: Dataset) -> DiffusionModel:
 
 def test_the_variance_of_gaussian_data_is_found(model: DiffusionModel) -> None:
     found = analytic.data_variance(model)
-    oracle = Gaussian(LinearBeta(), 0.0, DEVIATION)
+    oracle = GaussianData(LinearBeta(), 0.0, DEVIATION)
     for node in nodes(Trailing(), LinearBeta(), 25)[:-1]:
         expected = DEVIATION**2 * node.sigma**2 / oracle.variance(node)
         assert found(node).item() == pytest.approx(expected.item(), rel=0.02)

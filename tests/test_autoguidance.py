@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from helpers import SmoothNetwork, float64, normal
-from underone.conformance.oracles import Gaussian
+from underone.conformance.oracles import GaussianData
 from underone.diffusion import (
     Autoguidance,
     ClassifierFree,
@@ -71,9 +71,9 @@ def test_a_model_guided_by_itself_is_itself(weight: float) -> None:
 def test_an_error_that_the_weak_model_makes_larger_is_undone(weight: float) -> None:
     """Errors e and (1 + 1/w) e: (1 + w) e - w (1 + 1/w) e = 0."""
     error = 0.1
-    main = Gaussian(SCHEDULE, mean=error, deviation=0.5)
-    weak = Gaussian(SCHEDULE, mean=error * (1 + 1 / weight), deviation=0.5)
-    true = Gaussian(SCHEDULE, mean=0, deviation=0.5)
+    main = GaussianData(SCHEDULE, mean=error, deviation=0.5)
+    weak = GaussianData(SCHEDULE, mean=error * (1 + 1 / weight), deviation=0.5)
+    true = GaussianData(SCHEDULE, mean=0, deviation=0.5)
     x = normal(4, 2)
     guided = Autoguidance(main, weak, weight)(x, HALF, None)
     torch.testing.assert_close(guided, true(x, HALF, None), rtol=0, atol=1e-12)
@@ -94,7 +94,7 @@ def test_autoguidance_combines_with_classifier_free_guidance() -> None:
 
 @pytest.mark.parametrize("node", [HALF, ROWS], ids=["one node", "a node a row"])
 def test_the_precision_of_x_is_kept(node: Node) -> None:
-    main, weak = (Gaussian(SCHEDULE, mean=0.1, deviation=d) for d in (0.5, 0.7))
+    main, weak = (GaussianData(SCHEDULE, mean=0.1, deviation=d) for d in (0.5, 0.7))
     denoiser, x = Autoguidance(main, weak, 2), normal(4, 2)
     guided = denoiser(x.float(), node, None)
     assert guided.dtype == torch.float32

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from helpers import draws, each_grid, each_schedule, float64, normal, run
-from underone.conformance.oracles import Gaussian, plane_mixture
+from underone.conformance.oracles import GaussianData, plane_mixture
 from underone.diffusion import (
     DDIM,
     DDPM,
@@ -27,7 +27,7 @@ from underone.diffusion.node import Estimate
 from underone.errors import UserError
 
 SCHEDULE = LinearBeta()
-GAUSSIAN = Gaussian(SCHEDULE, mean=0.3, deviation=0.5)
+GAUSSIAN = GaussianData(SCHEDULE, mean=0.3, deviation=0.5)
 
 
 def path_of(steps: int) -> list[Node]:

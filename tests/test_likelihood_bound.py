@@ -11,7 +11,7 @@ from torch import Tensor
 
 from helpers import draws, each_schedule, float64, normal
 from likelihoods import SHIRT, step, within
-from underone.conformance.oracles import Gaussian, SingleImage
+from underone.conformance.oracles import GaussianData, SingleImage
 from underone.data import to_model_range
 from underone.diffusion import LinearBeta, Node, Schedule, count_evaluations
 from underone.diffusion.node import Estimate
@@ -100,7 +100,9 @@ def scaled(steps: int) -> LinearBeta:
     return LinearBeta(steps=steps, beta_min=0.1 / steps, beta_max=20 / steps)
 
 
-def marginal(oracle: Gaussian, variance: Callable[[Node, Node], Tensor]) -> tuple[Tensor, Tensor]:
+def marginal(
+    oracle: GaussianData, variance: Callable[[Node, Node], Tensor]
+) -> tuple[Tensor, Tensor]:
     """Mean and variance of the chain's x_1: its states are Gaussian, as its means are affine."""
     path = [step(oracle.schedule, k) for k in range(oracle.schedule.steps, 0, -1)]
     mean, spread = float64(0.0), path[0].sigma ** 2
@@ -112,7 +114,9 @@ def marginal(oracle: Gaussian, variance: Callable[[Node, Node], Tensor]) -> tupl
     return mean, spread
 
 
-def exact_nats(oracle: Gaussian, image: Tensor, variance: Callable[[Node, Node], Tensor]) -> Tensor:
+def exact_nats(
+    oracle: GaussianData, image: Tensor, variance: Callable[[Node, Node], Tensor]
+) -> Tensor:
     """-log P(image) of the chain itself."""
     mean, spread = marginal(oracle, variance)
     second, first = (step(oracle.schedule, k) for k in (2, 1))
@@ -127,7 +131,7 @@ def exact_nats(oracle: Gaussian, image: Tensor, variance: Callable[[Node, Node],
 def test_the_bound_lies_above_what_it_bounds(
     variance: Callable[[Node, Node], Tensor], level: int
 ) -> None:
-    oracle, rows = Gaussian(scaled(22), 0.1, 0.5), 20_000
+    oracle, rows = GaussianData(scaled(22), 0.1, 0.5), 20_000
     image = float64([[level / 255]])
     bound = variational_bound(
         oracle, image.expand(rows, 1), None, draws(rows, 1), torch.zeros(rows, 21), variance
@@ -154,7 +158,7 @@ def test_the_bound_closes_as_steps_grow_in_number(
     gaps = []
     signs, x0 = float64([[1.0], [-1.0]]), 51 / 255
     for steps in (20, 80, 320):
-        oracle = Gaussian(EvenLogSNR(steps=steps), 0.1, 0.5)
+        oracle = GaussianData(EvenLogSNR(steps=steps), 0.1, 0.5)
         image, positions = torch.full_like(signs, x0), torch.zeros(2, steps - 1)
         bound = variational_bound(oracle, image, None, lambda: signs, positions, variance)
         first = step(oracle.schedule, 1)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from helpers import SmoothNetwork, each_schedule, float64, normal
 from likelihoods import SHIRT, step, within
-from underone.conformance.oracles import Gaussian, Mixture, SingleImage, plane_mixture
+from underone.conformance.oracles import GaussianData, Mixture, SingleImage, plane_mixture
 from underone.data import to_model_range
 from underone.diffusion import LinearBeta, Node, Schedule, count_evaluations
 from underone.diffusion.likelihood import (
@@ -39,7 +39,7 @@ def unit_probes(rows: int, elements: int) -> Tensor:
 def test_the_density_of_a_gaussian_is_exact_for_every_probe(
     schedule: Schedule, first_step: float
 ) -> None:
-    oracle = Gaussian(schedule, 0.3, 0.4)
+    oracle = GaussianData(schedule, 0.3, 0.4)
     y = 0.3 + 0.5 * normal(5, 1, 4, 4)
     clean, noisy = step(schedule, first_step), step(schedule, schedule.steps)
     exact = log_normal(y, 0.3, 0.4**2 + clean.noise_ratio**2)  # of the blurred data
@@ -186,6 +186,6 @@ def quantised_gaussian(images: int, side: int) -> tuple[Tensor, float]:
 def test_bits_of_quantised_images_are_right() -> None:
     images, expected = quantised_gaussian(300, 4)
     keys = [(0, index) for index in range(len(images))]
-    oracle = Gaussian(LinearBeta(), 0.1, 0.2)
+    oracle = GaussianData(LinearBeta(), 0.1, 0.2)
     bits = Flow(steps=40).bits(oracle, images, None, keys)[:, 0]
     assert within(bits, expected)

@@ -24,7 +24,7 @@ from underone.checkpoint import (
     save_config,
     save_weights,
 )
-from underone.conformance.oracles import Gaussian
+from underone.conformance.oracles import GaussianData
 from underone.data import Dataset, load_dataset
 from underone.diffusion import (
     ClassifierGuidance,
@@ -293,7 +293,7 @@ def test_it_is_asked_with_the_time_in_thousandths(folder: Path) -> None:
 def test_its_gradient_guides(folder: Path, per_row: bool) -> None:
     model = loaded(folder)
     model.network.double()
-    denoiser = Gaussian(LinearBeta(), 0.0, 0.5)
+    denoiser = GaussianData(LinearBeta(), 0.0, 0.5)
     times = torch.tensor([0.05, 0.3, 0.6], dtype=torch.float64)
     node = node_at(LinearBeta(), times if per_row else times[1])
     x, direction = normal(3, 1, 8, 8).double(), normal(3, 1, 8, 8, seed=1).double()

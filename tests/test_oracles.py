@@ -4,13 +4,13 @@ from torch import Tensor
 from torch.distributions import Categorical, Distribution, Independent, MixtureSameFamily, Normal
 
 from helpers import SCHEDULES, each_schedule, float64, normal
-from underone.conformance.oracles import Gaussian, Mixture, SingleImage, plane_mixture
+from underone.conformance.oracles import GaussianData, Mixture, SingleImage, plane_mixture
 from underone.diffusion import Denoiser, Node, Schedule, count_evaluations, node_at
 
 SCHEDULE = SCHEDULES["cosine"]
 EVERY_ORACLE: dict[str, Denoiser] = {
     "single": SingleImage(SCHEDULE, float64([0.3, -0.7])),
-    "gaussian": Gaussian(SCHEDULE, mean=0.3, deviation=0.5),
+    "gaussian": GaussianData(SCHEDULE, mean=0.3, deviation=0.5),
     "mixture": plane_mixture(SCHEDULE),
 }
 each_oracle = pytest.mark.parametrize("oracle", EVERY_ORACLE.values(), ids=EVERY_ORACLE.keys())
@@ -54,7 +54,7 @@ def test_the_mixture_is_the_posterior_mean_of_every_class(schedule: Schedule, st
 @each_schedule
 @each_step
 def test_the_gaussian_is_the_posterior_mean(schedule: Schedule, step: int) -> None:
-    oracle = Gaussian(schedule, mean=0.3, deviation=0.5)
+    oracle = GaussianData(schedule, mean=0.3, deviation=0.5)
     node = a_node(schedule, step)
     x = normal(32, 2)
     law = Normal(node.alpha * 0.3, (node.alpha**2 * 0.25 + node.sigma**2).sqrt())

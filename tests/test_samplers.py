@@ -22,7 +22,7 @@ from helpers import (
     normal,
     run,
 )
-from underone.conformance.oracles import Gaussian, Mixture, SingleImage, plane_mixture
+from underone.conformance.oracles import GaussianData, Mixture, SingleImage, plane_mixture
 from underone.diffusion import (
     DDIM,
     DDPM,
@@ -143,7 +143,7 @@ def test_ddim_converges_to_the_flow_with_order_1(
 
 
 def recursion(
-    sampler: Sampler, oracle: Gaussian, path: Sequence[Node], start: tuple[float, float]
+    sampler: Sampler, oracle: GaussianData, path: Sequence[Node], start: tuple[float, float]
 ) -> list[tuple[float, float]]:
     """Mean and variance at every node in the papers' own symbols: bar = alpha^2, beta = 1 - ratio.
 
@@ -179,7 +179,7 @@ def recursion(
 def test_moments_are_those_of_the_closed_form(
     schedule: Schedule, grid: Grid, sampler: Sampler, steps: int
 ) -> None:
-    oracle, path = Gaussian(schedule, mean=0.3, deviation=0.5), nodes(grid, schedule, steps)
+    oracle, path = GaussianData(schedule, mean=0.3, deviation=0.5), nodes(grid, schedule, steps)
     start = (0.0, path[0].sigma.item() ** 2)
     computed = float64(moments(oracle, sampler, path, start))
     expected = float64(recursion(sampler, oracle, path, start))
@@ -195,7 +195,10 @@ def test_moments_are_those_of_the_closed_form(
 def test_each_variance_is_exact_for_the_data_it_is_optimal_for(
     schedule: Schedule, grid: Grid, sampler: Sampler, deviation: float, steps: int
 ) -> None:
-    oracle, path = Gaussian(schedule, mean=0.3, deviation=deviation), nodes(grid, schedule, steps)
+    oracle, path = (
+        GaussianData(schedule, mean=0.3, deviation=deviation),
+        nodes(grid, schedule, steps),
+    )
     # No node but the last, where every sampler ends at the mean of x0 given x.
     truth = [(node.alpha.item() * 0.3, oracle.variance(node).item()) for node in path[:-1]]
     computed = moments(oracle, sampler, path, truth[0])[:-1]
@@ -204,7 +207,7 @@ def test_each_variance_is_exact_for_the_data_it_is_optimal_for(
 
 @pytest.mark.parametrize("steps", [10, 50])
 def test_large_over_disperses_and_small_under_disperses_a_gaussian(steps: int) -> None:
-    oracle = Gaussian(SCHEDULE, mean=0.3, deviation=0.5)
+    oracle = GaussianData(SCHEDULE, mean=0.3, deviation=0.5)
     path = nodes(Trailing(), SCHEDULE, steps)
     start = (oracle.schedule(path[0].t)[0].item() * 0.3, oracle.variance(path[0]).item())
     truth = oracle.variance(path[-2]).item()
@@ -219,7 +222,7 @@ def test_large_over_disperses_and_small_under_disperses_a_gaussian(steps: int) -
 
 
 def test_many_ancestral_steps_reproduce_the_variance() -> None:
-    oracle = Gaussian(SCHEDULE, mean=0.0, deviation=0.5)
+    oracle = GaussianData(SCHEDULE, mean=0.0, deviation=0.5)
     path = nodes(Trailing(), SCHEDULE, 1000)
     start = (0.0, oracle.variance(path[0]).item())
     for sampler in (DDPM("small"), DDPM("large")):
@@ -228,7 +231,7 @@ def test_many_ancestral_steps_reproduce_the_variance() -> None:
 
 
 def test_drawn_samples_have_the_propagated_moments() -> None:
-    oracle, count = Gaussian(SCHEDULE, mean=0.3, deviation=0.5), 20_000
+    oracle, count = GaussianData(SCHEDULE, mean=0.3, deviation=0.5), 20_000
     path = nodes(Trailing(), SCHEDULE, 8)
     for sampler in (DDPM("large"), DDIM(0.5)):
         x = path[0].sigma * normal(count, 1)

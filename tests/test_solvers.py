@@ -10,7 +10,7 @@ from torch import Tensor
 
 from helpers import draws, each_grid, each_schedule, float64, moments, normal, run
 from underone.conformance.flow import exact_flow
-from underone.conformance.oracles import Gaussian, SingleImage, plane_mixture
+from underone.conformance.oracles import GaussianData, SingleImage, plane_mixture
 from underone.diffusion import (
     DDIM,
     DDPM,
@@ -276,7 +276,7 @@ def test_analytic_ddpm_reproduces_every_marginal_of_a_gaussian(
     schedule: Schedule, steps: int, deviation: float
 ) -> None:
     oracle, path = (
-        Gaussian(schedule, mean=0.3, deviation=deviation),
+        GaussianData(schedule, mean=0.3, deviation=deviation),
         nodes(Uniform(), schedule, steps),
     )
 
@@ -294,7 +294,7 @@ def test_analytic_ddpm_reproduces_every_marginal_of_a_gaussian(
 
 def test_the_last_visible_noise_is_bounded() -> None:
     # No step to a node whose own noise cannot be seen adds more than two grey levels of noise.
-    oracle, path = Gaussian(SCHEDULE, 0.0, 0.5), nodes(Uniform(), SCHEDULE, 10)
+    oracle, path = GaussianData(SCHEDULE, 0.0, 0.5), nodes(Uniform(), SCHEDULE, 10)
     sampler = AnalyticDDPM(lambda node: float64(0.2))
     assert path[-2].sigma < 0.02 < path[-3].sigma
 

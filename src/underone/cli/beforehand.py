@@ -4,7 +4,7 @@ from underone import analytic
 from underone.checkpoint import Checkpoint, DiffusionModel, GenerativeModel
 from underone.cli.console import counted, note
 from underone.generation import ANALYTIC, Precision, Setting, compiled, repays_compiling
-from underone.metrics import Extractor, NetworkFeatures
+from underone.metrics import Extractor, NetworkExtractor
 
 
 def announce_revision(checkpoint: Checkpoint) -> None:
@@ -18,7 +18,7 @@ def announce_revision(checkpoint: Checkpoint) -> None:
 
 def announce(extractor: Extractor) -> None:
     """The same of an extractor."""
-    if isinstance(extractor, NetworkFeatures):
+    if isinstance(extractor, NetworkExtractor):
         announce_revision(extractor.model)
 
 

@@ -31,7 +31,7 @@ class SingleImage:
 
 
 @dataclass(frozen=True)
-class Gaussian:
+class GaussianData:
     """x0 ~ N(mean, deviation^2 I), independent in every element: E[x0 | x_t] is affine in x_t."""
 
     schedule: Schedule

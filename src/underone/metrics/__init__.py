@@ -6,7 +6,7 @@ from underone.metrics.comparison import (
     protocol_differences,
     protocol_fields,
 )
-from underone.metrics.extractor import Extractor, Features, NetworkFeatures, features_of
+from underone.metrics.extractor import Extractor, Features, NetworkExtractor, features_of
 from underone.metrics.figures import Figure
 from underone.metrics.frechet import Gaussian, frechet_distance
 from underone.metrics.measurement import Measurement, Protocol, measure, measure_batches
@@ -25,7 +25,7 @@ __all__ = [
     "Judge",
     "Measurement",
     "Moments",
-    "NetworkFeatures",
+    "NetworkExtractor",
     "Protocol",
     "Reference",
     "Yardstick",

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from underone.metrics.uncertainty import Interval, wilson
+from underone.metrics.uncertainty import ConfidenceInterval, wilson
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Proportion:
         return self.successes / self.count
 
     @property
-    def interval(self) -> Interval:
+    def interval(self) -> ConfidenceInterval:
         """Wilson's 95 % interval."""
         return wilson(self.successes, self.count)
 

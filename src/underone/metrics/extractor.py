@@ -68,7 +68,7 @@ class Extractor(Protocol):
 
 
 @dataclass(frozen=True)
-class NetworkFeatures:
+class NetworkExtractor:
     """The features of a classifier or encoder, times its stored scale, in float32."""
 
     model: FeatureModel

@@ -14,7 +14,7 @@ CONFIDENCE = 0.95
 
 
 @dataclass(frozen=True)
-class Interval:
+class ConfidenceInterval:
     """A confidence interval, `low` <= `high`."""
 
     low: float
@@ -56,12 +56,12 @@ class Blocks:
         """
         return min(self.values)
 
-    def interval(self, confidence: float = CONFIDENCE) -> Interval:
+    def interval(self, confidence: float = CONFIDENCE) -> ConfidenceInterval:
         """mean +- t s / sqrt(B), t of Student's distribution with B - 1 degrees of freedom."""
         count = len(self.values)
         factor = student_t_factor(confidence, count - 1)
         half = factor * self.standard_deviation / math.sqrt(count)
-        return Interval(self.mean - half, self.mean + half)
+        return ConfidenceInterval(self.mean - half, self.mean + half)
 
     def __str__(self) -> str:
         return (
@@ -83,7 +83,7 @@ class Comparison:
     """Setting A against setting B: the mean of A - B over blocks, and its confidence interval."""
 
     difference: float
-    interval: Interval
+    interval: ConfidenceInterval
     confidence: float
     blocks: int
 
@@ -158,7 +158,7 @@ def _central_probability(angle: float, degrees: int) -> float:
     return 2 / math.pi * (angle + series) if odd else series
 
 
-def wilson(successes: int, count: int, confidence: float = CONFIDENCE) -> Interval:
+def wilson(successes: int, count: int, confidence: float = CONFIDENCE) -> ConfidenceInterval:
     """The score interval of a proportion p = successes / count (Wilson 1927).
 
         (p + z^2/2n +- z sqrt(p (1 - p) / n + z^2/4n^2)) / (1 + z^2/n)
@@ -173,7 +173,7 @@ def wilson(successes: int, count: int, confidence: float = CONFIDENCE) -> Interv
     shrunk = p + z**2 / (2 * count)
     half = z * math.sqrt(p * (1 - p) / count + (z / (2 * count)) ** 2)
     scale = 1 + z**2 / count
-    return Interval(max(0.0, (shrunk - half) / scale), min(1.0, (shrunk + half) / scale))
+    return ConfidenceInterval(max(0.0, (shrunk - half) / scale), min(1.0, (shrunk + half) / scale))
 
 
 def _check_confidence(confidence: float) -> None:

@@ -13,7 +13,7 @@ from underone.metrics.uncertainty import (
     CONFIDENCE,
     Blocks,
     Comparison,
-    Interval,
+    ConfidenceInterval,
     compare,
     normal_factor,
 )
@@ -185,4 +185,4 @@ def _normal(mine: Sequence[Figure], theirs: Sequence[Figure], errors: list[float
     """The mean difference over blocks, with a normal interval from the errors within them."""
     apart = statistics.fmean(a.value - b.value for a, b in zip(mine, theirs, strict=True))
     half = normal_factor() * math.hypot(*errors) / len(mine)
-    return Comparison(apart, Interval(apart - half, apart + half), CONFIDENCE, len(mine))
+    return Comparison(apart, ConfidenceInterval(apart - half, apart + half), CONFIDENCE, len(mine))

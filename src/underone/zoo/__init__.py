@@ -13,7 +13,7 @@ from underone.checkpoint import (
 )
 from underone.errors import UserError, unknown
 from underone.interop import is_from_elsewhere, load_named
-from underone.metrics import Judge, NetworkFeatures, Reference, Yardstick, load_reference
+from underone.metrics import Judge, NetworkExtractor, Reference, Yardstick, load_reference
 from underone.networks.precision import place
 from underone.shipped import model_names, zoo_folder
 
@@ -54,12 +54,12 @@ def load_model(name: str, device: torch.device | str = "cpu") -> DiffusionModel:
     return model
 
 
-def load_extractor(name: str) -> NetworkFeatures:
+def load_extractor(name: str) -> NetworkExtractor:
     """An extractor by the shipped name or checkpoint folder of its network."""
     model = load_named(name)
     if not isinstance(model, FeatureModel):
         raise UserError(f"{name} is {model.what}: it extracts no features, name an extractor")
-    return NetworkFeatures(model)
+    return NetworkExtractor(model)
 
 
 def find_reference(name: str) -> Reference:

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from itertools import combinations, permutations
 
 from underone.generation import TUNED
-from underone.metrics.uncertainty import CONFIDENCE, Comparison, Interval
+from underone.metrics.uncertainty import CONFIDENCE, Comparison, ConfidenceInterval
 from underone.study.analysis import Analysis
 from underone.study.answers import Answer, Standing, answer
 from underone.study.contest import Contest, Factor
@@ -197,6 +197,6 @@ def _behind(run: StudyRun, each: Answer, steps: set[int]) -> dict[int, Compariso
     }
     # The best itself: the interval reaches as far as others may be ahead of it.
     high = max([0.0, *(-one.interval.low for one in behind.values())])
-    best = Comparison(0.0, Interval(0.0, high), CONFIDENCE, 1)
+    best = Comparison(0.0, ConfidenceInterval(0.0, high), CONFIDENCE, 1)
     complete = len(behind) == len(entries) - 1
     return behind | ({found.leader.first.setting.steps: best} if complete else {})
