@@ -17,7 +17,7 @@ from emoji import IMAGES, SLICE, TARBALL, Members, members, write_tarball
 from underone.data import Dataset, load_dataset, locate
 from underone.data.hold_out import held_out
 from underone.data.locate import NOTO_EMOJI, NOTO_EMOJI_BY_HAND, keep, locate_noto_emoji
-from underone.data.noto_emoji import family, on_white, read_noto_emoji
+from underone.data.noto_emoji import family, halved_on_white, read_noto_emoji
 from underone.data.npm import NpmPackage, npm_pack
 from underone.errors import UserError
 from underone.metrics.memorisation import memorisation
@@ -84,7 +84,7 @@ def test_pictures_are_laid_on_white_and_halved_by_the_mean() -> None:
     rgba[0, 0] = (9, 9, 9, 0)  # transparent: white, whatever lies below
     rgba[:, 2:] = (0, 0, 0, 51)  # a fifth of black
     expected = [[[(600 + 255 + 2) // 4, (300 + 255 + 2) // 4, (255 + 2) // 4], [204] * 3]]
-    assert on_white(rgba).tolist() == expected
+    assert halved_on_white(rgba).tolist() == expected
     # Against Pillow, which rounds twice.
     assert side(HAND) in ("train", "test")
 

@@ -195,10 +195,8 @@ def test_moments_are_those_of_the_closed_form(
 def test_each_variance_is_exact_for_the_data_it_is_optimal_for(
     schedule: Schedule, grid: Grid, sampler: Sampler, deviation: float, steps: int
 ) -> None:
-    oracle, path = (
-        GaussianData(schedule, mean=0.3, deviation=deviation),
-        nodes(grid, schedule, steps),
-    )
+    oracle = GaussianData(schedule, mean=0.3, deviation=deviation)
+    path = nodes(grid, schedule, steps)
     # No node but the last, where every sampler ends at the mean of x0 given x.
     truth = [(node.alpha.item() * 0.3, oracle.variance(node).item()) for node in path[:-1]]
     computed = moments(oracle, sampler, path, truth[0])[:-1]

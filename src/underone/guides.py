@@ -63,7 +63,7 @@ class Form(Protocol):
         ...
 
 
-class _OfBranches(ABC):
+class _BranchForm(ABC):
     """A form that mixes the two branches, with and without the label, of one network."""
 
     @property
@@ -95,7 +95,7 @@ class _OfBranches(ABC):
 
 
 @dataclass(frozen=True)
-class ClassifierFreeForm(_OfBranches):
+class ClassifierFreeForm(_BranchForm):
     """`ClassifierFree`: (1 + w) D(x, c) - w D(x, null)."""
 
     def mixed(self, network: Denoiser, weight: float, null_label: int) -> ClassifierFree:
@@ -104,7 +104,7 @@ class ClassifierFreeForm(_OfBranches):
 
 
 @dataclass(frozen=True)
-class RescaledForm(_OfBranches):
+class RescaledForm(_BranchForm):
     """`Rescaled`: the same, with the spread of x0 brought back by the share phi."""
 
     phi: float = 0.7
@@ -115,7 +115,7 @@ class RescaledForm(_OfBranches):
 
 
 @dataclass(frozen=True)
-class ProjectedForm(_OfBranches):
+class ProjectedForm(_BranchForm):
     """`AdaptiveProjected`: w times what is left of D(x, c) - D(x, null) once projected."""
 
     eta: float = 0.0
@@ -151,10 +151,10 @@ class AutoForm:
                 "data, like --form auto,by=diffusers:PATH"
             )
         else:
-            weak = replace(_kept(model.folder, "weak"), title=model.title)
+            weak = replace(_cached(model.folder, "weak"), title=model.title)
         if not isinstance(weak, DiffusionModel):
             raise UserError(f"{weak.name} is no diffusion model: it cannot guide one as the weaker")
-        _check_kin(model, weak)
+        _check_compatible(model, weak)
         return weak
 
     def denoiser(
@@ -198,13 +198,13 @@ class ClassifierForm:
                 f"no noise-conditioned classifier of {model.config.data.name} is shipped: train "
                 "one and name its folder, like --form classifier,by=runs/my-noisy-classifier"
             )
-        classifier = _kept(find_checkpoint(name)) if self.by is None else load_named(name)
+        classifier = _cached(find_checkpoint(name)) if self.by is None else load_named(name)
         if not isinstance(classifier, NoisyClassifier):
             raise UserError(
                 f"{name} is no classifier of noisy images: name one that a recipe of kind "
                 '"noisy-classifier" has trained'
             )
-        _check_kin(model, classifier)
+        _check_compatible(model, classifier)
         return classifier
 
     def denoiser(
@@ -258,7 +258,7 @@ def guided(
     return Interval(denoiser, model.denoiser(autocast), *interval)
 
 
-def _kept(folder: Path, weights: Weights = "model") -> AnyCheckpoint:
+def _cached(folder: Path, weights: Weights = "model") -> AnyCheckpoint:
     """A checkpoint that is asked for again and again: read once, and anew where it has changed."""
     files = (folder / "config.json", weights_file(folder, weights))
     return _read(folder, weights, tuple(path.stat().st_mtime_ns for path in files if path.exists()))
@@ -297,7 +297,7 @@ def _unconditional(model: DiffusionModel, weight: float) -> UserError:
     return UserError(f"{model.name} is unconditional: guidance {weight:g} means nothing to it")
 
 
-def _check_kin(model: DiffusionModel, other: DiffusionModel | NoisyClassifier) -> None:
+def _check_compatible(model: DiffusionModel, other: DiffusionModel | NoisyClassifier) -> None:
     """A `UserError` where `other` was not made for the images, classes and noise of `model`.
 
     What the classes are called is compared where both are known to have been trained on something.
@@ -305,8 +305,8 @@ def _check_kin(model: DiffusionModel, other: DiffusionModel | NoisyClassifier) -
     mine, theirs = (
         (one.shape, one.num_classes, one.config.data.class_names) for one in (model, other)
     )
-    told = None not in (model.config.data.sha256, other.config.data.sha256)
-    if mine[:2] != theirs[:2] or (told and mine != theirs):
+    recorded = None not in (model.config.data.sha256, other.config.data.sha256)
+    if mine[:2] != theirs[:2] or (recorded and mine != theirs):
         raise UserError(
             f"{other.name} cannot guide {model.name}: it was trained on other images or classes "
             f"({theirs[0]}, {theirs[1]} classes, against {mine[0]}, {mine[1]})"

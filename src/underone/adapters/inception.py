@@ -16,7 +16,7 @@ from underone.interop.packages import imported
 from underone.metrics import Features
 
 # What torch's loader and torch-fidelity raise on files of another kind.
-_NO_WEIGHTS = (
+_LOAD_ERRORS = (
     pickle.UnpicklingError,
     struct.error,
     RuntimeError,
@@ -69,7 +69,7 @@ def inception_extractor(weights: str) -> InceptionExtractor:
             network = package.FeatureExtractorInceptionV3(
                 "inception", list(_LAYERS), feature_extractor_weights_path=str(copy)
             )
-    except _NO_WEIGHTS as error:
+    except _LOAD_ERRORS as error:
         reason = first_line(error)
         raise UserError(f"{path}: no weights of torch-fidelity's Inception: {reason}") from None
     network.eval()  # which not every version does itself

@@ -17,7 +17,7 @@ from underone.files import check_new_folder, write_folder
 from underone.training.post_hoc import averaged
 
 # Of a profile that is this far off it should be known.
-_FAR = 0.05
+_LARGE_MISFIT = 0.05
 
 
 @click.command()
@@ -51,5 +51,5 @@ def average(run: Path, width: float, out: Path) -> None:
 
     write_folder(out, write)
     note(f"{out}: the average of width {width:g}; its profile is off by {made.fit.misfit:.1%}")
-    if made.fit.misfit > _FAR:
+    if made.fit.misfit > _LARGE_MISFIT:
         note("that is much: widths between the two that were kept, and more snapshots, fit better")

@@ -108,7 +108,7 @@ def _show(names: list[str], every: list[Measurement]) -> None:
             grid.add_row("    of real images", *cells, style="dim")
     subjects = [_subject(m) for m in every]
     for title in subjects[0]:
-        column = [told[title] for told in subjects]
+        column = [each[title] for each in subjects]
         if any(column):
             grid.add_row(title, *column)
     out.print(grid)

@@ -5,10 +5,10 @@ from pathlib import Path
 import click
 import torch
 
-from underone.cli.beforehand import announce_revision
 from underone.cli.console import note, print_json
 from underone.cli.options import device_option
-from underone.cli.training import check_length, see_through, training_data
+from underone.cli.preflight import announce_revision
+from underone.cli.training import check_length, train_to_end, training_data
 from underone.errors import UserError
 from underone.guides import FORMS
 from underone.training.begin import resume, start
@@ -90,7 +90,7 @@ def distill(
         run = resume(folder, recipe, dataset, device)
     else:
         run = start(folder, folder.name, recipe, dataset, device, steps=steps, minutes=max_minutes)
-    see_through(run, max_minutes if resuming else None)
+    train_to_end(run, max_minutes if resuming else None)
     run.finish(None)
     if as_json:
         print_json({"folder": str(folder), "steps": run.state.step})

@@ -9,11 +9,11 @@ import torch
 from click.core import ParameterSource
 
 from underone.adapters import extractor_of, find_extractor
-from underone.cli.beforehand import announce, announce_revision, learn_variance, sped_up
 from underone.cli.console import counted, note, print_json
 from underone.cli.figures import cautions, show
 from underone.cli.options import SAMPLING_HELP, SAMPLING_OPTIONS, sampling_options, usual_for
 from underone.cli.output import check_output
+from underone.cli.preflight import announce, announce_revision, learn_variance, sped_up
 from underone.data import Dataset, SampleSet, read_samples
 from underone.errors import UserError
 from underone.evaluation import (
@@ -98,8 +98,8 @@ def evaluate(
     are for that alone. Memory grows with their number by the features only, four bytes a dimension,
     and of several blocks not at all for fid and fid-held-out.
     """
-    asked = _Asked(tuple(metrics.split(",")), judge, flips, root, blocks, panel)
-    asked.check()
+    request = _Request(tuple(metrics.split(",")), judge, flips, root, blocks, panel)
+    request.check()
     against = find_reference(reference)
     features = _extractor(extractor, against)
     source = (
@@ -107,19 +107,19 @@ def evaluate(
         if is_model(samples)
         else _files(samples, features, blocks or 1)
     )
-    by = _yardstick(asked, features, against, source)
+    by = _yardstick(request, features, against, source)
     measurement = (
-        _of_model(source, by, asked.wanted)
+        _of_model(source, by, request.wanted)
         if isinstance(source, LiveSamples)
-        else _of_files(source, by, asked.wanted, blocks or 1)
+        else _of_files(source, by, request.wanted, blocks or 1)
     )
-    _print(measurement, against, asked.wanted, as_json)
+    _print(measurement, against, request.wanted, as_json)
     if panel is not None:
         _draw_panel(source, by, root, panel)
 
 
 @dataclass(frozen=True)
-class _Asked:
+class _Request:
     """What is to be found out, by the options of the command; metrics as they were `named`."""
 
     named: tuple[str, ...]
@@ -186,32 +186,32 @@ def _files(name: str, features: Extractor, blocks: int) -> SampleSet:
 
 
 def _yardstick(
-    asked: _Asked, features: Extractor, against: Reference, source: SampleSet | LiveSamples
+    request: _Request, features: Extractor, against: Reference, source: SampleSet | LiveSamples
 ) -> Yardstick:
     """What to measure by, with the judge and the training images that metrics ask for."""
-    judging = "consistency" in asked.wanted
-    by = Yardstick(features, against, _judge(asked.judge, against) if judging else None)
-    if not asked.about_copies:
+    judging = "consistency" in request.wanted
+    by = Yardstick(features, against, _judge(request.judge, against) if judging else None)
+    if not request.about_copies:
         return by
-    required = "memorisation" in asked.named or asked.panel is not None
-    images = _training_images(against, asked.root, required)
-    return by if images is None else _among(by, images, asked.flips or _trained_on_flips(source))
+    required = "memorisation" in request.named or request.panel is not None
+    images = _training_images(against, request.root, required)
+    return by if images is None else _among(by, images, request.flips or _trained_on_flips(source))
 
 
 def _print(
     measurement: Measurement, against: Reference, metrics: tuple[str, ...], as_json: bool
 ) -> None:
-    _tell_left_out(measurement)
+    _note_left_out(measurement)
     if not measurement.figures:
         raise UserError("nothing could be measured of these samples")
     if as_json:
         print_json(measurement.model_dump(mode="json"))
     else:
         show(measurement)
-    _tell_no_floor(measurement, against, metrics)
+    _note_no_floor(measurement, against, metrics)
     for caution in cautions(measurement):
         note(caution)
-    _tell_copies(measurement)
+    _note_copies(measurement)
 
 
 def _extractor(name: str | None, against: Reference) -> Extractor:
@@ -229,12 +229,12 @@ def _refuse_sampling_options() -> None:
             raise UserError(f"--{name} is for a model that draws samples: these are drawn already")
 
 
-def _tell_left_out(measurement: Measurement) -> None:
+def _note_left_out(measurement: Measurement) -> None:
     for name in measurement.left_out:
         note(f"{name} is left out: it needs {METRICS[name].needs}")
 
 
-def _tell_no_floor(measurement: Measurement, against: Reference, metrics: tuple[str, ...]) -> None:
+def _note_no_floor(measurement: Measurement, against: Reference, metrics: tuple[str, ...]) -> None:
     """Where real images are missing, which is another thing than a floor that no metric has."""
     name = against.name
     if measurement.floor is not None:
@@ -245,7 +245,7 @@ def _tell_no_floor(measurement: Measurement, against: Reference, metrics: tuple[
         note(f"reference {name} holds no two other images of these classes: no floor is known")
 
 
-def _tell_copies(measurement: Measurement) -> None:
+def _note_copies(measurement: Measurement) -> None:
     if like_copies(measurement):
         why = "memorisation is nearer to what training images score than to what held-out ones do"
     elif below_floor(measurement):

@@ -8,9 +8,9 @@ from pathlib import Path
 import click
 import torch
 
-from underone.cli.beforehand import announce_revision
 from underone.cli.console import note
 from underone.cli.options import device_option, precision_option
+from underone.cli.preflight import announce_revision
 from underone.errors import UserError
 from underone.generation import Precision
 

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import click
 
-from underone.cli.beforehand import announce_revision
 from underone.cli.console import note
+from underone.cli.preflight import announce_revision
 from underone.interop.export import export_to_diffusers
 from underone.zoo import load_model
 

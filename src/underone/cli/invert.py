@@ -5,11 +5,11 @@ from pathlib import Path
 import click
 import torch
 
-from underone.cli.beforehand import announce_revision
 from underone.cli.console import counted, note, print_json
 from underone.cli.console import out as console
 from underone.cli.options import device_option, sampling_options
 from underone.cli.output import check_output, save, save_grid
+from underone.cli.preflight import announce_revision
 from underone.cli.source import (
     INVERTIBLE,
     SOURCE_HELP,

@@ -10,10 +10,10 @@ from click.core import ParameterSource
 from torch import Tensor
 
 from underone.checkpoint import DiffusionModel
-from underone.cli.beforehand import announce_revision
 from underone.cli.console import counted, note, out, print_json, table
 from underone.cli.options import device_option
 from underone.cli.output import check_output
+from underone.cli.preflight import announce_revision
 from underone.data import SPLITS, Dataset, load_dataset, save_picture, tile
 from underone.diffusion.samplers.ddpm import VARIANCES
 from underone.errors import UserError

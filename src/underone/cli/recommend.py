@@ -5,8 +5,8 @@ from pathlib import Path
 
 import click
 
-from underone.cli.beforehand import announce_revision
 from underone.cli.console import counted, note, out, print_json, table
+from underone.cli.preflight import announce_revision
 from underone.errors import UserError
 from underone.evaluation import training_images
 from underone.study.analysis import Analysis, analysed

@@ -7,10 +7,10 @@ import torch
 from torch import Tensor
 
 from underone.checkpoint import DiffusionModel
-from underone.cli.beforehand import announce_revision, learn_variance
 from underone.cli.console import counted, note, print_json
 from underone.cli.options import sampling_options
 from underone.cli.output import check_output, save, save_grid
+from underone.cli.preflight import announce_revision, learn_variance
 from underone.cli.source import EDITING, SOURCE_HELP, read_source, source_options
 from underone.data import SampleSet
 from underone.data.image_files import read_image
@@ -56,7 +56,7 @@ def vary(
     edit = Variation(strength)
     images, draw = read_source(source, split, root, draw)
     drawn = _redrawn(loaded, setting, edit, images, draw, variations, precision)
-    _tell(drawn, images.images[:, None], out, as_json)
+    _report(drawn, images.images[:, None], out, as_json)
 
 
 @click.command(epilog=SOURCE_HELP, context_settings=EDITING)
@@ -102,7 +102,7 @@ def inpaint(
     images, draw = read_source(source, split, root, draw)
     drawn = _redrawn(loaded, setting, edit, images, draw, variations, precision)
     holed = torch.where(edit.hole, _GREY, images.images).to(torch.uint8)
-    _tell(drawn, torch.stack([images.images, holed], dim=1), out, as_json)
+    _report(drawn, torch.stack([images.images, holed], dim=1), out, as_json)
 
 
 def _redrawn(
@@ -135,7 +135,7 @@ def _redrawn(
         )
 
 
-def _tell(drawn: SampleSet, before: Tensor, out: Path, as_json: bool) -> None:
+def _report(drawn: SampleSet, before: Tensor, out: Path, as_json: bool) -> None:
     """Save what was drawn; in a picture beside what was there `before`, (N, columns, C, H, W)."""
     if out.suffix.lower() == ".png":
         each = drawn.images.reshape(len(before), -1, *drawn.images.shape[1:])

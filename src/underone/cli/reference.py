@@ -5,9 +5,9 @@ from pathlib import Path
 import click
 
 from underone.adapters import find_extractor
-from underone.cli.beforehand import announce
 from underone.cli.console import note
 from underone.cli.output import check_output
+from underone.cli.preflight import announce
 from underone.data import SPLITS, available_splits, load_dataset
 from underone.metrics import build_reference, save_reference
 

@@ -5,10 +5,10 @@ from pathlib import Path
 import click
 import torch
 
-from underone.cli.beforehand import announce_revision, learn_variance, sped_up
 from underone.cli.console import counted, note, print_json
 from underone.cli.options import SAMPLING_HELP, sampling_options, usual_for
 from underone.cli.output import check_output, save
+from underone.cli.preflight import announce_revision, learn_variance, sped_up
 from underone.generation import Draw, Precision, Setting, check, generate
 from underone.zoo import load_generative_model
 

@@ -9,9 +9,9 @@ from pathlib import Path
 import click
 import torch
 
-from underone.cli.beforehand import announce, announce_revision, learn_variance
 from underone.cli.console import note, out, print_json, table
 from underone.cli.options import device_option
+from underone.cli.preflight import announce, announce_revision, learn_variance
 from underone.cli.study_progress import advance, best_so_far
 from underone.errors import UserError
 from underone.generation import Draw

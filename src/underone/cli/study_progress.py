@@ -74,16 +74,16 @@ class Bar:
             sum(cell.evaluations(self.run.bench) for cell in cells) for cells in (done, due)
         )
         self.progress.update(self.task, completed=before, total=before + after)
-        self._tell()
+        self._refresh()
 
     def drawn(self, cell: Cell, images: int) -> None:
         """Some images of a cell have been drawn."""
         self.images += images
         each = cell.setting.evaluations(self.run.bench.models[cell.model])
         self.progress.update(self.task, advance=images * each)
-        self._tell()
+        self._refresh()
 
-    def _tell(self) -> None:
+    def _refresh(self) -> None:
         images = f"{self.images:,}/{self.all_images:,}"
         self.progress.update(self.task, cells=self.cells, images=images)
 

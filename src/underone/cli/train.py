@@ -7,7 +7,7 @@ import torch
 
 from underone.cli.console import note, out, print_json, table
 from underone.cli.options import device_option
-from underone.cli.training import check_length, see_through
+from underone.cli.training import check_length, train_to_end
 from underone.data import available_splits, load_dataset
 from underone.training.begin import check_data, resume, start
 from underone.training.kinds import scoring_of
@@ -58,22 +58,22 @@ def train(
         run = start(folder, name, settings, dataset, device, steps=steps, minutes=max_minutes)
     if settings.network.revision == 1:
         note("this trains the legacy architecture revision 1; new models are revision 2")
-    see_through(run, max_minutes if resuming else None)
+    train_to_end(run, max_minutes if resuming else None)
     if scoring is not None and (announcement := scoring.announcement(run.dataset, test)):
         note(announcement)
     scores = run.finish(test)
     if as_json:
         print_json({"folder": str(folder), "steps": run.state.step, **scores})
         return
-    told = {} if scoring is None else _told(scores, scoring.form)
-    if len(told) > 1:
-        _show(told)
-        told = {}
-    text = "".join(f", {name} {value}" for name, value in told.items())
+    shown = {} if scoring is None else _formatted(scores, scoring.form)
+    if len(shown) > 1:
+        _show(shown)
+        shown = {}
+    text = "".join(f", {name} {value}" for name, value in shown.items())
     note(f"{folder}: done, {run.state.step} steps{text}")
 
 
-def _told(scores: dict[str, float], form: str) -> dict[str, str]:
+def _formatted(scores: dict[str, float], form: str) -> dict[str, str]:
     return {name.replace("_", " "): form.format(value) for name, value in scores.items()}
 
 

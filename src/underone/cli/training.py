@@ -22,7 +22,7 @@ def check_length(steps: int | None, minutes: float | None, resuming: bool) -> No
         raise UserError("a run's --steps are fixed when it starts: leave them out with --resume")
 
 
-def see_through(run: Run, minutes: float | None) -> None:
+def train_to_end(run: Run, minutes: float | None) -> None:
     """Train to the end, or stop after `minutes` or at a signal: then save, say so and exit."""
     folder = run.folder
     note(f"{folder}: step {run.state.step} of {run.plan.horizon}")

@@ -5,10 +5,10 @@ from pathlib import Path
 import click
 import torch
 
-from underone.cli.beforehand import announce_revision, learn_variance
 from underone.cli.console import counted, note
 from underone.cli.options import SAMPLING_HELP, sampling_options, usual_for
 from underone.cli.output import check_output, save_grid
+from underone.cli.preflight import announce_revision, learn_variance
 from underone.editing import check_frames, trajectories
 from underone.generation import Draw, Precision, Setting, check
 from underone.zoo import load_model

@@ -89,7 +89,7 @@ def family(unified: str) -> str:
     return "-".join(kept)
 
 
-def on_white(rgba: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def halved_on_white(rgba: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """RGBA (H, W, 4) laid on white, then each 2x2 cell its mean: (H/2, W/2, 3), half rounded up."""
     values = rgba.astype(np.int64)
     colour, opacity = values[..., :3], values[..., 3:]
@@ -134,7 +134,7 @@ def _read_pictures(source: Path) -> list[_Picture]:
             entry.base,
             entry.unified,
             entry.category,
-            on_white(_decoded(data, f"{IMAGES}/{entry.image} in {source}")),
+            halved_on_white(_decoded(data, f"{IMAGES}/{entry.image} in {source}")),
         )
         for entry, data in zip(entries, files, strict=True)
     ]

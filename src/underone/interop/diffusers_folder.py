@@ -26,11 +26,11 @@ _PIPELINES = ("DDPMPipeline", "DDIMPipeline")
 
 
 @dataclass(frozen=True)
-class Told:
-    """What a user says of a model that does not say it itself.
+class UserMetadata:
+    """What a diffusers folder does not record about its model, as given by the user.
 
-    `null`: which of its classes stands for no class, so that it can be guided. `data`: the name of
-    the data set it was trained on, which nothing can check.
+    `null`: the class that stands for no class, so that the model can be guided. `data`: the name of
+    the data set it was trained on, which cannot be checked.
     """
 
     null: int | None = None
@@ -47,33 +47,35 @@ def is_diffusers_folder(folder: Path) -> bool:
     return config.is_file() and "_class_name" in read_document(config)
 
 
-def load_diffusers(folder: Path, told: Told, title: str | None = None) -> DiffusionModel:
+def load_diffusers(
+    folder: Path, metadata: UserMetadata, title: str | None = None
+) -> DiffusionModel:
     """The unconditional or class-conditional pixel model in a folder of diffusers.
 
     `folder` is a pipeline's (model_index.json, unet/, scheduler/), or a UNet2DModel's, with the
-    scheduler_config.json in it or beside it, or in a folder `scheduler` there. Its classes are all
-    that its embedding has rows for, but for the null class of `told`. No code of it is run, and no
-    pickle opened; whatever is not supported is a `UserError` naming it.
+    scheduler_config.json in it, beside it, or in a folder `scheduler` in either place. The model's
+    classes are the rows of its class embedding, without the null class that `metadata` names. No
+    code in the folder is run and no pickle is opened; what is not supported raises a `UserError`.
     """
     unet, scheduler = _parts(folder)
     config = unet / "config.json"
     shape, settings = read_shape(config)
     schedule, prediction = read_scheduler(scheduler)
-    rows = _rows(shape.num_class_embeds, told.null, config)
-    real = rows if told.null is None else rows[:-1]
+    rows = _rows(shape.num_class_embeds, metadata.null, config)
+    real = rows if metadata.null is None else rows[:-1]
     described = ForeignConfig(
         network=ForeignNetwork(
             package=f"diffusers, {CLASS_NAME}",
             image_size=shape.image_size,
             channels=shape.in_channels,
             classes=len(real) or None,
-            null_class=told.null,
+            null_class=metadata.null,
             settings=settings,
         ),
         schedule=schedule,
         prediction=prediction,
         data=DataRecord(
-            name=told.data or UNKNOWN_DATA, sha256=None, class_names=tuple(map(str, real))
+            name=metadata.data or UNKNOWN_DATA, sha256=None, class_names=tuple(map(str, real))
         ),
     )
     order = torch.tensor(rows) if rows else None

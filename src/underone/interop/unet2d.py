@@ -181,10 +181,10 @@ def _refuse_other_weights(path: Path) -> None:
         path.with_name(f"{path.name}.index.json"): lambda found: f"{found} says they are sharded",
         pickle: lambda found: f"{found} is a pickle, which can run any code and is never opened",
     }
-    told = [say(found) for found, say in others.items() if found.exists()]
+    explanations = [say(found) for found, say in others.items() if found.exists()]
     variants = sorted(each.name for each in path.parent.glob("*.safetensors"))
-    told += [f"there is {variants[0]}, another variant"] if variants else []
-    reason = f" ({told[0]})" if told else ""
+    explanations += [f"there is {variants[0]}, another variant"] if variants else []
+    reason = f" ({explanations[0]})" if explanations else ""
     raise UserError(
         f"no weights at {path}{reason}: save the model anew with save_pretrained, as safetensors"
     )

@@ -10,7 +10,7 @@ from underone.metrics.uncertainty import Blocks, Comparison, compare
 # Names may differ where the hashes beside them agree.
 _NAMES = ("extractor.name", "reference.name")
 # None where no metric asked for it, which differs from nothing.
-_ASKED = ("judge", "flips")
+_OPTIONAL = ("judge", "flips")
 
 
 def protocol_fields(measurement: Measurement) -> dict[str, Any]:
@@ -26,7 +26,7 @@ def protocol_differences(measurements: Sequence[Measurement]) -> dict[str, tuple
     """The protocol fields in which not all are alike, and what each measurement has there."""
     every = [protocol_fields(measurement) for measurement in measurements]
     columns = {key: tuple(fields[key] for fields in every) for key in every[0]}
-    return {key: values for key, values in columns.items() if len(_told(key, values)) > 1}
+    return {key: values for key, values in columns.items() if len(_distinct(key, values)) > 1}
 
 
 def paired_differences(a: Measurement, b: Measurement) -> dict[str, Comparison]:
@@ -50,9 +50,9 @@ def paired_differences(a: Measurement, b: Measurement) -> dict[str, Comparison]:
     }
 
 
-def _told(key: str, values: Sequence[Any]) -> set[str]:
+def _distinct(key: str, values: Sequence[Any]) -> set[str]:
     """The different values; where nothing was asked, that differs from no answer."""
-    return {str(value) for value in values if not (key in _ASKED and value is None)}
+    return {str(value) for value in values if not (key in _OPTIONAL and value is None)}
 
 
 def not_allowed(

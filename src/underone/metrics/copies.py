@@ -10,7 +10,7 @@ from underone.metrics.measurement import Measurement
 from underone.metrics.uncertainty import CONFIDENCE, Blocks, normal_factor, student_t_factor
 
 # A share of the floor that is nothing but rounding; no error is known of such an FID.
-_NOTHING = 1e-3
+_NEGLIGIBLE = 1e-3
 # How far from held-out images chance may take a figure, at the fewest samples it is taken of.
 _BY_CHANCE = {"memorised-share": 0.25, "data-copying": 3.0}
 
@@ -27,7 +27,7 @@ def below_floor(measurement: Measurement) -> bool:
     if "fid" not in measurement.figures or "fid" not in floor.figures:
         return False
     figure, real = measurement.figures["fid"], floor.figures["fid"].value
-    if figure.value < _NOTHING * real:
+    if figure.value < _NEGLIGIBLE * real:
         return True
     margin = _margin(figure, floor.draws)
     return margin is not None and figure.value < real - margin

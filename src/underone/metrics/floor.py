@@ -7,7 +7,7 @@ from torch import Tensor
 
 from underone.metrics.draws import disjoint_draws
 from underone.metrics.figures import Figures, mean_figures
-from underone.metrics.scored import Scored
+from underone.metrics.scored import ScoredImages
 from underone.metrics.scores import METRICS, score
 from underone.metrics.yardstick import Yardstick
 
@@ -37,6 +37,7 @@ def floor(by: Yardstick, count: int, labels: Tensor | None, metrics: Sequence[st
     if len(draws[0]) < 2:
         return None
     parts = [
-        score(Scored.of(held_out.at(draw), errors=False), by, wanted).figures for draw in draws
+        score(ScoredImages.of(held_out.at(draw), errors=False), by, wanted).figures
+        for draw in draws
     ]
     return Floor(mean_figures(parts), len(draws[0]), len(draws))

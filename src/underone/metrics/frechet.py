@@ -14,12 +14,12 @@ from underone.metrics.moments import Moments
 _ROUNDING = 1e-10
 # The quick way is taken where its error is bounded by this share of the distance. The bound is a
 # worst case: errors are usually a thousand times smaller.
-_PROVEN = 1e-7
+_ERROR_BOUND = 1e-7
 # A Cholesky factor is used where every dimension keeps this share of its variance once the
 # dimensions before it are known. Rank-deficient covariances keep some 1e-16, which is rounding.
 _LEAST_PIVOT = 1e-10
 # Matrices of this size are multiplied whole: in halves, BLAS would no longer be quick.
-_WHOLE = 128
+_DIRECT_SIZE = 128
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,7 +90,7 @@ def frechet_distance(x: Gaussian, y: Gaussian) -> float:
     traces = x.covariance.trace() + y.covariance.trace()
     apart = (x.mean - y.mean).square().sum() + traces
     cross, error = _cross_squared(x, y)
-    if not 2 * error <= _PROVEN * (apart - 2 * cross):
+    if not 2 * error <= _ERROR_BOUND * (apart - 2 * cross):
         cross = _cross(x, y)
     distance = float(apart - 2 * cross)
     if distance >= 0:
@@ -141,7 +141,7 @@ def _congruence(lower: Tensor, symmetric: Tensor) -> Tensor:
     is B^T (S_2 A + S_3 C), on it B^T S_3 B and A^T S_1 A + X + X^T, X = C^T (S_2 A + S_3 C / 2).
     What stands above the diagonal is not the product.
     """
-    if len(lower) <= _WHOLE:
+    if len(lower) <= _DIRECT_SIZE:
         return lower.T @ (symmetric @ lower)
     half = len(lower) // 2
     head, tail = slice(None, half), slice(half, None)

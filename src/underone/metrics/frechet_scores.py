@@ -11,19 +11,19 @@ from underone.metrics.frechet import Gaussian, frechet_distance
 from underone.metrics.frechet_error import frechet_standard_error, influence, within_classes
 from underone.metrics.frechet_infinity import FrechetInfinity, frechet_infinity
 from underone.metrics.intra import intra_class
-from underone.metrics.scored import Scored
+from underone.metrics.scored import ScoredImages
 from underone.metrics.yardstick import Yardstick
 
 # FID-infinity needs at least so many images a dimension.
 LEAST_FOR_INFINITY = 4
 
 
-def fid(images: Scored, by: Yardstick) -> Scores:
+def fid(images: ScoredImages, by: Yardstick) -> Scores:
     """FID against the whole reference, with its standard error where the moments allow it."""
     return Scores({"fid": _frechet(images, by.reference.gaussian)})
 
 
-def fid_held_out(images: Scored, by: Yardstick) -> Scores:
+def fid_held_out(images: ScoredImages, by: Yardstick) -> Scores:
     """FID against the split that no model was trained on: copying does not lower it."""
     reference = by.reference
     gaussian, train = reference.held_out_gaussian, reference.features
@@ -38,12 +38,12 @@ def fid_held_out(images: Scored, by: Yardstick) -> Scores:
     chosen, *_ = disjoint_draws(train.labels, count, images.labels, len(train))
     if len(chosen) < count:
         return found
-    copies = Scored.of(train.at(chosen))
+    copies = ScoredImages.of(train.at(chosen))
     score = Figure(value=frechet_distance(copies.gaussian, gaussian))
     return replace(found, copies={"fid-held-out": score})
 
 
-def _frechet(images: Scored, gaussian: Gaussian) -> Figure:
+def _frechet(images: ScoredImages, gaussian: Gaussian) -> Figure:
     distance = frechet_distance(images.gaussian, gaussian)
     if not images.errors or images.features is None or distance <= 0:
         return Figure(value=distance)
@@ -60,7 +60,7 @@ def _frechet(images: Scored, gaussian: Gaussian) -> Figure:
     )
 
 
-def intra_fid(images: Scored, by: Yardstick) -> Scores:
+def intra_fid(images: ScoredImages, by: Yardstick) -> Scores:
     """The mean of the FIDs within each class, and these: "fid-0", "fid-1", ..."""
     features, labels, classes = images.features, images.labels, by.reference.classes
     if features is None or labels is None or classes is None:
@@ -79,7 +79,7 @@ def intra_fid(images: Scored, by: Yardstick) -> Scores:
     )
 
 
-def fid_infinity(images: Scored, by: Yardstick) -> Scores:
+def fid_infinity(images: ScoredImages, by: Yardstick) -> Scores:
     """FID extrapolated to infinitely many samples, and its standard error.
 
     That is the error of the FID of all of them and, independent of it, that of choosing subsets.

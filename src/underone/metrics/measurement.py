@@ -18,7 +18,7 @@ from underone.metrics.figures import Figure, Scores, in_blocks, mean_figures, me
 from underone.metrics.floor import floor
 from underone.metrics.moments import Moments
 from underone.metrics.reference_file import UNRECORDED
-from underone.metrics.scored import Scored
+from underone.metrics.scored import ScoredImages
 from underone.metrics.scores import METRICS
 from underone.metrics.yardstick import Judge, Yardstick
 
@@ -172,7 +172,7 @@ def measure_batches(
     )
 
 
-def _a_class_is_small(images: Scored, labels: Tensor | None) -> bool:
+def _a_class_is_small(images: ScoredImages, labels: Tensor | None) -> bool:
     """Whether a class has no more images than features have dimensions."""
     return labels is not None and int(labels.bincount().min()) <= images.moments.mean.numel()
 
@@ -229,7 +229,7 @@ def accumulated(
     *,
     keep: bool,
     judge: Judge | None,
-) -> Scored:
+) -> ScoredImages:
     """The moments of all batches merged, and their features where they are to be kept.
 
     `labels` (N,) are of all batches.
@@ -256,7 +256,7 @@ def accumulated(
             judged.append(verdict)
     if moments is None:
         raise UserError("a measurement needs at least 2 samples, got none")
-    return Scored(
+    return ScoredImages(
         moments,
         Features.joined(kept) if keep else None,
         labels,

@@ -121,8 +121,8 @@ class Reference:
     def sha256(self) -> str:
         """The hash of the content, whatever it, its data and its file are called."""
         origin = self.origin
-        told = (origin.split, origin.data_sha256, origin.extractor_sha256, self.count)
-        digest = hashlib.sha256(repr(told).encode())
+        identity = (origin.split, origin.data_sha256, origin.extractor_sha256, self.count)
+        digest = hashlib.sha256(repr(identity).encode())
         for name, tensor in self.tensors().items():
             digest.update(f"{name} {tuple(tensor.shape)}".encode())
             digest.update(tensor.contiguous().numpy().data)

@@ -11,7 +11,7 @@ from underone.metrics.moments import Moments
 
 
 @dataclass(frozen=True, eq=False)
-class Scored:
+class ScoredImages:
     """A set of images as metrics see it: its moments, and its features where they were kept.
 
     `labels` (N,) int64 are the classes asked for, where they are known; of `features` no others are
@@ -26,7 +26,7 @@ class Scored:
     errors: bool = True
 
     @classmethod
-    def of(cls, features: Features, errors: bool = True) -> "Scored":
+    def of(cls, features: Features, errors: bool = True) -> "ScoredImages":
         """From features in memory, and the labels that came with them."""
         return cls(Moments.of(features.values), features, features.labels, errors=errors)
 

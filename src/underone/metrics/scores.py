@@ -28,7 +28,7 @@ from underone.metrics.manifold import (
     scores_between,
 )
 from underone.metrics.memorisation import memorisation
-from underone.metrics.scored import Scored
+from underone.metrics.scored import ScoredImages
 from underone.metrics.yardstick import Yardstick
 
 KERNEL_BLOCKS = 10
@@ -42,7 +42,7 @@ class Metric:
     memory. `judges`: it asks the judge. `seeks`: it looks for copies of training images.
     """
 
-    score: Callable[[Scored, Yardstick], Scores]
+    score: Callable[[ScoredImages, Yardstick], Scores]
     needs: str
     floor: bool = True
     keeps: bool = True
@@ -50,7 +50,7 @@ class Metric:
     seeks: bool = False
 
 
-def kid(images: Scored, by: Yardstick) -> Scores:
+def kid(images: ScoredImages, by: Yardstick) -> Scores:
     """The kernel distance to the reference's features."""
     real = by.reference.features
     if images.features is None or real is None:
@@ -67,7 +67,7 @@ def kid(images: Scored, by: Yardstick) -> Scores:
     return Scores({"kid": Figure(value=result.value, error=result.standard_error)})
 
 
-def inception(images: Scored, by: Yardstick) -> Scores:
+def inception(images: ScoredImages, by: Yardstick) -> Scores:
     """The Inception Score in the extractor's own classes, of all samples at once."""
     if images.features is None or images.features.logits is None:
         return NOTHING
@@ -75,7 +75,7 @@ def inception(images: Scored, by: Yardstick) -> Scores:
     return Scores({"inception-score": Figure(value=result.value, error=result.standard_error)})
 
 
-def manifold(images: Scored, by: Yardstick) -> Scores:
+def manifold(images: ScoredImages, by: Yardstick) -> Scores:
     """Improved precision and recall, density and coverage, against the reference's features."""
     real, features = by.reference.manifold, images.features
     if features is None or real is None or len(features) <= real.squared.shape[1]:
@@ -93,7 +93,7 @@ def manifold(images: Scored, by: Yardstick) -> Scores:
     )
 
 
-def consistency(images: Scored, by: Yardstick) -> Scores:
+def consistency(images: ScoredImages, by: Yardstick) -> Scores:
     """How often the judge sees the class that was asked for, and how often in real images.
 
     Of these, all that are held out, classes weighted as they were asked for.
@@ -141,7 +141,7 @@ def _share(proportion: Proportion) -> Figure:
     return Figure(value=proportion.value, interval=(interval.low, interval.high))
 
 
-def copying(images: Scored, by: Yardstick) -> Scores:
+def copying(images: ScoredImages, by: Yardstick) -> Scores:
     """Three measures of memorisation, of held-out images and of exact copies as well."""
     held_out, train = by.reference.held_out, by.train
     if images.features is None or held_out is None or train is None:
@@ -208,6 +208,6 @@ def metric_names(wanted: Iterable[str]) -> tuple[str, ...]:
     return tuple(name for name in METRICS if "all" in names or name in names)
 
 
-def score(images: Scored, by: Yardstick, metrics: Sequence[str]) -> Scores:
+def score(images: ScoredImages, by: Yardstick, metrics: Sequence[str]) -> Scores:
     """The figures of `metrics`; what the images or the yardstick do not allow is left out."""
     return merged([METRICS[name].score(images, by) for name in metrics])
