@@ -237,7 +237,7 @@ def test_what_cannot_be_scored_is_refused() -> None:
     for real, fake in ((enough, few), (few, enough)):
         with pytest.raises(ValueError, match="1 <= k < 3"):
             manifold_scores(real=real, fake=fake, neighbours=3, strict=False)
-    with pytest.raises(ValueError, match="2 and of 3 dimensions"):
+    with pytest.raises(ValueError, match="got 2 and 3"):
         manifold_scores(real=normal(9, 2), fake=normal(9, 3), neighbours=5, strict=True)
     with pytest.raises(ValueError, match="NaN"):
         manifold_scores(real=normal(9, 2), fake=normal(9, 2) / 0, neighbours=5, strict=True)

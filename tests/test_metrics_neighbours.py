@@ -95,8 +95,8 @@ def test_no_matrix_is_larger_than_a_block_or_the_features() -> None:
     ("queries", "train", "options", "message"),
     [
         (normal(3), normal(3, 2), {}, "N, D"),
-        (normal(3, 2)[:0], normal(3, 2), {}, "none of them 0"),
-        (normal(3, 2), normal(3, 4), {}, "of 2 and of 4 dimensions"),
+        (normal(3, 2)[:0], normal(3, 2), {}, "with N, D >= 1"),
+        (normal(3, 2), normal(3, 4), {}, "got 2 and 4"),
         (normal(3, 2) / 0, normal(3, 2), {}, "infinite"),
         (normal(3, 2), normal(3, 2), {"count": 4}, r"1\.\.3"),
         (normal(3, 2), normal(3, 2), {"count": 0}, r"1\.\.3"),

@@ -1,4 +1,4 @@
-"""Comparing measurements: only where they were made alike, in every field of the protocol."""
+"""Compare measurements, which is allowed only where all fields of their protocols are equal."""
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
@@ -7,14 +7,14 @@ from underone.errors import unknown
 from underone.metrics.measurement import Measurement
 from underone.metrics.uncertainty import Blocks, Comparison, compare
 
-# Names may differ where the hashes beside them agree.
+# Names may differ as long as the hashes beside them agree.
 _NAMES = ("extractor.name", "reference.name")
-# None where no metric asked for it, which differs from nothing.
+# None where no metric needed it, which agrees with any value.
 _OPTIONAL = ("judge", "flips")
 
 
 def protocol_fields(measurement: Measurement) -> dict[str, Any]:
-    """The protocol by dotted names of fields, without the names that decide nothing."""
+    """The protocol by dotted field names, without `_NAMES`, which identify nothing."""
     return {
         key: value
         for key, value in _flat(measurement.protocol.model_dump(mode="json"))
@@ -23,16 +23,16 @@ def protocol_fields(measurement: Measurement) -> dict[str, Any]:
 
 
 def protocol_differences(measurements: Sequence[Measurement]) -> dict[str, tuple[Any, ...]]:
-    """The protocol fields in which not all are alike, and what each measurement has there."""
+    """The protocol fields that differ, each with the values of all measurements."""
     every = [protocol_fields(measurement) for measurement in measurements]
     columns = {key: tuple(fields[key] for fields in every) for key in every[0]}
     return {key: values for key, values in columns.items() if len(_distinct(key, values)) > 1}
 
 
 def paired_differences(a: Measurement, b: Measurement) -> dict[str, Comparison]:
-    """Each figure of A minus that of B over blocks of the same seeds; empty where not paired.
+    """Each figure of A minus that of B over blocks of the same seeds; empty if not paired.
 
-    Differences of blocks, not overlapping intervals: what common noise does to both cancels.
+    Paired differences, not overlapping intervals: the effect of shared noise cancels.
     """
     same_seeds = all(a.subject.get(key) == b.subject.get(key) for key in ("seed", "first"))
     same_measure = a.protocol.count == b.protocol.count and all(
@@ -51,7 +51,7 @@ def paired_differences(a: Measurement, b: Measurement) -> dict[str, Comparison]:
 
 
 def _distinct(key: str, values: Sequence[Any]) -> set[str]:
-    """The different values; where nothing was asked, that differs from no answer."""
+    """The distinct values; in an optional field, None agrees with every value."""
     return {str(value) for value in values if not (key in _OPTIONAL and value is None)}
 
 

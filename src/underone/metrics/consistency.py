@@ -1,4 +1,4 @@
-"""Class consistency: how often a classifier sees in a generated image the class asked for."""
+"""Class consistency: how often a classifier assigns a generated image the class asked for."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,7 +17,10 @@ class Proportion:
 
     def __post_init__(self) -> None:
         if self.count < 1 or not 0 <= self.successes <= self.count:
-            raise ValueError(f"no proportion: {self.successes} of {self.count}")
+            raise ValueError(
+                "a proportion needs 0 <= successes <= count, count >= 1, got "
+                f"{self.successes} of {self.count}"
+            )
 
     @property
     def value(self) -> float:
@@ -32,7 +35,7 @@ class Proportion:
 
 @dataclass(frozen=True)
 class ClassAccuracy:
-    """How many images of each class (C) there are, and how many a classifier gives that class."""
+    """How many images each of C classes has, and how many of them a classifier gets right."""
 
     correct: tuple[int, ...]
     totals: tuple[int, ...]
@@ -40,7 +43,8 @@ class ClassAccuracy:
     def __post_init__(self) -> None:
         if len(self.correct) != len(self.totals):
             raise ValueError(
-                f"counts of {len(self.correct)} and {len(self.totals)} classes do not go together"
+                "correct and totals must be of the same classes, got "
+                f"{len(self.correct)} and {len(self.totals)}"
             )
         if any(not 0 <= right <= total for right, total in self._pairs()):
             raise ValueError(f"counts must be 0 <= correct <= total: {self.correct}, {self.totals}")
@@ -70,21 +74,21 @@ class ClassAccuracy:
 
     @property
     def per_class(self) -> tuple[Proportion | None, ...]:
-        """Of each class; None for one without images."""
+        """The accuracy on each class; None for a class without images."""
         return tuple(Proportion(right, total) if total else None for right, total in self._pairs())
 
     @property
     def micro(self) -> Proportion:
-        """Of all images: classes weigh what their images are.
+        """The accuracy on all images, so that a class weighs as much as it has images.
 
-        With labels that were fixed in number rather than drawn, the true spread is a little below
-        what the interval allows for.
+        Where the number of images of each class is fixed rather than random, the true spread is a
+        little below what the interval allows for.
         """
         return Proportion(sum(self.correct), sum(self.totals))
 
     @property
     def macro(self) -> float:
-        """The plain mean over the classes that have images; equals `micro` where those balance."""
+        """The plain mean over the classes that have images; `micro` if they have equally many."""
         present = [proportion.value for proportion in self.per_class if proportion]
         return sum(present) / len(present)
 
@@ -94,10 +98,10 @@ class ClassAccuracy:
 
 @dataclass(frozen=True)
 class ClassConsistency:
-    """What a classifier says of generated images, and what it says of real held-out ones.
+    """A classifier's accuracy on generated images, and on real held-out ones.
 
-    `generated` above `real` is no merit: it says that the images are more typical of their classes
-    than real ones are, which is what guidance does to them at the cost of diversity.
+    `generated` above `real` is not an advantage: it means that the images are more typical of their
+    classes than real ones, which guidance brings about at the cost of diversity.
     """
 
     generated: ClassAccuracy
@@ -106,7 +110,10 @@ class ClassConsistency:
     def __post_init__(self) -> None:
         generated, real = len(self.generated.totals), len(self.real.totals)
         if generated != real:
-            raise ValueError(f"{generated} classes generated, {real} real: not the same classifier")
+            raise ValueError(
+                "both accuracies must be of the same classifier, got "
+                f"{generated} classes generated and {real} real"
+            )
 
 
 def class_consistency(logits: Tensor, labels: Tensor, real: ClassAccuracy) -> ClassConsistency:
@@ -114,7 +121,7 @@ def class_consistency(logits: Tensor, labels: Tensor, real: ClassAccuracy) -> Cl
 
     `logits` (N, C) are f(x), `labels` (N,) the classes y asked for, `real` the accuracy of the
     same f on held-out real images. A classifier that guided the generation measures its own
-    influence, and one whose features FID is taken in is no second opinion: use another. Not to be
+    influence, and one whose features FID is measured in is not independent: use another. Not to be
     confused with the classification accuracy score (Ravuri and Vinyals 2019), which trains a
     classifier on generated images and tests it on real ones.
     """

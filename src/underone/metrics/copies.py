@@ -1,6 +1,6 @@
-"""Whether figures are such as copies of training images have; each says yes only where it is plain.
+"""Signs in a measurement that samples are copies of training images, given in clear cases only.
 
-Neither proves it: what they call for is to look at the samples beside training images.
+They are not a proof, but a reason to look at the samples beside training images.
 """
 
 import math
@@ -9,17 +9,18 @@ from underone.metrics.figures import Figure
 from underone.metrics.measurement import Measurement
 from underone.metrics.uncertainty import CONFIDENCE, Blocks, normal_factor, student_t_factor
 
-# A share of the floor that is nothing but rounding; no error is known of such an FID.
+# An FID below this share of the floor is 0 up to rounding, and may have no standard error.
 _NEGLIGIBLE = 1e-3
-# How far from held-out images chance may take a figure, at the fewest samples it is taken of.
+# How far chance may take a figure from that of held-out images, at the fewest samples allowed.
 _BY_CHANCE = {"memorised-share": 0.25, "data-copying": 3.0}
 
 
 def below_floor(measurement: Measurement) -> bool:
-    """Whether FID is below that of real images by more than both together vary by chance.
+    """Whether FID is below that of real images by more than the chance variation of both.
 
-    Samples of a perfect model reach the floor; below it are those that have the moments of the
-    training set itself. Known only of as many real images as samples, against the training set.
+    Samples of a perfect model reach the floor; samples with the moments of the training set itself
+    fall below it. False unless the reference is of the training set, and the floor of as many
+    images as there are samples.
     """
     floor, protocol = measurement.floor, measurement.protocol
     if floor is None or protocol.reference_split != "train" or floor.count != protocol.count:
@@ -34,9 +35,9 @@ def below_floor(measurement: Measurement) -> bool:
 
 
 def like_copies(measurement: Measurement) -> bool:
-    """Whether a measure of memorisation is nearer to that of copies than to held-out images'.
+    """Whether a memorisation measure is nearer to its value on copies than on held-out images.
 
-    And further from these than chance takes it.
+    It must also be further from the latter than chance would take it.
     """
     floor = {} if measurement.floor is None else measurement.floor.figures
     for name, chance in _BY_CHANCE.items():
@@ -52,7 +53,7 @@ def like_copies(measurement: Measurement) -> bool:
 
 
 def _margin(figure: Figure, draws: int) -> float | None:
-    """Half a 95 % interval of its difference from a mean of `draws` that vary as it does."""
+    """Half the 95 % interval of its difference from the mean of `draws` equally variable ones."""
     if figure.blocks:
         several = Blocks(figure.blocks)
         count = len(figure.blocks)

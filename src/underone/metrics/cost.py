@@ -1,4 +1,4 @@
-"""What comparing samples with real images will cost, before it begins."""
+"""How long comparing samples with real images will take, estimated beforehand."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -13,15 +13,15 @@ from underone.metrics.moments import Moments
 from underone.metrics.yardstick import Yardstick
 
 _TIMED_ROWS = 2000
-# Searching for neighbours, or the kernel's third power, takes about as long as the distances.
+# Finding neighbours, or cubing the kernel, takes about as long as computing the distances.
 _WITH_SEARCH = 2.0
 
 
 def comparing_seconds(by: Yardstick, count: int, metrics: Sequence[str]) -> float:
     """About how long `count` samples and their floor take once their features are known.
 
-    From how often the two that take long are done, distances between all images and the Frechet
-    distances of subsets, and from what one takes on this machine in as many dimensions.
+    Two operations dominate: distances between all images, and Frechet distances of subsets. One of
+    each is timed on this machine, in as many dimensions, and multiplied by their number.
     """
     return _pair_seconds(by, count, metrics) + _infinity_seconds(by, count, metrics)
 
@@ -38,7 +38,7 @@ def _pair_seconds(by: Yardstick, count: int, metrics: Sequence[str]) -> float:
 
 
 def _infinity_seconds(by: Yardstick, count: int, metrics: Sequence[str]) -> float:
-    """Of FID at infinite N, which held-out images have too where there are enough."""
+    """The time of FID at infinite N, for held-out images too where there are enough of them."""
     reference, size = by.reference, by.reference.mean.numel()
     if "fid-infinity" not in metrics or not enough_for_infinity(count, size):
         return 0.0
@@ -49,14 +49,14 @@ def _infinity_seconds(by: Yardstick, count: int, metrics: Sequence[str]) -> floa
     rows = LEAST_FOR_INFINITY * size
     some = torch.randn(rows, factor.shape[1], generator=generator, dtype=torch.float64) @ factor.T
     moments = Moments.of(some + reference.mean)
-    # Each time a Gaussian of its own, for it keeps what it has computed.
+    # A new Gaussian each time, since it caches what it has computed.
     distance = _seconds(lambda: frechet_distance(Gaussian.of(moments), reference.gaussian))
     image = _seconds(lambda: Moments.of(some)) / rows
     return FEWEST_REPLICATES * (len(sets) * POINTS * distance + sum(sets) * image)
 
 
 def _seconds(work: Callable[[], object]) -> float:
-    """How long it takes the second time: the first may make what is kept."""
+    """How long `work` takes the second time, once caches are filled."""
     work()
     started = time.perf_counter()
     work()
@@ -67,7 +67,7 @@ def _pairs(by: Yardstick, count: int, metrics: Sequence[str]) -> int:
     reference = by.reference
     kept = 0 if reference.features is None else len(reference.features)
     held_out = 0 if reference.held_out is None else len(reference.held_out)
-    # What the floor's draws together are: as many images as there are, at most ten times N.
+    # All the floor's draws together: every held-out image, but at most ten times N.
     real = min(held_out, 10 * count)
     within = count**2 + real * min(count, held_out)
     pairs = 0
@@ -75,7 +75,7 @@ def _pairs(by: Yardstick, count: int, metrics: Sequence[str]) -> int:
         if name in metrics and kept:
             pairs += kept**2 + (count + real) * kept + within
     if "memorisation" in metrics and by.train is not None:
-        # Samples, held-out images and copies, and the training images that they are nearest to.
+        # For samples, held-out images and copies, and for the training images nearest to them.
         views = 1 if by.mirrored is None else 2
         pairs += 6 * min(count, held_out) * views * len(by.train)
     return pairs

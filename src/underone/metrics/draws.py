@@ -1,10 +1,10 @@
-"""Real images drawn as samples were: as many of each class."""
+"""Draws of real images with as many of each class as the samples have."""
 
 import numpy as np
 import torch
 from torch import Tensor
 
-# As many disjoint draws as there are images for, up to this many.
+# As many disjoint draws as the images allow, up to this number.
 MOST_DRAWS = 10
 
 
@@ -14,8 +14,8 @@ def disjoint_draws(
     """The indices of each of up to `MOST_DRAWS` draws among `available` images.
 
     `held_out` (M,) are their classes, `labels` (N,) those of the `count` samples. Without either,
-    or where they are of other classes, any images are drawn. Where a class has too few, all draws
-    are smaller in proportion.
+    or where samples are of classes that the images lack, images of any class are drawn. Where a
+    class has too few, all draws are smaller in proportion.
     """
     if held_out is None or labels is None or labels.max() > held_out.max():
         held_out = torch.zeros(available, dtype=torch.int64)

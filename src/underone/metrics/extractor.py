@@ -1,4 +1,4 @@
-"""Feature extractors: uint8 images in, the features a metric is measured in out."""
+"""Feature extractors: maps from uint8 images to the features that metrics are measured in."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,9 +15,9 @@ BATCH = 1000
 
 @dataclass(frozen=True, eq=False)
 class Features:
-    """What an extractor says of images: `values` (N, D), and `logits` (N, C) where it has classes.
+    """The features of images: `values` (N, D), and `logits` (N, C) where the extractor has classes.
 
-    `labels` (N,) int64 are the images' own, where they are known.
+    `labels` (N,) int64 are the images' own classes, where known.
     """
 
     values: Tensor
@@ -45,11 +45,11 @@ class Features:
 
 
 class Extractor(Protocol):
-    """Maps uint8 NCHW images to features; known by the hash of all that decides them."""
+    """Maps uint8 NCHW images to features; identified by a hash of all that determines them."""
 
     @property
     def name(self) -> str:
-        """What reports call it: "FID@name"."""
+        """Its name in reports: "FID@name"."""
         ...
 
     @property
@@ -59,7 +59,7 @@ class Extractor(Protocol):
 
     @property
     def revision(self) -> int | None:
-        """The revision of its architecture; None where there is no such thing."""
+        """The revision of its architecture; None if it has none."""
         ...
 
     def __call__(self, images: Tensor) -> Features:

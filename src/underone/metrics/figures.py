@@ -1,4 +1,4 @@
-"""What metrics give: figures by name, of images and of what they are compared with."""
+"""Figures by name: what metrics give for samples, and for what these are compared with."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -15,8 +15,8 @@ class Figure(Config):
     """A value, with its standard error or its 95 % interval where one is known.
 
     `blocks`: where several disjoint seed blocks were measured, the value of each; `value` is then
-    their mean. `influences`: of an FID, what each sample adds to it, float32 as bytes, by which two
-    of the same seeds are compared; no part of its JSON.
+    their mean. `influences`: what each sample contributes to an FID, as float32 bytes, by which two
+    FIDs of the same seeds are compared; left out of the JSON.
     """
 
     value: float
@@ -27,14 +27,14 @@ class Figure(Config):
 
     @property
     def standard_error(self) -> float | None:
-        """That of the value; of a proportion what normal errors with its interval would have."""
+        """The standard error; for a proportion, that of a normal error with the same interval."""
         if self.error is None and self.interval is not None:
             low, high = self.interval
             return (high - low) / 2 / normal_factor()
         return self.error
 
     def paired_error(self, other: "Figure") -> float | None:
-        """The standard error of the difference from another of the same seeds; None if unknown."""
+        """The standard error of the difference from a figure of the same seeds; None if unknown."""
         if self.influences is None or other.influences is None:
             return None
         mine, theirs = (
@@ -49,7 +49,7 @@ Figures = dict[str, Figure]
 
 @dataclass(frozen=True)
 class Scores:
-    """Figures of images; where a metric has controls of its own, also of real ones and copies.
+    """Figures of samples, and of controls where a metric has its own.
 
     `real`: of images that no model was trained on. `copies`: of the training images themselves.
     """
@@ -59,7 +59,7 @@ class Scores:
     copies: Figures = field(default_factory=dict)
 
 
-# Of a metric that does not find what it needs.
+# The result of a metric that lacks what it needs.
 NOTHING = Scores({})
 
 

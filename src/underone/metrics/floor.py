@@ -1,4 +1,4 @@
-"""What real images score, drawn as the samples were: no model can be asked to do better."""
+"""The floor: what real images score under the samples' protocol, the best to expect of a model."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,12 +22,12 @@ class Floor:
 
 
 def floor(by: Yardstick, count: int, labels: Tensor | None, metrics: Sequence[str]) -> Floor | None:
-    """The floor of `count` samples with these `labels` (N,), or of any; None without real images.
+    """The floor of `count` samples with these `labels` (N,), or with any; None if there is none.
 
-    As many images of each class are drawn as the samples have, so that the label policy is the
-    same: random labels raise FID by themselves. Where fewer are held out, all draws are smaller in
-    proportion; the result says how many they have. None also where that is no two images, or where
-    no metric has a floor.
+    Real images are drawn with as many of each class as the samples have, so that the label policy
+    is the same: random labels alone raise FID. Where too few are held out, all draws are smaller in
+    proportion, and the result says how large they are. There is no floor without held-out images,
+    where a draw would have fewer than two, or where no metric has one.
     """
     held_out = by.reference.held_out
     wanted = [name for name in metrics if METRICS[name].floor]

@@ -1,4 +1,4 @@
-"""The Frechet distance between Gaussians: FID where the moments are of an extractor's features."""
+"""The Frechet distance between Gaussians; FID where they are fitted to an extractor's features."""
 
 import math
 from dataclasses import dataclass, field
@@ -12,13 +12,13 @@ from underone.metrics.moments import Moments
 
 # Negative results up to this share of the traces are rounding; beyond it the moments are wrong.
 _ROUNDING = 1e-10
-# The quick way is taken where its error is bounded by this share of the distance. The bound is a
+# The fast method is used where its error is at most this share of the distance, by a bound for the
 # worst case: errors are usually a thousand times smaller.
 _ERROR_BOUND = 1e-7
-# A Cholesky factor is used where every dimension keeps this share of its variance once the
-# dimensions before it are known. Rank-deficient covariances keep some 1e-16, which is rounding.
+# A Cholesky factor is used where every dimension keeps at least this share of its variance given
+# the dimensions before it. Rank-deficient covariances keep about 1e-16, which is rounding.
 _LEAST_PIVOT = 1e-10
-# Matrices of this size are multiplied whole: in halves, BLAS would no longer be quick.
+# Matrices up to this size are multiplied directly: BLAS is less efficient on smaller ones.
 _DIRECT_SIZE = 128
 
 
@@ -43,7 +43,7 @@ class Gaussian:
         """The Gaussian with the moments of features (N, D), N >= 2.
 
         With no more features than dimensions, the centred features over sqrt(N - 1) are the factor:
-        quicker than one from the singular covariance, and more accurate.
+        faster than one from the singular covariance, and more accurate.
         """
         moments = Moments.of(features)
         if not moments.rank_deficient:
@@ -55,8 +55,8 @@ class Gaussian:
     def cholesky(self) -> Tensor | None:
         """The lower triangular L (D, D) with L L^T = covariance; None where it is near singular.
 
-        Backward stable wherever it exists (Higham 2002, theorem 10.3); what is asked in addition
-        keeps apart the small eigenvalues that are real and those that rounding made of zeros.
+        Backward stable wherever it exists (Higham 2002, theorem 10.3); the additional condition on
+        the pivots tells truly small eigenvalues from zeros with rounding errors.
         """
         _check_symmetric(self.covariance)
         lower, failed = torch.linalg.cholesky_ex(self.covariance)
@@ -69,7 +69,7 @@ class Gaussian:
     def factor(self) -> Tensor:
         """An A (D, r) with A A^T = covariance: the known one, the Cholesky factor, or from `eigh`.
 
-        From symmetric eigenvalues, r is the rank: those that cannot be told from 0 are left out.
+        With `eigh`, r is the rank: eigenvalues that are 0 up to rounding are left out.
         """
         if self.known_factor is not None:
             return self.known_factor
@@ -84,8 +84,9 @@ class Gaussian:
 def frechet_distance(x: Gaussian, y: Gaussian) -> float:
     """|mean_x - mean_y|^2 + tr S_x + tr S_y - 2 tr (S_x S_y)^(1/2) (Dowson and Landau 1982).
 
-    No matrix square root, never complex, exact also where a covariance is singular. Quickest where
-    y is the Gaussian that many are compared with: y's factor is cached, x's often not needed.
+    Needs no matrix square root, is never complex, and is exact for singular covariances too. It is
+    fastest where y is the Gaussian that many are compared with: y's factor is cached, x's often not
+    needed.
     """
     traces = x.covariance.trace() + y.covariance.trace()
     apart = (x.mean - y.mean).square().sum() + traces
@@ -122,11 +123,11 @@ def _cross_squared(x: Gaussian, y: Gaussian) -> tuple[Tensor, float]:
 def root_error(values: Tensor) -> float:
     """A bound on the error of sum sqrt(values), for computed eigenvalues of a matrix G >= 0.
 
-    They are the exact ones of G + E with |E|_F <= e = 2 sqrt(D) eps |G|_F: rounding analysis has
-    sqrt(D) (Higham and Mary 2019), measured are 0.1 to 0.8 of that. Their errors d_i have
-    sum d_i^2 <= e^2 (Hoffman and Wielandt 1953), that of a root is at most |d_i| / sqrt(value_i),
-    so by Cauchy and Schwarz the sum of the roots is within e sqrt(sum 1 / value_i). Infinite where
-    a value is not positive.
+    They are exact for some G + E with |E|_F <= e = 2 sqrt(D) eps |G|_F: sqrt(D) is from rounding
+    analysis (Higham and Mary 2019), and measured errors are 0.1 to 0.8 of it. The errors d_i of the
+    values have sum d_i^2 <= e^2 (Hoffman and Wielandt 1953), that of a root is at most
+    |d_i| / sqrt(value_i), so by Cauchy-Schwarz the sum of the roots is within
+    e sqrt(sum 1 / value_i). Infinite where a value is not positive.
     """
     if not bool((values > 0).all()):
         return math.inf
@@ -139,7 +140,7 @@ def _congruence(lower: Tensor, symmetric: Tensor) -> Tensor:
 
     By halves, L = [[A, 0], [C, B]] and S = [[S_1, .], [S_2, S_3]]: below the diagonal the product
     is B^T (S_2 A + S_3 C), on it B^T S_3 B and A^T S_1 A + X + X^T, X = C^T (S_2 A + S_3 C / 2).
-    What stands above the diagonal is not the product.
+    Entries above the diagonal are not those of the product.
     """
     if len(lower) <= _DIRECT_SIZE:
         return lower.T @ (symmetric @ lower)
@@ -159,8 +160,8 @@ def _congruence(lower: Tensor, symmetric: Tensor) -> Tensor:
 def _check_symmetric(covariance: Tensor) -> None:
     """A `ValueError` unless it is finite and equals its transpose up to rounding.
 
-    Both are applied to one vector: an asymmetry that it does not show would have to be made for it,
-    and the whole transpose takes as long as the distance's other small steps together.
+    Both are applied to one fixed vector, which only a contrived asymmetry escapes; comparing with
+    the whole transpose takes as long as the distance's other small steps together.
     """
     probe = torch.arange(1, len(covariance) + 1).to(covariance).sqrt()
     asymmetry = (covariance @ probe - covariance.T @ probe).abs().max()

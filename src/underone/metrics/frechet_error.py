@@ -1,4 +1,4 @@
-"""How far an FID would move with other samples of the same generator: its standard error."""
+"""The standard error of FID, over repeated samples of the same generator."""
 
 import math
 
@@ -10,7 +10,7 @@ from underone.metrics.moments import Moments
 
 
 def influence(features: Tensor, reference: Gaussian) -> Tensor:
-    """What each of the features (N, D) adds to N times the FID against a fixed reference, (N,).
+    """The influence of each of the features (N, D) on N times the FID to a fixed reference, (N,).
 
         psi(x) = 2 (x - m_x)^T (m_x - m_y) + (x - m_x)^T (I - T) (x - m_x)
         T      = S_y^(1/2) (S_y^(1/2) S_x S_y^(1/2))^(-1/2) S_y^(1/2)
@@ -30,15 +30,15 @@ def influence(features: Tensor, reference: Gaussian) -> Tensor:
         raise ValueError("the influence on FID needs a covariance of full rank for the features")
     root_of_map = (lower @ vectors) * values.pow(-0.25)
     centred = features.to(torch.float64) - moments.mean
-    # Multiplied from the left, the map is applied to all features without forming it.
+    # In this order of products the map is applied to all features without being formed.
     curved = centred.square().sum(1) - (centred @ root_of_map).square().sum(1)
     return 2 * centred @ (moments.mean - reference.mean) + curved
 
 
 def within_classes(influences: Tensor, labels: Tensor | None) -> Tensor:
-    """The influences (N,) without their mean, or without that of each class where labels are fixed.
+    """The influences (N,) less their mean, or less that of each class where labels are fixed.
 
-    What a class adds is the same in every draw that has as many of it.
+    The contribution of a class mean is the same in every draw with as many images of the class.
     """
     if labels is None:
         return influences - influences.mean()
@@ -48,20 +48,20 @@ def within_classes(influences: Tensor, labels: Tensor | None) -> Tensor:
 
 
 def frechet_standard_error(influences: Tensor) -> float:
-    """std(psi) / sqrt(N): the standard error of an FID by `influence` (N,), by the delta method.
+    """std(psi) / sqrt(N): the standard error of an FID from `influence` (N,), by the delta method.
 
-    It is about the N features only: not about the reference, nor about training another generator.
-    It takes the features for drawn independently. Samples with fixed numbers of each class do not
-    vary between classes, which it counts all the same: for them it is too large. A bootstrap is no
-    substitute: resampling adds the bias of FID at N a second time.
+    It covers the sampling of the N features only, not the reference nor another training run. It
+    assumes independent samples: where the number of each class is fixed, it includes a variation
+    between classes that is not there, and is too large. A bootstrap is no substitute: resampling
+    adds the bias of FID at N a second time.
     """
     return float(influences.std() / math.sqrt(len(influences)))
 
 
 def paired_standard_error(a: Tensor, b: Tensor) -> float:
-    """sqrt(sum (psi_a - psi_b)^2 / (N (N - 1))): that of the difference of two FIDs.
+    """sqrt(sum (psi_a - psi_b)^2 / (N (N - 1))): the standard error of a difference of two FIDs.
 
-    Of influences (N,) `within_classes`, sample by sample of the same seed and label: what common
-    noise does to both alike cancels, which errors that take the two for independent count.
+    From influences (N,) `within_classes`, sample by sample of the same seed and label: the effect
+    of shared noise cancels, which errors for independent samples would include.
     """
     return float((a - b).square().sum().sqrt() / math.sqrt(len(a) * (len(a) - 1)))

@@ -16,9 +16,9 @@ FEWEST_REPLICATES = 5
 
 @dataclass(frozen=True, eq=False)
 class FrechetInfinity:
-    """The FID of subsets of `sizes` (P,), `scores` (R, P), and each replicate's `intercepts` (R,).
+    """The FIDs `scores` (R, P) of subsets of `sizes` (P,), and each replicate's `intercepts` (R,).
 
-    The value may be negative: it is an estimate without bias of what may be 0, not a distance.
+    The value may be negative: it is an extrapolation to a number that may be 0, not a distance.
     """
 
     sizes: Tensor
@@ -32,9 +32,9 @@ class FrechetInfinity:
 
     @property
     def subset_error(self) -> float:
-        """What the choice of the subsets does to `value`: the intercepts' deviation / sqrt(R).
+        """The error of `value` from the choice of subsets: the intercepts' deviation / sqrt(R).
 
-        All replicates share the same samples, so the error of `value` due to those is not in it.
+        All replicates share the same samples, whose sampling error it does not include.
         """
         return float(self.intercepts.std()) / len(self.intercepts) ** 0.5
 
@@ -50,14 +50,14 @@ def frechet_infinity(
 ) -> FrechetInfinity:
     """FID-infinity of features (N, D): FID_N = a + b / N fitted, a returned (Chong, Forsyth 2020).
 
-    15 sizes, evenly spaced from `smallest` (a tenth of N, unless said) to N, each scored on
-    `replicates` random subsets. The bias is linear in 1 / N only well above D samples, which
+    15 sizes, evenly spaced from `smallest` (by default a tenth of N) to N, are each scored on
+    `replicates` random subsets. The bias is linear in 1 / N only well above D samples, where
     `smallest` should be. The reference's own bias remains. Subsets of one replicate are nested, so
-    that the moments of each add to those of the one before; replicates are independent shuffles.
+    that moments accumulate from one to the next; replicates are independent shuffles.
 
-    Where the numbers of each of the `classes` (N,) are fixed, every subset is given their shares.
-    Subsets of random classes score higher by about c / n - c / N, with c the cost of random labels,
-    and the value would be too low by c / N.
+    Give `classes` (N,) where the number of each is fixed: every subset then has the same shares of
+    them. Subsets of random classes would score higher by about c / n - c / N, with c the cost of
+    random labels, and the value would be too low by c / N.
     """
     if replicates < FEWEST_REPLICATES:
         raise ValueError(f"at least {FEWEST_REPLICATES} replicates are needed, got {replicates}")
@@ -77,7 +77,7 @@ def frechet_infinity(
 
 
 def _shuffled(count: int, classes: Tensor | None, generator: torch.Generator) -> Tensor:
-    """A random order, of which every beginning has the shares of the classes, if any are given."""
+    """A random order whose every prefix has the shares of the `classes`, if these are given."""
     order = torch.randperm(count, generator=generator)
     if classes is None:
         return order

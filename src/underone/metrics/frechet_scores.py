@@ -1,4 +1,4 @@
-"""FID and its kin: against all images, within classes, against held-out ones, at infinite N."""
+"""FID and its variants: against held-out images, within classes, at infinite N."""
 
 import math
 from dataclasses import replace
@@ -14,7 +14,7 @@ from underone.metrics.intra import intra_class
 from underone.metrics.scored import ScoredImages
 from underone.metrics.yardstick import Yardstick
 
-# FID-infinity needs at least so many images a dimension.
+# FID-infinity needs at least this many images per feature dimension.
 LEAST_FOR_INFINITY = 4
 
 
@@ -31,10 +31,10 @@ def fid_held_out(images: ScoredImages, by: Yardstick) -> Scores:
         return NOTHING
     found = Scores({"fid-held-out": _frechet(images, gaussian)})
     count = images.moments.count
-    if count > len(train):  # FID falls with N: that of fewer is no lower end
+    if count > len(train):  # FID falls with N: that of fewer is not the lower end
         return found
-    # What training images score here is what copies would: no floor, but the lower end. Of as many
-    # of each class as the samples have, for random labels raise FID by themselves.
+    # Training images score here what copies would: not a floor, but the lower end. They are as many
+    # of each class as the samples, since random labels alone raise FID.
     chosen, *_ = disjoint_draws(train.labels, count, images.labels, len(train))
     if len(chosen) < count:
         return found
@@ -49,7 +49,7 @@ def _frechet(images: ScoredImages, gaussian: Gaussian) -> Figure:
         return Figure(value=distance)
     try:
         each = influence(images.features.values, gaussian)
-    except ValueError:  # of moments that are not of full rank none is known
+    except ValueError:  # unknown where moments are not of full rank
         return Figure(value=distance)
     labels = images.labels
     fixed = labels if labels is not None and _balanced(labels) else None
@@ -61,7 +61,7 @@ def _frechet(images: ScoredImages, gaussian: Gaussian) -> Figure:
 
 
 def intra_fid(images: ScoredImages, by: Yardstick) -> Scores:
-    """The mean of the FIDs within each class, and these: "fid-0", "fid-1", ..."""
+    """The mean of the FIDs within each class, and each of them: "fid-0", "fid-1", ..."""
     features, labels, classes = images.features, images.labels, by.reference.classes
     if features is None or labels is None or classes is None:
         return NOTHING
@@ -82,7 +82,7 @@ def intra_fid(images: ScoredImages, by: Yardstick) -> Scores:
 def fid_infinity(images: ScoredImages, by: Yardstick) -> Scores:
     """FID extrapolated to infinitely many samples, and its standard error.
 
-    That is the error of the FID of all of them and, independent of it, that of choosing subsets.
+    It combines two independent errors: that of the FID of all samples, and that of the subsets.
     """
     gaussian, size = by.reference.gaussian, images.moments.mean.numel()
     held_out = by.reference.held_out
@@ -100,7 +100,7 @@ def fid_infinity(images: ScoredImages, by: Yardstick) -> Scores:
 
 
 def enough_for_infinity(count: int, size: int) -> bool:
-    """Whether so many images of so many feature dimensions have an FID at infinite N."""
+    """Whether `count` images are enough for FID at infinite N, in `size` feature dimensions."""
     return count >= max(20, LEAST_FOR_INFINITY * size)
 
 

@@ -14,7 +14,7 @@ class InceptionScore:
     `standard_error` is IS sd_x(KL(p(y|x) || q)) / sqrt(N): the delta method, in which q's own error
     cancels to first order.
 
-    N samples score less than the law they come from, by about IS sum_c Var(p_c) / (2 N q_c):
+    N samples score lower than their distribution, by about IS sum_c Var(p_c) / (2 N q_c):
     compare only at equal N, and not with the mean over parts of N / 10 that others report.
     """
 
@@ -25,8 +25,8 @@ class InceptionScore:
 def inception_score(logits: Tensor) -> InceptionScore:
     """exp(mean_x KL(p(y|x) || q)), q the mean of p(y|x) over all samples x; logits (N, C).
 
-    Between 1, when every sample has the same p(y|x), and C, when all classes are equally frequent
-    and each sample's is certain.
+    It lies between 1, where every sample has the same p(y|x), and C, where all classes are equally
+    frequent and each sample's is certain.
     """
     if logits.ndim != 2 or 0 in logits.shape:
         raise ValueError(f"logits must be (N, C) with N, C >= 1, got {tuple(logits.shape)}")
@@ -46,8 +46,8 @@ def _standard_error(kl: Tensor, score: float) -> float:
 def _kl_from_marginal(log_p: Tensor) -> Tensor:
     """KL(p(y|x) || q) of each x, from log p(y|x) (n, C), (n,).
 
-    All in logarithms: a class that no sample has any share of would give 0 log(0 / 0), which is NaN
-    where p and q have underflown to 0, but 0 where their logarithms are still there.
+    Computed from logarithms: a class of negligible probability in all samples would give
+    0 log(0 / 0) = NaN where p and q underflow to 0, but gives 0 while their logarithms are finite.
     """
     log_q = log_p.logsumexp(dim=0) - math.log(len(log_p))
     return (log_p.exp() * (log_p - log_q)).sum(dim=1)

@@ -1,4 +1,4 @@
-"""Intra-class FID: each class against its own kind, so that a wrong class is no longer free."""
+"""Intra-class FID: each class against real images of it, so that wrong classes are penalised."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from underone.metrics.frechet import Gaussian, frechet_distance
 class IntraClass:
     """The FID of each class, `scores` (C,), the classes' labels (C,) and their `counts` n_c (C,).
 
-    FID is biased in n_c: figures compare only where every n_c is the same.
+    FID has a bias that depends on n_c: figures compare only where every n_c is the same.
     """
 
     classes: Tensor
@@ -22,12 +22,12 @@ class IntraClass:
 
     @property
     def mean(self) -> float:
-        """The mean over classes, each counting the same."""
+        """The unweighted mean over classes."""
         return float(self.scores.mean())
 
     @property
     def weighted_mean(self) -> float:
-        """sum_c n_c FID_c / sum_c n_c: the mean over classes, by how often each was generated."""
+        """sum_c n_c FID_c / sum_c n_c: the mean weighted by how often each class was generated."""
         return float((self.scores * self.counts).sum() / self.counts.sum())
 
 
@@ -51,7 +51,7 @@ def intra_class(features: Tensor, labels: Tensor, references: Mapping[int, Gauss
 
 
 def _check_same_classes(generated: set[int], known: set[int]) -> None:
-    """A `ValueError` that names the classes which one side lacks."""
+    """A `ValueError` naming the classes that one side lacks."""
     if generated != known:
         raise ValueError(
             f"both sides must have the same classes: no samples of {sorted(known - generated)}, "

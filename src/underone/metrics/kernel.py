@@ -1,7 +1,7 @@
 """The kernel distance: KID where the features are an extractor's (Binkowski et al. 2018).
 
 The squared maximum mean discrepancy under k(x, y) = (x.y / D + 1)^3. Both estimators here are
-unbiased, so both may be negative where the two laws are close, and neither is ever clamped.
+unbiased, so both may be negative where the distributions are close, and neither is ever clamped.
 """
 
 import statistics
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from underone.metrics.distances import comparable
 
-# The side of the tiles in which kernel matrices are summed: 2 MB each, which caches hold.
+# The side of the tiles in which kernel matrices are summed: 2 MB each, to fit in caches.
 _TILE = 512
 
 
@@ -29,14 +29,14 @@ class KernelDistance:
 def kernel_distance(
     x: Tensor, y: Tensor, *, within_y: float | None = None, tile: int = _TILE
 ) -> float:
-    """The U-statistic of x (N, D) and y (M, D), N and M >= 2 and free to differ; O((N + M)^2 D).
+    """The U-statistic of x (N, D) and y (M, D), N and M >= 2, in O((N + M)^2 D) operations.
 
         sum_{i != j} k(x_i, x_j) / (N (N - 1)) + sum_{i != j} k(y_i, y_j) / (M (M - 1))
         - 2 sum_{i, j} k(x_i, y_j) / (N M)
 
-    In float64 whatever is given: near 0 it is a small difference of large sums. At most `tile`
-    squared values of the kernel are in memory. The second term is `within_y`, where it is known.
-    KID is often reported as the mean over random subsets, which estimates the same less surely.
+    Computed in float64, since near 0 it is a small difference of large sums, with at most
+    `tile` x `tile` values of the kernel in memory. `within_y` is the second term, if it is known.
+    KID is often reported as the mean over random subsets, which estimates the same less precisely.
     """
     x, y = comparable(x, y)
     if min(len(x), len(y)) < 2:
@@ -51,10 +51,10 @@ def kernel_distance_with_error(
 ) -> KernelDistance:
     """`kernel_distance`, and s / sqrt(B) with s the deviation between B disjoint `blocks` of both.
 
-    A fair error where the distance is clearly above 0 and classes are random; where the numbers of
-    each class are fixed it is too large, for its blocks are of random classes. At 0 the whole
-    estimate varies sqrt(B) times less than the mean of the blocks does, and the error errs on the
-    safe side. Who is in which block is drawn from `seed`, since sets are often sorted by class.
+    The error is accurate where the distance is clearly above 0 and classes are random. It is too
+    large where the number of each class is fixed, since blocks are of random classes, and at
+    distance 0, where the whole estimate varies sqrt(B) times less than the mean of the blocks.
+    Blocks are drawn at random, from `seed`, since sets are often sorted by class.
     """
     x, y = comparable(x, y)
     smallest = min(len(x), len(y))

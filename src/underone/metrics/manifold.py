@@ -1,8 +1,9 @@
 """Precision, recall, density and coverage: how far two sets of features cover each other.
 
-Each set stands for the union of the balls around its points that reach to the k-th neighbour within
-the set. None of the four has an ideal value: they depend on k, on the sizes of both sets and on the
-dimension, so compare them only at equal ones, and with what real images score against real ones.
+Each set is represented by the union of balls around its points, each of which reaches to the k-th
+neighbour in the set. None of the four has an ideal value: they depend on k, the sizes of both sets
+and the dimension, so compare them only where these are equal, and with what real images score
+against real ones.
 """
 
 from collections.abc import Sequence
@@ -32,23 +33,23 @@ class ManifoldScores:
 
 
 class Balls(NamedTuple):
-    """Balls up to the k-th of a point's `neighbours`; `strict` ones are without their surface."""
+    """Balls that reach to a point's k-th neighbour, k = `neighbours`; open ones if `strict`."""
 
     neighbours: int
     strict: bool
 
 
-# As their authors have them (Kynkaanniemi et al. 2019; Naeem et al. 2020).
+# As their authors define them (Kynkaanniemi et al. 2019; Naeem et al. 2020).
 PRECISION_RECALL = Balls(3, strict=False)
 DENSITY_COVERAGE = Balls(5, strict=True)
 
 
 @dataclass(frozen=True, eq=False)
 class Manifold:
-    """A set's points (N, D) and the squared distances to the nearest others of each, (N, K).
+    """A set's points (N, D), and the squared distances of each to its K nearest others, (N, K).
 
-    Points are float64, taken from `centre` (D,). The dearest part of all scores, and the same for
-    every set that this one is compared with.
+    Points are float64, relative to `centre` (D,). Making this is the most expensive part of the
+    scores, and done once for all sets that this one is compared with.
     """
 
     points: Tensor
@@ -59,7 +60,7 @@ class Manifold:
     def of(
         cls, points: Tensor, neighbours: int, centre: Tensor | None = None, block: int = BLOCK
     ) -> "Manifold":
-        """Of more than `neighbours` points, about a `centre` or their own."""
+        """From more than `neighbours` points, relative to `centre` or by default their mean."""
         points, _ = comparable(points, points)
         centre = points.mean(dim=0) if centre is None else centre
         centred = points - centre
@@ -68,11 +69,11 @@ class Manifold:
     def reach(self, balls: Balls) -> Tensor:
         """The greatest squared distance from each point that is within its ball, (N,).
 
-        The same distance comes out differently in two matrix products, so that a point on a surface
-        would be inside or outside by chance: a copy of the neighbour that the radius was taken from
-        is such a point. Hence a margin either way. A point x on the surface of a ball of radius r
-        has |x|^2 <= 2 |y|^2 + 2 r^2, so the error of its distance is bounded by what is known of
-        the ball; the radius is uncertain as well, and was measured from the mean of its own set.
+        Two matrix products may round the same distance differently, so that a point on a surface,
+        like a copy of the neighbour that defines the radius, would be inside or outside by chance.
+        Hence a margin, outwards or, if strict, inwards. A point x on the surface of the ball of
+        radius r around y has |x|^2 <= 2 |y|^2 + 2 r^2, so the ball bounds the error of its
+        distance; the radius has an error too, and was measured about the mean of its own set.
         """
         radii, points = self.squared[:, balls.neighbours - 1], self.points
         norms = torch.maximum(
@@ -80,7 +81,7 @@ class Manifold:
         )
         margin = 2 * rounding(points.shape[1]) * (3 * norms + 2 * radii)
         if balls.strict:
-            # Below it even where both are 0, as among copies.
+            # Below the radius even where it and the margin are 0, as among copies.
             return torch.nextafter(radii - margin, torch.full_like(radii, -torch.inf))
         return radii + margin
 
@@ -90,17 +91,17 @@ def manifold_scores(
 ) -> ManifoldScores:
     """All four of `fake` (N, D) against `real` (M, D), from one pass over their distances.
 
-    With B(z) the ball around z up to the k-th of its `neighbours` in its own set:
+    With B(z) the ball around z that reaches to its k-th neighbour in its own set, k = `neighbours`:
 
         precision = share of fakes x in some B(y), y real
         recall    = share of real y in some B(x), x fake
         density   = sum over fakes x of #{real y: x in B(y)} / (k N)
         coverage  = share of real y with some fake in B(y)
 
-    `strict` says whether a ball is without its surface. Both sets must have more than k points. At
-    most `block` rows of distances are in memory; the result does not depend on how many.
+    If `strict`, balls are without their surface. Both sets must have more than k points. At most
+    `block` rows of distances are in memory, on which the result does not depend.
 
-    For sets of n fakes and m real points of the same law the expected density is 1, and the
+    For n fakes and m real points of the same distribution the expected density is 1, and the
     expected coverage of strict balls 1 - prod_{i=1..k} (m - i) / (n + m - i), which tends to
     1 - 2^-k for n = m.
     """
@@ -113,7 +114,7 @@ def manifold_scores(
 def scores_between(
     real: Manifold, fake: Manifold, balls: Sequence[Balls], block: int = BLOCK
 ) -> list[ManifoldScores]:
-    """`manifold_scores` for each of `balls`, of sets about one centre."""
+    """`manifold_scores` for each of `balls`, of sets that share a centre."""
     tallies = [_Tally.between(real, fake, each) for each in balls]
     for start in range(0, len(fake.points), block):
         distances = squared_distances(fake.points[start : start + block], real.points)
@@ -124,7 +125,7 @@ def scores_between(
 
 @dataclass(eq=False)
 class _Tally:
-    """What has been found so far, of one kind of balls, over blocks of fakes."""
+    """Running counts over blocks of fakes, for one kind of balls."""
 
     balls: Balls
     real_reach: Tensor
@@ -136,12 +137,12 @@ class _Tally:
 
     @classmethod
     def between(cls, real: Manifold, fake: Manifold, balls: Balls) -> "_Tally":
-        """Before the first block."""
+        """The counts before the first block."""
         none = torch.zeros(len(real.points), dtype=torch.bool, device=real.points.device)
         return cls(balls, real.reach(balls), fake.reach(balls), none, none)
 
     def add(self, distances: Tensor, start: int) -> None:
-        """Take in the distances (B, M) of the fakes from `start` on."""
+        """Count the distances (B, M) of the fakes from `start` on."""
         in_real_ball = distances <= self.real_reach
         self.in_some_real_ball += int(in_real_ball.any(dim=1).count_nonzero())
         self.real_balls_entered += int(in_real_ball.count_nonzero())
@@ -150,7 +151,7 @@ class _Tally:
         self.reached = self.reached | (distances <= reach).any(dim=0)
 
     def scores(self) -> ManifoldScores:
-        """The shares, once all is taken in."""
+        """The scores, once all blocks are added."""
         fakes, reals = len(self.fake_reach), len(self.real_reach)
         return ManifoldScores(
             precision=self.in_some_real_ball / fakes,

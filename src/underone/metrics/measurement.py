@@ -1,4 +1,4 @@
-"""A figure never travels alone: metrics' values with their protocol, subject and environment."""
+"""Measurements: figures together with their protocol, subject and environment."""
 
 import platform
 from collections.abc import Iterable, Sequence
@@ -26,19 +26,18 @@ PROTOCOL_VERSION = 2
 
 
 class Identity(Config):
-    """A name for people and a hash of the content for certainty."""
+    """A name for readers, and the hash of the content, which decides."""
 
     name: str
     sha256: str
 
 
 class Protocol(Config):
-    """How something was measured. Two figures compare only where all of it is equal.
+    """How something was measured. Two figures are comparable only where all of it is equal.
 
-    `extractor_revision` is that of its architecture, where it has one. `judge`, the hash of the
-    classifier that judged classes, is None where none was asked; that differs from no judge.
-    `flips`: whether copies were looked for among mirror images of training images too, None where
-    none were looked for; that differs from neither.
+    `extractor_revision` is that of its architecture, if it has one. `judge` is the hash of the
+    classifier that judged classes, and `flips` whether copies were also looked for among mirror
+    images of training images; each is None where no metric needed it, and then agrees with any.
     """
 
     version: int = PROTOCOL_VERSION
@@ -56,7 +55,7 @@ class Protocol(Config):
 
 
 class FloorRecord(Config):
-    """What real images score under the same protocol: `draws` sets of this many (see `floor`)."""
+    """What real images score under the same protocol: `draws` sets of `count` (see `floor`)."""
 
     figures: dict[str, Figure]
     count: int
@@ -72,11 +71,11 @@ class Measurement(Config):
     """The result of measuring one sample set, or one setting in several disjoint seed blocks.
 
     `figures` are by metric; `floor` holds those of real images, None where the reference has none;
-    `copies` what training images themselves score, where a metric asks for copies.
-    `left_out`: the metrics that were asked for and could not be had.
+    `copies` those of training images themselves, where a metric looks for copies.
+    `left_out`: the metrics that were requested and could not be computed.
     `rank_deficient`: there were no more samples than feature dimensions, so that the covariance
-    is singular and FID says little; `class_rank_deficient`: the same of the smallest class, where
-    FID was taken within classes. `subject` is what was measured, as its maker recorded it.
+    is singular and FID says little; `class_rank_deficient`: the same for the smallest class, where
+    FID was measured within classes. `subject` describes what was measured, as its maker recorded.
     """
 
     figures: dict[str, Figure]
@@ -92,7 +91,7 @@ class Measurement(Config):
     @model_validator(mode="after")
     def _is_of_equal_blocks(self) -> Self:
         if len({len(figure.blocks) for figure in self.figures.values()}) > 1:
-            raise ValueError("its figures are of different numbers of blocks")
+            raise ValueError("all figures must be of the same number of blocks")
         return self
 
     @property
@@ -130,13 +129,13 @@ def measure_batches(
     streamed: bool = False,
     known_floor: FloorRecord | None = None,
 ) -> Measurement:
-    """The `metrics` of uint8 images (B, C, H, W) that come in batches, as from a model.
+    """The `metrics` of uint8 images that come in batches (B, C, H, W), for example from a model.
 
-    Features are kept, N x D float32, for standard errors and for metrics that compare samples.
-    Where `streamed`, FID goes without its error, and memory does not grow with N unless another
-    metric needs the features. `labels` (N,) are all of theirs; `subject` says what they are, its
-    "labels" by which policy. `known_floor` is that of as many samples of the same classes, measured
-    already. Images of another type or order raise `ValueError`, for not every extractor would.
+    Features are kept, N x D float32, for standard errors and for metrics that compare samples. If
+    `streamed`, FID has no error, and memory does not grow with N unless another metric needs the
+    features. `labels` (N,) are those of all images; `subject` describes the images, its "labels"
+    the label policy. `known_floor` is the floor of as many samples of the same classes, if measured
+    already. Images of another type or layout raise `ValueError`: not every extractor would refuse.
     """
     judged = any(METRICS[name].judges for name in metrics) and labels is not None
     judge = by.judge if judged else None
@@ -178,10 +177,10 @@ def _a_class_is_small(images: ScoredImages, labels: Tensor | None) -> bool:
 
 
 def joined(blocks: Sequence[Measurement]) -> Measurement:
-    """One measurement of several disjoint seed blocks, made alike; at least one.
+    """One measurement from those of one or more disjoint seed blocks, of equal protocols.
 
     Its figures, floor and copies are means over the blocks. N, and with it the floor, is that of
-    one block. Errors within blocks give way to what the blocks say.
+    one block. The values of the blocks replace the errors within them.
     """
     if len(blocks) == 1:
         return blocks[0]
@@ -213,7 +212,7 @@ def _drawn_floor(
 
 
 def _with_controls(drawn: FloorRecord | None, scores: Scores, count: int) -> FloorRecord | None:
-    """A floor with what metrics have measured of real images by themselves."""
+    """The floor, with the real images' figures from metrics that have their own controls."""
     if drawn is None and not scores.real:
         return None
     drawn = drawn or FloorRecord(figures={}, count=count, draws=0)
@@ -230,9 +229,9 @@ def accumulated(
     keep: bool,
     judge: Judge | None,
 ) -> ScoredImages:
-    """The moments of all batches merged, and their features where they are to be kept.
+    """The merged moments of all batches, and their features if `keep`.
 
-    `labels` (N,) are of all batches.
+    `labels` (N,) are those of all batches.
     """
     size = by.reference.mean.numel()
     moments: Moments | None = None
@@ -265,7 +264,7 @@ def accumulated(
 
 
 def environment() -> dict[str, Any]:
-    """The versions and the machine a figure was made with."""
+    """The versions and the machine that a figure was measured with."""
     return {
         "underone": underone.__version__,
         "torch": torch.__version__,

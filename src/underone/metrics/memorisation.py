@@ -1,4 +1,4 @@
-"""Whether samples are copies of the training set, each measure beside what it says of controls."""
+"""Measures of whether samples are copies of training images, each with its values on controls."""
 
 import math
 from collections.abc import Callable
@@ -12,10 +12,10 @@ from underone.metrics.neighbours import nearest
 
 @dataclass(frozen=True)
 class Controlled:
-    """A measure of generated samples, between the two ends of its scale; `count` samples each.
+    """A measure of generated samples, and of both controls; `count` samples each.
 
-    `held_out`: of real images that were not trained on, which is what no memorisation looks like.
-    `copies`: of training images themselves, which is what nothing but memorisation looks like.
+    `held_out`: of real images that were not trained on, as without any memorisation.
+    `copies`: of training images themselves, as with nothing but memorisation.
     """
 
     generated: float
@@ -26,7 +26,7 @@ class Controlled:
 
 @dataclass(frozen=True)
 class Memorisation:
-    """Three measures, in the order of how plain a copy has to be to show in them.
+    """Three measures, from the one that only plain copies change to the most sensitive one.
 
     `memorised_share` is in [0, 1] and rises with copying; `authentic_percent` in [0, 100] and
     `data_copying` (C_T, in standard deviations) fall with it.
@@ -50,21 +50,21 @@ def memorisation(
 ) -> Memorisation:
     """All measures of `generated` (G, D), with held-out images and exact copies as controls.
 
-    The features of `train` (M, D), `test` (T, D) and `generated` must be made alike, by one
-    extractor at one precision. Where training used flips, `mirrored` (M, D) are the features of
-    the training images' mirror images, row by row: a training image is then as far as the nearer of
-    its two rows, and second nearest is another image, so that copies of images that are nearly
-    their own mirror show too. Equal rows of `train` are counted once: beside a duplicate, every
-    near copy of it would have a second neighbour as near as the first, and look authentic.
+    The features of `train` (M, D), `test` (T, D) and `generated` must be from one extractor at one
+    precision. Where training used flips, `mirrored` (M, D) are the features of the training images'
+    mirror images, row by row: the distance to a training image is then that to the nearer of its
+    two rows, and the second nearest must be another image, so that copies of nearly symmetric
+    images are found too. Equal rows of `train` count once: otherwise a near copy of a duplicated
+    image would have a second neighbour as near as the first, and look authentic.
 
-    The columns have equal sizes, min(G, T, M) for the two measures that compare samples with the
-    training set alone. C_T compares them with test images as well, and test images cannot be
-    compared with themselves: `test` is split at random, one half stands for generated samples in
-    the held-out column, and the rest is what all three columns, of min(G, T // 2, M) samples, are
-    compared with. So the held-out C_T is that of independent images, about standard normal where
-    one cell prevails and narrower over several, and the three are of equal power. `seed` decides
-    the split, which samples are used where there are more than needed, which training images are
-    the copies, and the cells.
+    Generated samples and controls are equally many: min(G, T, M) for the two measures that compare
+    them with the training set alone. C_T compares them with test images as well, and test images
+    cannot be compared with themselves. So `test` is split at random: one half is the held-out
+    control, and the rest is what generated samples and controls, min(G, T // 2, M) of each, are
+    compared with. The held-out C_T is then that of independent images, about standard normal where
+    one cell prevails and narrower over several, and all three have equal power. `seed` decides the
+    split, which samples are used where there are more than needed, which training images are the
+    copies, and the cells.
 
     Too few samples for any cell, or fewer than `cells` distinct training images, raise
     `ValueError`.
@@ -120,7 +120,7 @@ def authentic_percent(to_train: Tensor, spacing: Tensor) -> float:
 def mann_whitney_u(x: Tensor, y: Tensor) -> float:
     """U = #(x > y) + 1/2 #(x = y) over all pairs of x (n,) and y (m,), from average ranks."""
     _, inverse, counts = torch.cat([x, y]).unique(return_inverse=True, return_counts=True)
-    # Equal values share the mean of the ranks they take up, which end at the cumulated count.
+    # Ties share the mean of their ranks, the last of which is the cumulative count.
     ranks = counts.cumsum(0) - (counts - 1) / 2
     rank_sum = float(ranks.to(torch.float64)[inverse[: len(x)]].sum())
     return rank_sum - len(x) * (len(x) + 1) / 2
@@ -129,8 +129,8 @@ def mann_whitney_u(x: Tensor, y: Tensor) -> float:
 def mann_whitney_z(x: Tensor, y: Tensor) -> float:
     """Z = (U - (n m / 2 - 1/2)) / sqrt(n m (n + m + 1) / 12): below 0 where x tends to be lower.
 
-    As Meehan et al. (2020) have it: with continuity correction, without one for ties, which makes
-    it a little smaller where there are many.
+    As in Meehan et al. (2020): with a continuity correction but none for ties, which makes it a
+    little smaller where there are many.
     """
     n, m = len(x), len(y)
     return (mann_whitney_u(x, y) - (n * m / 2 - 0.5)) / math.sqrt(n * m * (n + m + 1) / 12)
@@ -145,12 +145,12 @@ def data_copying(
 ) -> float:
     """C_T = sum_c P(c) Z_c / sum_c P(c): far below 0 for copies, above for samples further off.
 
-    Of Meehan, Chaudhuri and Dasgupta (2020). `generated` (n,) and `test` (m,) are distances to the
-    nearest training image, in whatever cell that is; `generated_cells` and `test_cells` say in
+    From Meehan, Chaudhuri and Dasgupta (2020). `generated` (n,) and `test` (m,) are distances to
+    the nearest training image, in any cell; `generated_cells` and `test_cells` say in
     which cell of feature space each sample lies. Z_c compares the distances within cell c, and
     P(c) is the share of test samples in it. Cells without test samples, or with no more than
     `least` generated ones (the paper's tau = least / n), are left out, so that what a model never
-    generates does not count as not copied; none left raises `ValueError`.
+    generates does not count as not copied; if none is left, that is a `ValueError`.
     """
     weighted, weights = 0.0, 0
     for cell in test_cells.unique():
@@ -202,10 +202,10 @@ def lloyd(points: Tensor, centres: Tensor, iterations: int = 100, block: int = 1
 
 @dataclass(frozen=True, eq=False)
 class _Located:
-    """Where N samples are: what the three measures are made of.
+    """What the three measures are computed from, for N samples.
 
     `distances` (N, 2) to the two nearest training images, `spacing` (N,) from the nearest of them
-    to its nearest other, `cells` (N,).
+    to its nearest other, and the `cells` (N,) that the samples lie in.
     """
 
     distances: Tensor
@@ -233,9 +233,9 @@ def _controlled(
 
 @dataclass(frozen=True, eq=False)
 class _Views:
-    """Training images as they may be copied: `rows` (V M, D), all of one view after another's.
+    """Training images, with their mirror images if given: `rows` (V M, D), view after view.
 
-    The images of a view are in one order, so that row r is of image r mod M.
+    All V views have the images in the same order, so that row r is of image r mod M.
     """
 
     rows: Tensor
@@ -249,14 +249,14 @@ class _Views:
 
     @property
     def images(self) -> Tensor:
-        """The images (M, D) as they are."""
+        """The images (M, D), not mirrored."""
         return self.rows[: len(self.rows) // self.views]
 
     def two_nearest(self, features: Tensor, block: int) -> tuple[Tensor, Tensor]:
         """The distances (N, 2) to the two nearest images, and the row (N,) of the nearest."""
         found = nearest(features, self.rows, count=self.views + 1, block=block)
         images = found.indices % len(self.images)
-        # An image has one row a view, so one of these rows is of another than the first.
+        # An image has one row per view, so one of these rows is of another image than the first.
         second = 1 + (images[:, 1:] != images[:, :1]).int().argmax(dim=1, keepdim=True)
         distances = torch.cat([found.distances[:, :1], found.distances.gather(1, second)], dim=1)
         return distances, found.indices[:, 0]
@@ -265,7 +265,7 @@ class _Views:
 def _locate(features: Tensor, train: _Views, centres: Tensor, block: int) -> _Located:
     distances, rows = train.two_nearest(features, block)
     met, which = rows.unique(return_inverse=True)
-    # Of a training image the nearest is itself, so the second is its nearest other.
+    # A training image is nearest to itself, so the second is its nearest other.
     spacing = train.two_nearest(train.rows[met], block)[0][which, 1]
     cells = nearest(features, centres, block=block).indices[:, 0]
     return _Located(distances, spacing, cells)

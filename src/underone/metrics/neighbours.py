@@ -1,4 +1,4 @@
-"""Nearest neighbours in feature space: block by block, and exact to the last neighbour."""
+"""Exact nearest neighbours in feature space, block by block."""
 
 from dataclasses import dataclass
 
@@ -7,7 +7,7 @@ from torch import Tensor
 
 from underone.metrics.distances import comparable, rounding
 
-# How many candidates beyond those asked for are kept, so that rounding seldom decides who is in.
+# Candidates kept beyond those asked for, so that rounding seldom decides which are nearest.
 _SPARE = 4
 
 
@@ -26,11 +26,11 @@ class Neighbours:
 def nearest(queries: Tensor, train: Tensor, count: int = 1, block: int = 1000) -> Neighbours:
     """The `count` nearest of `train` (M, D) to each of `queries` (N, D), 1 <= count <= M.
 
-    Candidates are found as |q|^2 + |t|^2 - 2 q t about the mean of `train`, in tiles of at most
-    block x block: fast, but off by as much as rounding makes of the largest norm. Their distances
-    are then taken again as |q - t|, and wherever the bound on that rounding leaves room for a
-    nearer point among those dropped, the query is compared with all of `train` that way. So the
-    result is that of direct differences and does not depend on `block`.
+    Candidates are found by |q|^2 + |t|^2 - 2 q t about the mean of `train`, in tiles of at most
+    block x block: fast, but with rounding errors in proportion to the largest norm. Their distances
+    are then recomputed as |q - t|, and wherever the bound on that rounding allows a nearer point
+    among those dropped, the query is compared with all of `train` that way. So the result is that
+    of direct differences and does not depend on `block`.
 
     Shapes that do not fit, NaN or infinity, and a `count` or `block` out of range raise
     `ValueError`.
@@ -61,8 +61,8 @@ def _nearest_to_block(
 
 
 def _candidates(queries: Tensor, train: Tensor, count: int, block: int) -> tuple[Tensor, Tensor]:
-    """Indices (B, C), ascending, of likely neighbours; what all others' squares exceed (B,)."""
-    # Distances do not change under a shift, but the smaller the norms, the less rounding.
+    """Ascending indices (B, C) of likely neighbours; a lower bound (B,) on all others' squares."""
+    # A shift leaves distances as they are, and smaller norms mean less rounding.
     centre = train.mean(dim=0)
     queries = queries - centre
     lengths = queries.square().sum(dim=1)
@@ -73,7 +73,7 @@ def _candidates(queries: Tensor, train: Tensor, count: int, block: int) -> tuple
     for raw in train.split(block):
         part = raw - centre
         part_lengths = part.square().sum(dim=1)
-        # |q|^2 is the same along a row: it need not take part in the search.
+        # |q|^2 is constant along a row, so the search can leave it out.
         tile = torch.addmm(part_lengths, queries, part.T, alpha=-2)
         best = tile.topk(min(size, len(part)), dim=1, largest=False)
         squared = torch.cat([squared, best.values], dim=1)

@@ -17,13 +17,13 @@ from underone.metrics.moments import Moments
 
 # Enough for KID and precision/recall, at a few megabytes.
 FEATURES_KEPT = 10_000
-# In standard deviations; float16 then still resolves a hundredth of one.
+# In standard deviations; float16 still resolves a hundredth of one at this distance from 0.
 _FAR = 16
 
 
 @dataclass(frozen=True)
 class Origin:
-    """Where statistics come from: which images, in whose features; the hashes decide, not names."""
+    """The images and the extractor of statistics, which the hashes identify, not the names."""
 
     name: str
     data: str
@@ -50,13 +50,13 @@ class ClassMoments:
 
 @dataclass(frozen=True, eq=False)
 class Reference:
-    """The features of real images, once for all metrics.
+    """Statistics of real images' features, for all metrics.
 
     `mean` (D,) and `covariance` (D, D), float64, are over the `count` images of a whole split,
-    `classes` over each of its classes. `kept` are features of a part of it, its classes in their
-    proportions, in random order, and `kept_held_out` those of the other split, which the floor is
-    drawn from; both as float16 deviations from `centre`. Statistics that other programs have
-    written hold the moments only; what needs the rest is then left out.
+    `classes` over each of its classes. `kept` are the features of a part of it, in random order and
+    with its class proportions, and `kept_held_out` those of the other split, from which the floor
+    is drawn; both are float16 deviations from `centre`. Statistics written by other programs hold
+    the moments only, and metrics that need more are left out.
     """
 
     origin: Origin
@@ -69,12 +69,12 @@ class Reference:
 
     @property
     def name(self) -> str:
-        """What it is called."""
+        """The name of the reference."""
         return self.origin.name
 
     @property
     def of_training_images(self) -> bool:
-        """Whether it is of the images that models are trained on, and others are held out."""
+        """Whether it is of the training split, so that the other one is held out."""
         return self.origin.split == "train"
 
     @cached_property
@@ -84,29 +84,29 @@ class Reference:
 
     @cached_property
     def centre(self) -> Tensor:
-        """What kept features are deviations from, (D,); see `centre_of`."""
+        """The point that kept features are deviations from, (D,); see `centre_of`."""
         return centre_of(self.mean, self.covariance)
 
     @cached_property
     def features(self) -> Features | None:
-        """The features that are kept, float64."""
+        """The kept features, restored to float64."""
         return self._restored(self.kept)
 
     @cached_property
     def held_out(self) -> Features | None:
-        """The features of the split held out, float64."""
+        """The features of the held-out split, restored to float64."""
         return self._restored(self.kept_held_out)
 
     @cached_property
     def held_out_gaussian(self) -> Gaussian | None:
-        """The Gaussian of the split held out; None where that is no two images."""
+        """The Gaussian of the held-out split; None if it has fewer than two images."""
         if self.held_out is None or len(self.held_out) < 2:
             return None
         return Gaussian.of(Moments.of(self.held_out.values))
 
     @cached_property
     def manifold(self) -> Manifold | None:
-        """What precision, recall, density and coverage know of the kept features."""
+        """The kept features as precision, recall, density and coverage use them."""
         most = max(PRECISION_RECALL.neighbours, DENSITY_COVERAGE.neighbours)
         if self.features is None or len(self.features) <= most:
             return None
@@ -114,12 +114,12 @@ class Reference:
 
     @cached_property
     def kernel_mean(self) -> float | None:
-        """What KID knows of the kept features by themselves."""
+        """The mean of KID's kernel over pairs of kept features."""
         return None if self.features is None else mean_of_pairs(self.features.values)
 
     @cached_property
     def sha256(self) -> str:
-        """The hash of the content, whatever it, its data and its file are called."""
+        """The hash of the content, independent of the names of the reference, data and file."""
         origin = self.origin
         identity = (origin.split, origin.data_sha256, origin.extractor_sha256, self.count)
         digest = hashlib.sha256(repr(identity).encode())
@@ -139,7 +139,7 @@ class Reference:
         return kept.double() + self.centre
 
     def tensors(self) -> dict[str, Tensor]:
-        """All there is of it, by name."""
+        """All its tensors, by name."""
         found: dict[str, Tensor | None] = {"mu": self.mean, "sigma": self.covariance}
         if self.classes is not None:
             found |= {
@@ -169,11 +169,11 @@ def build_reference(
     extractor: Extractor,
     found_as: str | None = None,
 ) -> Reference:
-    """The statistics of a whole split, with the features of another one held out.
+    """The statistics of the split `data`, with features of the split `held_out`.
 
-    `found_as`: what finds the extractor again, as the path of its folder, where its name does not.
-    Takes memory for the features of both, N x D float32. Fewer than two images, or features that
-    are no finite numbers, are a `UserError`.
+    `found_as`: how the extractor is found again, for example the path of its folder, where its name
+    is not enough. The features of both splits, N x D float32, are held in memory. Fewer than two
+    images, or features that are not finite, are a `UserError`.
     """
     if len(data) < 2:
         raise UserError(f"a reference needs at least 2 images, {data.name} has {len(data)}")
@@ -206,10 +206,10 @@ def build_reference(
 
 
 def centre_of(mean: Tensor, covariance: Tensor) -> Tensor:
-    """Where a feature is far from 0 compared with how it varies, its mean, else 0, (D,).
+    """The mean of each feature that is far from 0 relative to its deviation, else 0, (D,).
 
-    Rounded to float16, a feature of mean 5000 would lose all of its variation; but of one about 0,
-    zeros and other short numbers should stay what they are.
+    Rounded to float16, a feature of mean 5000 would lose all of its variation; but in a feature
+    around 0, zeros and other short numbers should stay exact.
     """
     return torch.where(mean.abs() > _FAR * covariance.diagonal().clamp(min=0).sqrt(), mean, 0.0)
 
@@ -225,20 +225,20 @@ def _as_deviations(features: Features, centre: Tensor) -> Features:
 
 
 def _class_moments(real: Features, data: Dataset) -> ClassMoments | None:
-    """Of every class; None where one has too few images for a covariance."""
+    """The moments of every class; None if one has too few images for a covariance."""
     counts = data.labels.bincount(minlength=data.num_classes)
     if counts.min() < 2:
         return None
     moments = [Moments.of(real.values[data.labels == label]) for label in range(len(counts))]
     covariances = torch.stack([m.covariance for m in moments])
-    # Files hold them in float32, and what is saved must be what was measured with.
+    # Rounded to float32 as in files, so that a saved reference measures the same.
     return ClassMoments(
         counts, torch.stack([m.mean for m in moments]), covariances.float().double()
     )
 
 
 def _part(data: Dataset) -> Tensor:
-    """The images whose features are kept: as many of each class as its share, in random order."""
+    """The images whose features are kept: of each class its share, in random order."""
     if len(data) <= FEATURES_KEPT:
         return _shuffled(torch.arange(len(data)))
     parts = []

@@ -42,23 +42,22 @@ def save_reference(reference: Reference, path: Path) -> None:
 def load_reference(path: Path) -> Reference:
     """Read what `save_reference` wrote, or the `mu` and `sigma` of another program.
 
-    Those of pytorch-fid, clean-fid, EDM and ADM do not say of how many images, which data and
-    whose features they are: that is then "unrecorded", and the count 0. Anything else is a
-    `UserError`.
+    Files of pytorch-fid, clean-fid, EDM and ADM do not record the number of images, the data and
+    the extractor: these are then "unrecorded", and the count 0. Anything else is a `UserError`.
     """
     arrays = read_arrays(path, _KNOWN.intersection, "reference", "reference statistics")
     missing = {"mu", "sigma"} - arrays.keys()
     if "format" in arrays:
         missing |= {"n", *_TEXTS} - arrays.keys()
     if missing:
-        raise UserError(f"{path} is no reference: it lacks {', '.join(sorted(missing))}")
+        raise UserError(f"{path} is not a reference: it lacks {', '.join(sorted(missing))}")
     if str(arrays.get("format", FORMAT)) != str(FORMAT):
         raise UserError(f"{path} has format {arrays['format']}, this version reads {FORMAT}")
     try:
         reference = _reference(arrays, path)
         _check(reference)
     except (TypeError, ValueError, RuntimeError, KeyError, IndexError) as error:
-        raise UserError(f"{path} is no reference: {error}") from None
+        raise UserError(f"{path} is not a reference: {error}") from None
     return reference
 
 
@@ -149,4 +148,4 @@ def _check_covariance(covariance: Tensor) -> None:
     if not torch.allclose(covariance, covariance.T, rtol=1e-8, atol=1e-12):
         raise ValueError("sigma is not symmetric")
     if torch.linalg.eigvalsh(covariance)[0] < -1e-8 * covariance.trace().abs():
-        raise ValueError("sigma has negative eigenvalues: it is no covariance")
+        raise ValueError("sigma has negative eigenvalues: it is not a covariance")

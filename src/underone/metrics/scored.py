@@ -1,4 +1,4 @@
-"""A set of images as metrics see it."""
+"""The images that a metric scores."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,9 +14,9 @@ from underone.metrics.moments import Moments
 class ScoredImages:
     """A set of images as metrics see it: its moments, and its features where they were kept.
 
-    `labels` (N,) int64 are the classes asked for, where they are known; of `features` no others are
-    read. `judged` (N, C) are the logits of the judge, where there is one. `errors`: whether
-    standard errors are wanted, which may cost more than the figures.
+    `labels` (N,) int64 are the classes asked for, where known; the labels in `features` are not
+    read. `judged` (N, C) are the logits of the judge, if there is one. `errors`: whether standard
+    errors are wanted, which may cost more than the figures.
     """
 
     moments: Moments
@@ -27,7 +27,7 @@ class ScoredImages:
 
     @classmethod
     def of(cls, features: Features, errors: bool = True) -> "ScoredImages":
-        """From features in memory, and the labels that came with them."""
+        """From features in memory and their labels."""
         return cls(Moments.of(features.values), features, features.labels, errors=errors)
 
     @cached_property

@@ -1,4 +1,4 @@
-"""All metrics by name: of samples as they were scored, of real images, of copies."""
+"""All metrics by name, and how each scores images."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -39,7 +39,7 @@ class Metric:
     """A metric: how it scores images, and what it needs for that.
 
     `floor`: real images are scored as the samples are, for comparison. `keeps`: features must be in
-    memory. `judges`: it asks the judge. `seeks`: it looks for copies of training images.
+    memory. `judges`: it uses the judge. `seeks`: it looks for copies of training images.
     """
 
     score: Callable[[ScoredImages, Yardstick], Scores]
@@ -94,9 +94,9 @@ def manifold(images: ScoredImages, by: Yardstick) -> Scores:
 
 
 def consistency(images: ScoredImages, by: Yardstick) -> Scores:
-    """How often the judge sees the class that was asked for, and how often in real images.
+    """How often the judge assigns the class that was asked for, and how often in real images.
 
-    Of these, all that are held out, classes weighted as they were asked for.
+    The real images are all that are held out, classes weighted as they were asked for.
     """
     labels = images.labels
     if images.judged is None or labels is None or by.judge is None:
@@ -121,7 +121,7 @@ def _shares(accuracy: ClassAccuracy) -> Figures:
 
 
 def _real_shares(result: ClassConsistency) -> Figures:
-    """Those of real images; means are over the classes that were asked for, if all are known."""
+    """The shares in real images; means are over the classes asked for, if all are known."""
     accuracy, asked = result.real, result.generated.totals
     shares = _shares(accuracy)
     known = {
@@ -142,7 +142,7 @@ def _share(proportion: Proportion) -> Figure:
 
 
 def copying(images: ScoredImages, by: Yardstick) -> Scores:
-    """Three measures of memorisation, of held-out images and of exact copies as well."""
+    """Three measures of memorisation, also of held-out images and of exact copies."""
     held_out, train = by.reference.held_out, by.train
     if images.features is None or held_out is None or train is None:
         return NOTHING
@@ -171,15 +171,15 @@ def copying(images: ScoredImages, by: Yardstick) -> Scores:
 
 METRICS: Mapping[str, Metric] = {
     "fid": Metric(fid, "two images", keeps=False),
-    # Against the held-out split itself, held-out images are no floor.
+    # Against the held-out split itself, held-out images are not a floor.
     "fid-held-out": Metric(
         fid_held_out,
-        "a reference of training images that holds features of others",
+        "a reference of training images that holds features of held-out ones",
         floor=False,
         keeps=False,
     ),
     "fid-infinity": Metric(
-        fid_infinity, f"{LEAST_FOR_INFINITY} samples a feature dimension", floor=False
+        fid_infinity, f"{LEAST_FOR_INFINITY} samples per feature dimension", floor=False
     ),
     "intra-fid": Metric(
         intra_fid, "labels, at least two samples of each of the reference's classes"
@@ -192,7 +192,7 @@ METRICS: Mapping[str, Metric] = {
     ),
     "memorisation": Metric(
         copying,
-        "training images, a reference of them with others held out, some hundred samples",
+        "training images, a reference of them with held-out ones, a few hundred samples",
         floor=False,
         seeks=True,
     ),
@@ -200,7 +200,7 @@ METRICS: Mapping[str, Metric] = {
 
 
 def metric_names(wanted: Iterable[str]) -> tuple[str, ...]:
-    """The names of metrics that are wanted, "all" being every one; others are a `UserError`."""
+    """The names of the `wanted` metrics, "all" being every one; others are a `UserError`."""
     names = list(wanted)
     for name in names:
         if name != "all" and name not in METRICS:

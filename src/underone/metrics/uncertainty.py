@@ -1,7 +1,7 @@
-"""How sure a figure is: spread over seed blocks, paired differences, intervals of proportions.
+"""The uncertainty of a figure: spread over seed blocks, paired differences, Wilson's intervals.
 
-Seed blocks show the spread of sampling alone. That of training again with another seed is larger,
-and no number of blocks says anything about it.
+Seed blocks show the spread of sampling alone. Training again with another seed gives a larger one,
+about which no number of blocks says anything.
 """
 
 import math
@@ -9,7 +9,7 @@ import statistics
 from dataclasses import dataclass
 from enum import StrEnum
 
-# The share of repetitions whose interval is to hold the truth, unless another is asked for.
+# The default probability that an interval contains the true value.
 CONFIDENCE = 0.95
 
 
@@ -25,7 +25,7 @@ class ConfidenceInterval:
 class Blocks:
     """A metric's values over disjoint seed blocks of equal size; at least 2, finite.
 
-    Blocks, not resamples of one: resampling with replacement repeats samples, which biases FID
+    They are not resamples of one set: resampling with replacement repeats samples, which biases FID
     upwards once more.
     """
 
@@ -51,8 +51,8 @@ class Blocks:
     def minimum(self) -> float:
         """The best of the blocks, which some papers report (Karras et al. 2022: of three).
 
-        No estimate of the mean: of three normal values it lies 0.85 standard deviations below,
-        and of more blocks further. Only to be set beside figures made the same way.
+        It does not estimate the mean: for three normal values it lies 0.85 standard deviations
+        below, for more blocks further. Compare it only with figures made the same way.
         """
         return min(self.values)
 
@@ -71,7 +71,7 @@ class Blocks:
 
 
 class Verdict(StrEnum):
-    """Which of two settings has the lower metric, or that the blocks do not tell."""
+    """Which of two settings has the lower metric, if the blocks separate them."""
 
     A_LOWER = "A lower"
     B_LOWER = "B lower"
@@ -89,7 +89,7 @@ class Comparison:
 
     @property
     def verdict(self) -> Verdict:
-        """Lower where the interval excludes 0."""
+        """Which setting is lower, if the interval excludes 0."""
         if self.interval.high < 0:
             return Verdict.A_LOWER
         if self.interval.low > 0:
@@ -98,7 +98,7 @@ class Comparison:
 
     @property
     def separates(self) -> bool:
-        """Whether the two are told apart."""
+        """Whether the interval excludes 0."""
         return self.verdict is not Verdict.NOT_SEPARATED
 
 
@@ -109,25 +109,27 @@ def compare(a: Blocks, b: Blocks, confidence: float = CONFIDENCE) -> Comparison:
 
         mean(d) +- t s(d) / sqrt(B),    t with B - 1 degrees of freedom,
 
-    4.303 / sqrt(3) standard deviations for 3 blocks and 95 %. What common noise does to both
-    settings alike cancels in d_i. One comparison in twenty of equal settings is separated at 95 %:
+    4.303 / sqrt(3) standard deviations for 3 blocks and 95 %. The effect of shared noise on both
+    settings cancels in d_i. One comparison in twenty of equal settings is separated at 95 %:
     with many settings, expect some. Unequal numbers of blocks raise `ValueError`.
     """
     if len(a.values) != len(b.values):
-        raise ValueError(f"paired blocks must be as many: got {len(a.values)} and {len(b.values)}")
+        raise ValueError(
+            f"paired settings must have as many blocks: got {len(a.values)} and {len(b.values)}"
+        )
     differences = Blocks(tuple(x - y for x, y in zip(a.values, b.values, strict=True)))
     return Comparison(differences.mean, differences.interval(confidence), confidence, len(a.values))
 
 
 def normal_factor(confidence: float = CONFIDENCE) -> float:
-    """Half the central interval of a standard normal variable that holds `confidence` of it."""
+    """The z with P(|Z| <= z) = confidence for a standard normal Z."""
     return statistics.NormalDist().inv_cdf((1 + confidence) / 2)
 
 
 def student_t_factor(confidence: float, degrees: int) -> float:
     """The t with P(|T| <= t) = confidence, 0 < confidence < 1, by bisection in atan(t / sqrt(nu)).
 
-    The angle is bounded, so no bracket has to be found; it ends at neighbouring floats.
+    The angle is bounded, so no bracket has to be found; bisection ends at neighbouring floats.
     """
     _check_confidence(confidence)
     low, high = 0.0, math.pi / 2

@@ -13,9 +13,9 @@ from underone.metrics.reference_file import UNRECORDED
 
 @dataclass(frozen=True, eq=False)
 class Judge:
-    """A classifier that is asked which class it sees, and its accuracy on held-out real images.
+    """A classifier that judges the class of images, and its accuracy on held-out real images.
 
-    Neither the extractor nor a classifier that guided the samples: it would flatter them.
+    It must be neither the extractor nor a classifier that guided the samples: those would flatter.
     """
 
     classifier: Extractor
@@ -24,7 +24,7 @@ class Judge:
 
     @classmethod
     def of(cls, classifier: Extractor, reference: Reference) -> "Judge":
-        """A classifier with its own reference, whose held-out images it has looked at already."""
+        """From a classifier and its own reference, which holds its logits of held-out images."""
         check_extractor(classifier, reference)
         held_out = reference.held_out
         logits, labels = (None, None) if held_out is None else (held_out.logits, held_out.labels)
@@ -36,17 +36,17 @@ class Judge:
         try:
             real = ClassAccuracy.of(logits, labels)
         except ValueError as error:
-            raise UserError(f"{classifier.name} is no judge of this data: {error}") from None
+            raise UserError(f"{classifier.name} cannot judge this data: {error}") from None
         return cls(classifier, real, reference.origin.data_sha256)
 
 
 @dataclass(frozen=True, eq=False)
 class Yardstick:
-    """An extractor, and the real images in its features; `UserError` where they do not belong.
+    """An extractor, and a reference made with it; a `UserError` if they do not belong together.
 
-    `judge` is what class consistency asks. `train` (M, D) are the features of all training images,
-    which memorisation looks for copies among; `mirrored` (M, D) those of their mirror images, where
-    the model was trained on these as well.
+    `judge` is the classifier for class consistency. `train` (M, D) are the features of all training
+    images, among which memorisation looks for copies; `mirrored` (M, D) those of their mirror
+    images, where the model was trained on these as well.
     """
 
     extractor: Extractor
@@ -67,13 +67,13 @@ class Yardstick:
         data = self.reference.origin.data_sha256
         if self.reference.of_training_images and self.judge.data_sha256 != data:
             raise UserError(
-                f"{self.judge.classifier.name} is no judge of {self.reference.origin.data}: it was "
+                f"{self.judge.classifier.name} cannot judge {self.reference.origin.data}: it was "
                 "trained on other data"
             )
 
 
 def check_extractor(extractor: Extractor, reference: Reference) -> None:
-    """A `UserError` where the reference was made in the features of another extractor."""
+    """A `UserError` if the reference was made with another extractor."""
     origin = reference.origin
     if origin.extractor_sha256 not in (extractor.sha256, UNRECORDED):
         raise UserError(
