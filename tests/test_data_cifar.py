@@ -123,8 +123,8 @@ def test_hostile_tar_headers_are_read_or_refused(
 @pytest.mark.parametrize(
     ("name", "data", "message"),
     [
-        ("test_batch.bin", bytes(3073 * 2 - 1), "no whole number of 3073-byte records"),
-        ("test_batch.bin", b"", "no whole number"),
+        ("test_batch.bin", bytes(3073 * 2 - 1), "not a whole number of 3073-byte records"),
+        ("test_batch.bin", b"", "not a whole number"),
         ("test_batch.bin", bytes([10]) + bytes(3072), r"label 10, expected 0\.\.9"),
         ("test_batch.bin", None, "holds no cifar-10-batches-bin/test_batch.bin"),
         ("batches.meta.txt", None, "holds no cifar-10-batches-bin/batches.meta.txt"),

@@ -140,7 +140,7 @@ def test_a_file_is_downloaded_once(server: Server, tmp_path: Path) -> None:
 def test_a_broken_download_goes_on_where_it_broke(server: Server, tmp_path: Path) -> None:
     behaviour = Behaviour(breaks_after=BREAK)
     file = remote(server.serve(behaviour))
-    with pytest.raises(UserError, match=r"a rerun goes on from byte 120,000.*by hand"):
+    with pytest.raises(UserError, match=r"a rerun resumes at byte 120,000.*by hand"):
         download(file, tmp_path, BY_HAND)
     assert names(tmp_path) == ["file.bin.part"]
     behaviour.breaks_after = None
@@ -182,7 +182,7 @@ def test_the_next_mirror_goes_on_where_one_broke(server: Server, tmp_path: Path)
 
 def test_a_wrong_checksum_deletes_the_part_and_says_so(server: Server, tmp_path: Path) -> None:
     url = server.serve(Behaviour(content=bytes(len(CONTENT))))
-    with pytest.raises(UserError, match=f"{url}: wrong checksum, so what came was deleted"):
+    with pytest.raises(UserError, match=f"{url}: wrong checksum, so the download was deleted"):
         download(remote(url), tmp_path, BY_HAND)
     assert names(tmp_path) == []
 

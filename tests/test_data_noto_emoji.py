@@ -141,7 +141,10 @@ def _table(change: Callable[[list[dict[str, object]]], object]) -> Change:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda files: files.pop("package/emoji.json"), "holds no package/emoji.json: not the npm"),
+        (
+            lambda files: files.pop("package/emoji.json"),
+            "holds no package/emoji.json: it is not the npm",
+        ),
         (lambda files: files.pop(f"{IMAGES}{HAND}.png"), f"holds no {IMAGES}{HAND}.png"),
         (lambda files: files.update({"../../escaped": b"x"}), r"hostile: .* \.\./\.\./escaped"),
         (lambda files: files.update({"/etc/escaped": b"x"}), "hostile: its member /etc/escaped"),
@@ -222,7 +225,7 @@ def test_what_npm_brings_is_verified_and_kept(
 ) -> None:
     npm(f"echo $@ >> {cached}/asked; {shutil.which('cp')} {TARBALL} .")
     cached.mkdir()
-    with pytest.raises(UserError, match=r"npm brought .* with the wrong checksum"):
+    with pytest.raises(UserError, match=r"npm fetched .* with the wrong checksum"):
         load_dataset("noto-emoji")
     assert list((cached / "noto-emoji").iterdir()) == []
     right = NpmPackage(

@@ -240,8 +240,8 @@ def test_a_bare_pickle_is_never_loaded(tmp_path: Path) -> None:
         ({"images": IMAGES, "seeds": np.zeros(2, dtype=np.int64)}, r"seeds .* \(2, 2\)"),
         ({"images": IMAGES, "label": np.zeros(2, dtype=np.int64)}, "may hold .* not label"),
         ({"images": IMAGES, "protocol": np.array("[1]")}, "JSON object"),
-        ({"images": IMAGES, "protocol": np.array("{")}, "no sample set"),
-        ({"images": IMAGES, "protocol": np.array("[" * 100_000)}, "no sample set"),
+        ({"images": IMAGES, "protocol": np.array("{")}, "not a sample set"),
+        ({"images": IMAGES, "protocol": np.array("[" * 100_000)}, "not a sample set"),
         ({"arr_0": IMAGES}, "C = 1 or 3"),
         ({"arr_0": IMAGES[0]}, "NHWC"),
         ({"mu": np.zeros(3)}, "neither images .* nor arr_0"),
@@ -259,7 +259,7 @@ def test_a_zip_of_something_else_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "other.npz"
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("images", "hello")
-    with pytest.raises(UserError, match=r"other\.npz is no sample set: images must be uint8"):
+    with pytest.raises(UserError, match=r"other\.npz is not a sample set: images must be uint8"):
         read_samples(path)
 
 
@@ -270,10 +270,10 @@ def test_a_zip_of_something_else_is_refused(tmp_path: Path) -> None:
         ("{", "not valid JSON"),
         ('{"protocol": 3}', "JSON object"),
         ('{"seeds": [[0, 1]]}', r"seeds .* \(2, 2\)"),
-        ('{"seeds": [[0, 1], [0]]}', "no sample set"),
+        ('{"seeds": [[0, 1], [0]]}', "not a sample set"),
         ('{"seeds": [[0, 1], [0, 1e3]]}', "int64"),
-        ('{"seeds": [[0, 1], [0, 99999999999999999999]]}', "no sample set"),
-        ('{"seeds": "zero"}', "no sample set"),
+        ('{"seeds": [[0, 1], [0, 99999999999999999999]]}', "not a sample set"),
+        ('{"seeds": "zero"}', "not a sample set"),
     ],
 )
 def test_a_wrong_record_beside_pngs_is_refused(tmp_path: Path, record: str, message: str) -> None:
@@ -316,7 +316,7 @@ def test_missing_and_empty_places_are_refused(tmp_path: Path) -> None:
         read_samples(tmp_path)
     shutil.rmtree(tmp_path / "a")
     Image.new("L", (4, 4)).save(tmp_path / "0_class99999999999999999999.png")
-    with pytest.raises(UserError, match="no sample set"):
+    with pytest.raises(UserError, match="not a sample set"):
         read_samples(tmp_path)
 
 

@@ -13,7 +13,7 @@ from underone.errors import UserError
 
 @dataclass(frozen=True)
 class Archive:
-    """An open archive; `what` is said to be missing where a member is."""
+    """An open archive; where a member is missing, errors say that it is not `what`."""
 
     path: Path
     what: str
@@ -24,7 +24,7 @@ class Archive:
         try:
             member = self.tar.getmember(name)
         except KeyError:
-            raise UserError(f"{self.path} holds no {name}: not {self.what}") from None
+            raise UserError(f"{self.path} holds no {name}: it is not {self.what}") from None
         file = self.tar.extractfile(member) if member.isreg() else None
         # A sparse member of a few bytes may claim terabytes.
         if file is None or member.size > limit:
@@ -32,7 +32,7 @@ class Archive:
         return file.read()
 
     def refuse_escapes(self) -> None:
-        """A `UserError` if a member's name leads out of the archive: no honest one has such."""
+        """A `UserError` if a member's name leads out of the archive, as only hostile ones do."""
         for name in self.tar.getnames():
             path = PurePosixPath(name.replace("\\", "/"))
             if path.is_absolute() or ".." in path.parts:
@@ -44,7 +44,7 @@ class Archive:
 
 @contextmanager
 def open_archive(path: Path, limit: int, what: str) -> Iterator[Archive]:
-    """An archive of at most `limit` bytes unzipped, which should be `what`.
+    """An archive, expected to be `what`, of at most `limit` bytes unzipped.
 
     Nothing is extracted to disk. An archive that is missing, damaged or truncated is a
     `UserError`.
@@ -58,5 +58,5 @@ def open_archive(path: Path, limit: int, what: str) -> Iterator[Archive]:
         OverflowError,
         RecursionError,
         ValueError,
-    ) as error:  # as hostile headers raise
+    ) as error:  # raised by hostile headers
         raise UserError(f"{path} is not a whole tar archive ({error})") from None

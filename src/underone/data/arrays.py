@@ -19,8 +19,8 @@ def read_arrays(
 ) -> Arrays:
     """The arrays that `wanted` chooses among the names in the file; the others are not read.
 
-    A file that is missing, damaged or pickled is a `UserError`: it should be `what`, and hold what
-    was `expected`.
+    A file that is missing, damaged or pickled is a `UserError`, in which `what` is the kind of file
+    and `expected` what it should hold.
     """
     try:
         with np.load(path, allow_pickle=False) as archive:

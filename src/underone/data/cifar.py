@@ -61,7 +61,7 @@ def _parse_class_names(data: bytes, source: Path) -> tuple[str, ...]:
 def _parse_batch(data: bytes, source: str) -> tuple[Tensor, Tensor]:
     if not data or len(data) % RECORD:
         raise UserError(
-            f"{source} is truncated or damaged: {len(data)} bytes are no whole number of "
+            f"{source} is truncated or damaged: {len(data)} bytes are not a whole number of "
             f"{RECORD}-byte records"
         )
     records = np.frombuffer(data, np.uint8).reshape(-1, RECORD)

@@ -1,4 +1,4 @@
-"""A labelled set of images in memory, and fair subsets of it."""
+"""A labelled set of images in memory, and balanced subsets of it."""
 
 import hashlib
 from dataclasses import dataclass, replace
@@ -77,9 +77,9 @@ def check_split(split: str) -> None:
 
 
 def balanced_indices(labels: Tensor, classes: int, count: int, seed: int) -> Tensor:
-    """The int64 indices (count,) of a random subset of `labels`, its classes as equal as can be.
+    """Int64 indices (count,) of a random subset of `labels`, its classes as equal as possible.
 
-    Drawn without replacement and interleaved: entry i is of class i mod C. With one seed, a
+    Drawn without replacement and interleaved: entry i is of class i mod C. With the same seed, a
     smaller subset is the beginning of a larger one. A class with too few images is a `UserError`.
     """
     if count < 1:

@@ -1,4 +1,4 @@
-"""Download a file whose bytes are known: resumed after a break, verified before it is used."""
+"""Download a file of known content: resumed after a break, verified before it is used."""
 
 import re
 from dataclasses import dataclass
@@ -40,9 +40,9 @@ def download(file: RemoteFile, folder: Path, by_hand: str) -> Path:
     """The path of the verified file in `folder`; what is there already is not downloaded again.
 
     Mirrors are tried in order. An interrupted download stays as `NAME.part` and is resumed by the
-    next attempt; bytes with the wrong checksum are deleted. Of processes that want it at once one
-    downloads, and the others wait. When every mirror fails, a `UserError` tells why, and `by_hand`,
-    how to get the file without this download.
+    next attempt; bytes with the wrong checksum are deleted. Of several processes one downloads, and
+    the others wait. If every mirror fails, a `UserError` says why, and `by_hand` how to get the
+    file without this download.
     """
     if (present := downloaded(file, folder)) is not None:
         return present
@@ -52,7 +52,7 @@ def download(file: RemoteFile, folder: Path, by_hand: str) -> Path:
 
 
 def downloaded(file: RemoteFile, folder: Path) -> Path | None:
-    """The path of the file where it is in `folder` and verified."""
+    """The path of the verified file in `folder`; None if it is not there."""
     path = folder / file.name
     return path if path.is_file() and sha256_of_file(path) == file.sha256 else None
 
@@ -72,9 +72,9 @@ def _download(file: RemoteFile, folder: Path, by_hand: str) -> Path:
             )
         except (OSError, HTTPError) as error:
             failures.append(f"{url}: {_reason(error)}")
-        except ValueError:  # pooch's word for a wrong checksum
-            failures.append(f"{url}: wrong checksum, so what came was deleted")
-    kept = f" (a rerun goes on from byte {part.stat().st_size:,})" if part.exists() else ""
+        except ValueError:  # as pooch reports a wrong checksum
+            failures.append(f"{url}: wrong checksum, so the download was deleted")
+    kept = f" (a rerun resumes at byte {part.stat().st_size:,})" if part.exists() else ""
     raise UserError(f"cannot download {file.name}{kept}: {'; '.join(failures)}; {by_hand}")
 
 
@@ -83,7 +83,7 @@ def _resume(url: str, part: Path, size: int) -> None:
     present = part.stat().st_size if part.exists() else 0
     if present >= size:
         return
-    # The bytes must come as they are stored: a server may call a .gz file an encoded one.
+    # The bytes must come as stored: a server may declare a .gz file to be encoded content.
     headers = {"Accept-Encoding": "identity", "Range": f"bytes={present}-"}
     timeout = (SECONDS_TO_CONNECT, SECONDS_OF_SILENCE)
     with requests.get(url, headers=headers, stream=True, timeout=timeout) as response:

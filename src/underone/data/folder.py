@@ -12,8 +12,8 @@ from underone.errors import UserError
 def read_folder(root: Path, split: str) -> Dataset:
     """One split of a folder of images; the classes are its sub-folders, sorted by name.
 
-    With both a `train` and a `test` sub-folder those are the splits; else everything is "train".
-    Images must be of one size, all grey or all RGB. What does not fit is a `UserError`.
+    Sub-folders `train` and `test`, if both exist, are the splits; else everything is "train".
+    Images must be of one size, all grey or all RGB; anything else is a `UserError`.
     """
     members = files_by_class(root, split)
     labels = [label for label, paths in enumerate(members.values()) for _ in paths]
@@ -45,7 +45,7 @@ def _split_folder(root: Path, split: str) -> Path:
     if folder_splits(root) == SPLITS:
         _check_same_classes(folders["train"], folders["test"])
         return folders[split]
-    # Taking ROOT/train and, say, ROOT/val as two classes would mislabel everything in silence.
+    # Taking ROOT/train and, say, ROOT/val as two classes would silently mislabel everything.
     for name, folder in folders.items():
         if _subfolders(folder):
             missing = "test" if name == "train" else "train"
@@ -60,7 +60,7 @@ def _split_folder(root: Path, split: str) -> Path:
 
 
 def _check_same_classes(train: Path, test: Path) -> None:
-    # Labels are places in the sorted names: one class more or less would shift all that follow.
+    # Labels are indices into the sorted names: one class more or less would shift all that follow.
     differing = {folder.name for folder in _subfolders(train)} ^ {
         folder.name for folder in _subfolders(test)
     }

@@ -1,4 +1,4 @@
-"""Which images to hold out: a share of each class, by hash, near duplicates on one side."""
+"""Which images to hold out: a share of each class, by hash, near duplicates kept together."""
 
 import hashlib
 from collections.abc import Sequence
@@ -7,10 +7,10 @@ from collections.abc import Sequence
 def held_out(ties: Sequence[Sequence[str]], classes: Sequence[str], share: float) -> set[int]:
     """The indices to hold out, about `share` of each class and at least one, always the same ones.
 
-    `ties[i]`, at least one, are what image i has in common with others: images that share a tie, or
-    are joined by a chain of them, are one family, and no family is divided. Families are taken in
-    the order of their hashes while they fit. A class whose families are all too large has nothing
-    held out.
+    `ties[i]`, at least one, are keys that relate image i to others: images that share a key,
+    directly or through a chain, are one family, and no family is divided. Families are taken in the
+    order of their hashes where they fit. A class whose families are all too large has nothing held
+    out.
     """
     chosen: set[int] = set()
     families = sorted(_families(ties), key=lambda family: _hash(ties, family))
@@ -35,7 +35,7 @@ def _families(ties: Sequence[Sequence[str]]) -> list[list[int]]:
 
     def root(tie: str) -> str:
         while (parent := parents.setdefault(tie, tie)) != tie:
-            parents[tie] = parents[parent]  # halved on the way, chains stay short
+            parents[tie] = parents[parent]  # path halving, which keeps chains short
             tie = parent
         return tie
 

@@ -1,4 +1,4 @@
-"""The IDX format of MNIST and its kin: big-endian magic and dimensions, then unsigned bytes."""
+"""The IDX format of MNIST and the like: big-endian magic and dimensions, then unsigned bytes."""
 
 import struct
 from math import prod
@@ -18,7 +18,7 @@ LARGEST = 16 + 60_000 * 28 * 28
 def read_idx(path: Path, rank: int) -> Tensor:
     """The uint8 tensor of `rank` dimensions in an IDX file, plain or gzipped.
 
-    A file that is anything but exactly that is a `UserError`.
+    Any other file is a `UserError`.
     """
     return parse_idx(read_at_most(path, LARGEST), rank, path)
 

@@ -17,8 +17,8 @@ EXTENSIONS = frozenset(
     {".avif", ".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tga", ".tif"}
     | {".tiff", ".webp"}
 )
-# What these names stand for. Files are known by their content, and of all that Pillow reads some is
-# a program, as PostScript.
+# The formats of these extensions. Pillow recognises files by their content, and some formats that
+# it reads are programs, such as PostScript.
 _FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "PNG", "PPM", "TGA", "TIFF", "WEBP")
 _BITS_PER_SAMPLE = 258  # a tag of TIFF
 GREYSCALE = frozenset({"1", "L", "LA"})
@@ -26,14 +26,14 @@ GREYSCALE = frozenset({"1", "L", "LA"})
 
 def is_image_file(path: Path) -> bool:
     """Whether the name, in any case, is that of an image; hidden files are not."""
-    # A Mac leaves a hidden `._photo.png`, which is no image, beside every `photo.png` it copies.
+    # A Mac leaves a hidden `._photo.png`, not an image, beside every `photo.png` it copies.
     return path.suffix.lower() in EXTENSIONS and not path.name.startswith(".") and path.is_file()
 
 
 def is_hidden(path: Path) -> bool:
-    """Whether a path leads through a folder that programs keep for themselves, or is a hidden file.
+    """Whether a path is a hidden file, or leads through a hidden folder.
 
-    It is relative to a folder that the user named: what that lies in is nobody's concern.
+    It is relative to the folder that the user named, whose own parents do not matter.
     """
     return any(part.startswith(".") for part in path.parts)
 
@@ -44,7 +44,7 @@ def open_image(path: Path) -> Iterator[Image.Image]:
     try:
         with Image.open(path, formats=_formats()) as image:
             if path.suffix.lower() == ".png" and image.format != "PNG":
-                raise UserError(f"{path} is not a PNG but {image.format}: give it its own name")
+                raise UserError(f"{path} is not a PNG but {image.format}: rename it")
             if image.mode.startswith(("I", "F")) or _is_deep(path, image):
                 raise UserError(f"{path} has more than 8 bits a channel: save it with 8")
             yield image
@@ -56,13 +56,13 @@ def open_image(path: Path) -> Iterator[Image.Image]:
 
 @cache
 def _formats() -> list[str]:
-    """Those that the installed Pillow reads."""
+    """Those of `_FORMATS` that the installed Pillow reads."""
     Image.init()
     return [each for each in _FORMATS if each in Image.OPEN]
 
 
 def _is_deep(path: Path, image: Image.Image) -> bool:
-    """Whether a file has more than 8 bits a channel, of which Pillow would keep 8 in silence."""
+    """Whether a file has more than 8 bits a channel, of which Pillow would silently keep 8."""
     if image.format == "TIFF":
         return max(image.tag_v2.get(_BITS_PER_SAMPLE, (8,))) > 8  # type: ignore[attr-defined]
     if image.format not in ("PNG", "PPM"):
@@ -79,7 +79,7 @@ def _is_deep(path: Path, image: Image.Image) -> bool:
 def read_image(path: Path) -> Tensor:
     """One image as uint8 (C, H, W): greyscale has C = 1, everything else is read as RGB.
 
-    What is transparent is laid on white. A file that is damaged, truncated or deeper than 8 bits is
+    Transparent images are laid on white. A file that is damaged, truncated or deeper than 8 bits is
     a `UserError`.
     """
     with open_image(path) as image:

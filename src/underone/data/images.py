@@ -25,14 +25,14 @@ def to_model_range(images: Tensor) -> Tensor:
 def to_uint8(images: Tensor) -> Tensor:
     """round((clamp(x, -1, 1) + 1) * 127.5): floating (N, C, H, W) to uint8 of the same shape.
 
-    The exact inverse of `to_model_range` on its range. NaN, which has no level to round to, and
-    any type that is not floating raise `ValueError`.
+    The exact inverse of `to_model_range` on its range. NaN, which rounds to no level, and types
+    that are not floating raise `ValueError`.
     """
     if not images.is_floating_point():
         raise ValueError(f"images must be floating in [-1, 1], not {images.dtype}")
     _check_nchw(images)
     if images.isnan().any():
-        raise ValueError("images contain NaN, which is no grey level: the sampling diverged")
+        raise ValueError("images contain NaN, which is not a grey level: the sampling diverged")
     return ((images.to(torch.float32).clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
 
 

@@ -21,7 +21,7 @@ LICENCES = {
 
 
 def available_splits(name: str) -> tuple[str, ...]:
-    """The splits of a data set: both, but for a folder of images that is not divided."""
+    """The splits of a data set: both, unless it is a folder of images that is not divided."""
     folder = Path(name).expanduser()
     if name in DATASET_NAMES or not folder.is_dir():
         return SPLITS
@@ -33,7 +33,7 @@ def load_dataset(name: str, split: str = "train", root: Path | None = None) -> D
 
     `name` is "fashion-mnist", "cifar10", "noto-emoji", or the path of a folder of images by class.
     The files of a named set are looked for in `root` alone if it is given, else in the cache and on
-    the system, and are downloaded if they are nowhere. A user's mistake is a `UserError`.
+    the system, and are downloaded if not found. A user's mistake is a `UserError`.
     """
     check_split(split)
     if name == "fashion-mnist":
@@ -57,8 +57,8 @@ def load_dataset(name: str, split: str = "train", root: Path | None = None) -> D
 def find_training_split(name: str, root: Path | None = None) -> Dataset | None:
     """The training images that are called `name`: by that name, or in the folder `root`.
 
-    `root` is where a named data set's files are, or else the folder of images itself. None where
-    `name` is no named data set and no `root` is given.
+    `root` is where a named data set's files are, or else the folder of images itself. None if
+    `name` is not a named data set and no `root` is given.
     """
     if name in DATASET_NAMES:
         return _named(name, root)
@@ -66,7 +66,7 @@ def find_training_split(name: str, root: Path | None = None) -> Dataset | None:
 
 
 def _named(name: str, root: Path | None) -> Dataset:
-    """A named data set, or the folder by class that is called like one."""
+    """A named data set, or else the folder of images `root`."""
     try:
         return load_dataset(name, "train", root)
     except UserError:

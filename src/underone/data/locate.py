@@ -78,7 +78,7 @@ NOTO_EMOJI_BY_HAND = (
     "noto-emoji --from FILE"
 )
 
-# The data sets that are one file, which can be kept from anywhere.
+# The data sets that are a single file, of which `keep` takes a copy.
 _ONE_FILE: Mapping[str, RemoteFile | NpmPackage] = {"cifar10": CIFAR10, "noto-emoji": NOTO_EMOJI}
 
 
@@ -122,10 +122,10 @@ def locate_noto_emoji(root: Path | None = None) -> Path:
 
 
 def keep(name: str, file: Path) -> None:
-    """Copy a data set's file to the cache, where every command finds it, if its bytes are right."""
+    """Copy a data set's file to the cache, where commands find it, if its checksum is right."""
     known = _ONE_FILE.get(name)
     if known is None:
-        raise UserError(f"--from goes with {' and '.join(_ONE_FILE)}, which are one file, alone")
+        raise UserError(f"--from goes with {' and '.join(_ONE_FILE)} only, which are a single file")
     if not file.is_file():
         raise UserError(f"no such file: {file}")
     found = sha256_of_file(file)

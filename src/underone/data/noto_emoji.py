@@ -26,13 +26,13 @@ TABLE = "package/emoji.json"
 IMAGES = "package/img/google/64"
 LARGEST_ARCHIVE, LARGEST_TABLE, LARGEST_IMAGE = 100_000_000, 5_000_000, 200_000
 SIZE, CELL = 64, 2
-# Five bare skin tones, no pictures of anything.
+# Five bare skin tones, which depict nothing.
 NOT_A_CLASS = "Component"
 HELD_OUT = 0.2
 
 _JOINER, _VARIATION = "200D", "FE0F"
 _SKIN_TONES = frozenset({"1F3FB", "1F3FC", "1F3FD", "1F3FE", "1F3FF"})
-# What makes a woman, a man, or one who faces right of a person, where it follows a joiner.
+# After a joiner, these turn a person into a woman, a man, or one who faces right.
 _TURNS = frozenset({"2640", "2642", "27A1"})
 _PERSON, _CHILD, _ELDER = "1F9D1", "1F9D2", "1F9D3"
 _SAME = {
@@ -50,9 +50,9 @@ def read_noto_emoji(source: Path, split: str) -> Dataset:
 
     Pictures of 64x64 pixels are laid on white, and each 2x2 cell becomes its mean. Classes are the
     categories, without the five skin tones that stand alone. A fifth of each class is held out, by
-    the hash of a name and by whole families: an emoji, its skin tones, its genders, the way it
-    faces and pictures equal to any of these are on one side. A file that is damaged, truncated,
-    hostile or of another format is a `UserError`.
+    the hash of a name and in whole families: the variants of an emoji by skin tone, gender and
+    direction, and pictures equal to any of these, are in one split. A file that is damaged,
+    truncated, hostile or of another format is a `UserError`.
     """
     pictures = _read_pictures(source)
     class_names = tuple(sorted({picture.category for picture in pictures}))
@@ -74,10 +74,10 @@ def read_noto_emoji(source: Path, split: str) -> Dataset:
 
 
 def family(unified: str) -> str:
-    """What an emoji's code points, joined by hyphens, have in common with its near duplicates.
+    """The part of an emoji's code points, joined by hyphens, that its near duplicates share.
 
-    Skin tones, signs of gender and of facing right go; men and women become persons, boys and
-    girls children.
+    Skin tones and signs of gender and of facing right are dropped; men and women become persons,
+    boys and girls children.
     """
     codes = unified.split("-")
     turned = {i + 1 for i, (a, b) in enumerate(pairwise(codes)) if a == _JOINER and b in _TURNS}
@@ -90,7 +90,7 @@ def family(unified: str) -> str:
 
 
 def halved_on_white(rgba: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """RGBA (H, W, 4) laid on white, then each 2x2 cell its mean: (H/2, W/2, 3), half rounded up."""
+    """RGBA (H, W, 4) on white, each 2x2 cell averaged: (H/2, W/2, 3), half rounded up."""
     values = rgba.astype(np.int64)
     colour, opacity = values[..., :3], values[..., 3:]
     laid = colour * opacity + 255 * (255 - opacity)
@@ -102,7 +102,7 @@ def halved_on_white(rgba: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 @dataclass(frozen=True, eq=False)
 class _Entry:
-    """A picture in the table; `base` is the picture of the emoji whose variant it is."""
+    """A picture in the table; `base` is the picture of the emoji that it is a variant of."""
 
     image: str
     base: str
@@ -118,7 +118,7 @@ class _Picture(_Entry):
 
     @property
     def ties(self) -> tuple[str, str, str]:
-        """Two pictures that share one of these are of one family."""
+        """Keys by which pictures are related: those that share one are of one family."""
         equal = hashlib.sha256(self.pixels.tobytes()).hexdigest()
         return f"base {self.base}", f"family {family(self.unified)}", f"pixels {equal}"
 

@@ -1,4 +1,4 @@
-"""Packages of npm whose bytes are known, brought by npm itself from the registry it is set to."""
+"""Packages of npm of known content, fetched by npm itself from its configured registry."""
 
 import shutil
 import subprocess
@@ -16,7 +16,7 @@ SECONDS_TO_PACK = 1800
 
 @dataclass(frozen=True)
 class NpmPackage:
-    """A package's tarball, as the registry stores it; its SHA-256 decides, not who serves it."""
+    """A package's tarball, as the registry stores it, identified by its SHA-256."""
 
     package: str
     version: str
@@ -24,15 +24,15 @@ class NpmPackage:
 
     @property
     def name(self) -> str:
-        """What npm calls the tarball."""
+        """The file name that npm gives the tarball."""
         return f"{self.package}-{self.version}.tgz"
 
 
 def npm_pack(package: NpmPackage, folder: Path, by_hand: str) -> Path:
-    """The verified tarball in `folder`; what is there already is not brought again.
+    """The verified tarball in `folder`, fetched unless it is there already.
 
-    Nothing of the package is run. Where npm is missing or fails, or brings other bytes, a
-    `UserError` tells why, and `by_hand`, how to get the file without npm.
+    No code of the package is run. If npm is missing, fails, or fetches other bytes, a `UserError`
+    says why, and `by_hand` how to get the file without npm.
     """
     path = folder / package.name
     if path.is_file() and sha256_of_file(path) == package.sha256:
@@ -41,14 +41,14 @@ def npm_pack(package: NpmPackage, folder: Path, by_hand: str) -> Path:
     if npm is None:
         raise UserError(f"cannot get {package.name}: npm is not installed; {by_hand}")
     folder.mkdir(parents=True, exist_ok=True)
-    # npm writes under the final name at once: a break must not leave a part there.
+    # npm writes under the final name from the start: a break must not leave a part there.
     with tempfile.TemporaryDirectory(dir=folder) as temporary:
         brought = Path(temporary) / package.name
         _pack(npm, package, brought, by_hand)
         found = sha256_of_file(brought)
         if found != package.sha256:
             raise UserError(
-                f"npm brought {package.name} with the wrong checksum (SHA-256 {found[:16]}..., "
+                f"npm fetched {package.name} with the wrong checksum (SHA-256 {found[:16]}..., "
                 f"expected {package.sha256[:16]}...), so it was deleted; {by_hand}"
             )
         brought.replace(path)
@@ -67,6 +67,6 @@ def _pack(npm: str, package: NpmPackage, path: Path, by_hand: str) -> None:
         raise UserError(f"{command} failed: {error}; {by_hand}") from None
     if done.returncode or not path.is_file():
         said = done.stderr.decode(errors="replace").strip() or "it wrote no tarball"
-        # Of what npm says, the last line names its log: the reason comes before.
+        # The last line of npm's message names its log; the reason comes first.
         reason = "; ".join(line.removeprefix("npm error").strip() for line in said.splitlines()[:2])
         raise UserError(f"{command} failed ({reason}); {by_hand}")

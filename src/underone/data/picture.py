@@ -13,15 +13,15 @@ from underone.data.images import check_images
 from underone.files import write_atomically
 
 BACKGROUND = 240
-# Pixels around each image of a grid, unless others are asked for.
+# Pixels around each image of a grid, by default.
 GAP = 2
 
 
 def tile(images: Tensor, columns: int, scale: int = 1, gap: int = GAP) -> Image.Image:
     """A grid of uint8 images (N, C, H, W), row by row, on a light grey background.
 
-    Every pixel becomes `scale` x `scale`; `gap` pixels surround each image. Sizes below their
-    least sensible value, or no images, raise `ValueError`.
+    Every pixel becomes `scale` x `scale`; `gap` pixels surround each image. No images, or
+    sizes that are too small, raise `ValueError`.
     """
     check_images(images)
     if len(images) < 1 or columns < 1 or scale < 1 or gap < 0:
@@ -59,5 +59,5 @@ def png_bytes(image: Image.Image) -> bytes:
 
 
 def data_uri(png: bytes) -> str:
-    """A PNG file's bytes as what the source of a picture in a page may be."""
+    """A PNG file's bytes as a data URI, for the source of a picture in a page."""
     return "data:image/png;base64," + base64.b64encode(png).decode()

@@ -1,4 +1,4 @@
-"""Make any folder of images by class one to train on: one size, and held-out images."""
+"""Make any folder of images by class fit for training: one size, and a test split."""
 
 import hashlib
 from pathlib import Path
@@ -18,11 +18,11 @@ HELD_OUT = 0.2
 def prepare_folder(source: Path, out: Path, size: int, share: float = HELD_OUT) -> None:
     """Write the images of `source` as `out`/train/CLASS/*.png and `out`/test/CLASS/*.png.
 
-    Each is turned upright as its camera noted, laid on white where it is transparent, cut to its
-    middle square, and brought to `size` x `size`, each new pixel the mean of what it covers; all
-    are grey if all were, else RGB. `share` of each class is held out as "test", by the hash of its
-    pixels: equal images, and those in one sub-folder of a class, stay on one side. A source that is
-    divided already stays as it is divided. `out` appears when all is written.
+    Each is turned upright by its EXIF orientation, laid on white where it is transparent, cropped
+    to its central square, and resized to `size` x `size`, each new pixel the mean of the area that
+    it covers; all are grey if all were, else RGB. `share` of each class is held out as "test", by
+    the hash of its pixels: equal images, and those in one sub-folder of a class, stay in one split.
+    A source that is divided already keeps its splits. `out` appears when all is written.
     """
     check_new_folder(out)
     splits = folder_splits(source)

@@ -28,11 +28,11 @@ MALFORMED = (OverflowError, RuntimeError, TypeError, ValueError)
 
 @dataclass(frozen=True, eq=False)
 class SampleSet:
-    """Generated images and what is known of them; anything of another form raises `ValueError`.
+    """Generated images and what is recorded of them; malformed values raise `ValueError`.
 
     `images` is uint8 (N, C, H, W); `labels` int64 (N,), below a million; `seeds` int64 (N, 2), each
-    row the seed and index that key a sample's noise; `protocol` what JSON can hold, null in the
-    place of infinity.
+    row the seed and index that key a sample's noise; `protocol` a JSON object, null in place of
+    infinity.
     """
 
     images: Tensor
@@ -57,10 +57,10 @@ class SampleSet:
         return len(self.images)
 
     def label_policy_over(self, classes: int) -> str:
-        """How `classes` are represented, as far as labels tell: "balanced" within one image.
+        """The label policy, as far as labels show it: "balanced" if counts differ by at most 1.
 
-        Or as many classes as the labels name, if those are more. Without labels "unrecorded", with
-        other ones "given". What made the samples may know more, and says so in `protocol`.
+        Counts are of `classes` classes, or of as many as the labels name, if more. Without labels
+        it is "unrecorded", with other ones "given". `protocol` may record more.
         """
         if self.labels is None:
             return "unrecorded"
@@ -85,7 +85,7 @@ class SampleSet:
         """Write `NNNNN_classL.png` (or `NNNNN.png`) files and `samples.json` to a new folder.
 
         The folder appears when all is written. One that holds anything already is a `UserError`,
-        for old and new samples in one folder would be measured as one set.
+        since old and new samples in one folder would be measured as one set.
         """
         write_folder(folder, self._write_pngs)
 
@@ -109,7 +109,7 @@ def read_samples(path: Path) -> SampleSet:
     try:
         return _from_arrays(arrays)
     except MALFORMED as error:
-        raise UserError(f"{path} is no sample set: {error}") from None
+        raise UserError(f"{path} is not a sample set: {error}") from None
 
 
 def _check_integers(name: str, values: Tensor | None, shape: tuple[int, ...]) -> None:
@@ -153,7 +153,7 @@ def _from_arrays(arrays: Mapping[str, NDArray[Any]]) -> SampleSet:
 
 
 def _check_names(arrays: Mapping[str, NDArray[Any]]) -> None:
-    # Passing over `label` would lose the labels without a word.
+    # Ignoring a misspelt `label` would silently lose the labels.
     strangers = sorted(arrays.keys() - {"images", "labels", "seeds", "protocol"})
     if strangers:
         raise ValueError(
@@ -208,7 +208,7 @@ def _read_png_folder(folder: Path) -> SampleSet:
             protocol=_protocol(record.get("protocol", {})),
         )
     except MALFORMED as error:
-        raise UserError(f"{folder} is no sample set: {error}") from None
+        raise UserError(f"{folder} is not a sample set: {error}") from None
 
 
 def _read_record(path: Path) -> dict[str, Any]:
