@@ -1,4 +1,4 @@
-"""Samplers, the user's own too, measured on exact denoisers against what they claim."""
+"""Samplers, also the user's own, measured on exact denoisers against what they claim."""
 
 from underone.conformance.battery import conformance
 from underone.conformance.finding import Finding

@@ -1,6 +1,6 @@
-"""What every sampler is put through, and what it claims compared with what it does.
+"""All checks of a sampler, which compare what it claims with what it does.
 
-All denoisers are exact (see `oracles`), so that whatever is wrong is the sampler's.
+All denoisers are exact (see `oracles`), so that any error is the sampler's.
 """
 
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""What is asked of any sampler, whatever it claims: finite results, no memory, honest counts."""
+"""Checks of any sampler, whatever it claims: finite results, no memory, correct counts."""
 
 from collections.abc import Callable, Iterator
 
@@ -21,7 +21,7 @@ from underone.diffusion import (
 
 
 def finiteness(sampler: Sampler) -> Finding:
-    """Finite results, of float32, on every schedule, every grid and any number of steps."""
+    """Finite results in float32 on every schedule and grid, in any number of steps."""
     failures = []
     for schedule, grid, steps in all_grids():
         path = nodes(grid, schedule, steps)

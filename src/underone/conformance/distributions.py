@@ -12,9 +12,9 @@ from underone.conformance.runs import normal, run
 from underone.diffusion import Estimate, Node, Sampler, Schedule, Trailing, nodes
 
 _COUNT = 10_000  # samples, where moments are estimated
-_MOST_EVALUATIONS = 1000  # a sample, there
+_MOST_EVALUATIONS = 1000  # of a sample, for that
 _MOMENT_STEPS = 200
-_BIAS = 0.03  # of the standard deviation or variance, left by so many steps
+_BIAS = 0.03  # allowed in so many steps, relative to the standard deviation or variance
 
 
 def one_image(sampler: Sampler) -> Finding | None:
@@ -64,7 +64,7 @@ def mixture(sampler: Sampler) -> Finding:
 
 
 def mixture_under_other_schedules(sampler: Sampler) -> Finding:
-    """The same where alpha is 1, and on the straight path; with fewer samples."""
+    """The same for alpha = 1 and for the straight path, with fewer samples."""
     return _moments_finding("under other schedules", sampler, FRAMEWORKS[1:], _COUNT // 4)
 
 

@@ -16,7 +16,7 @@ def exact_flow(denoiser: Denoiser, path: Sequence[Node], x: Tensor) -> list[Tens
     """The state at every node of a path whose sigmas are positive, float64.
 
     d(x / alpha) / d lambda = x0 - x / alpha with lambda = log(alpha / sigma), by the classical
-    Runge-Kutta method in small steps. The equation knows no schedule: along lambda, any
+    Runge-Kutta method in small steps. It is the same for all schedules: along lambda, any
     variance-preserving one has alpha^2 = 1 / (1 + e^(-2 lambda)).
     """
     states = [x]

@@ -25,7 +25,7 @@ class SingleImage:
     image: Tensor
 
     def __call__(self, x: Tensor, node: Node, label: Tensor | None) -> Tensor:
-        """The image, once a row of x (B, ...)."""
+        """The image, repeated for each row of x (B, ...)."""
         record_evaluations("oracle", len(x))
         return self.image.to(x).expand_as(x)
 
@@ -115,6 +115,6 @@ def plane_mixture(schedule: Schedule) -> Mixture:
 
 
 def line_mixture(schedule: Schedule) -> Mixture:
-    """The same, seen along the first axis only."""
+    """`plane_mixture` projected onto the first axis."""
     plane = plane_mixture(schedule)
     return replace(plane, means=plane.means[:, :1])

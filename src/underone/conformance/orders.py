@@ -1,8 +1,8 @@
 """Orders of convergence, of solvers of the flow and of the stochastic equation.
 
-They are measured to the last noisy node, from exact estimates at the nodes before the start,
-without clipping: the lack of a past is the same for all samplers, and the end at sigma = 0 has a
-check of its own (`distributions.clean_end`).
+They are measured up to the last noisy node, without clipping, from exact estimates at the nodes
+before the start: a missing history affects all samplers alike, and the end at sigma = 0 has a check
+of its own (`distributions.clean_end`).
 """
 
 import math
@@ -20,15 +20,15 @@ from underone.conformance.runs import normal
 from underone.diffusion import Bound, Node, Sampler, integrate, no_noise
 
 TOLERANCE = 0.2  # of an observed order
-INTERVALS = (128, 256, 512)  # of the grid, each dividing the last
+INTERVALS = (128, 256, 512)  # of the grid; each divides the last
 _STOCHASTIC_INTERVALS, _FINEST = (64, 128, 256), 2048
 
 
 def order(sampler: Sampler) -> Finding | None:
     """The order of a deterministic sampler against the exact flow of a mixture.
 
-    On steps even in log-SNR, and on steps that grow: weights that are right for equal steps alone
-    are found out there.
+    On steps even in log-SNR, and on uneven ones, which expose weights that are right for equal
+    steps only.
     """
     claimed = sampler.global_order
     if sampler.stochastic or claimed is None:
@@ -90,14 +90,14 @@ def _along_brownian_path(sampler: Sampler, intervals: int) -> Tensor:
 
 
 class _BrownianNoise:
-    """The k-th draw of a step is from the k-th motion, over that step's own part of the path."""
+    """The k-th draw of a step is the k-th motion's increment over that step."""
 
     def __init__(self, intervals: int) -> None:
         self._intervals = intervals
         self._index = self._drawn = 0
 
     def begin(self, index: int) -> None:
-        """The next draws are of that step."""
+        """Make the next draws those of step `index`."""
         self._index, self._drawn = index, 0
 
     def __call__(self) -> Tensor:

@@ -19,11 +19,11 @@ from underone.diffusion import (
     nodes,
 )
 
-# The betas of the DDPM paper in a hundred times as many steps: between whole steps log alpha^2 is
-# linear, and at 1000 steps those kinks can be seen in fourth orders.
+# The betas of the DDPM paper in a hundred times as many steps: log alpha^2 is linear between whole
+# steps, and at 1000 steps its kinks show in measurements of order 4.
 SCHEDULE = LinearBeta(steps=100_000, beta_min=1e-6, beta_max=2e-4)
-# The same levels of sigma / alpha, of data that keep their size and of data that shrink as noise
-# grows: what holds of one schedule must hold of all.
+# Similar levels of sigma / alpha, with data that keep their size and data that shrink as noise
+# grows: what holds on one schedule must hold on all.
 FRAMEWORKS: tuple[Schedule, ...] = (
     SCHEDULE,
     Geometric(sigma_min=0.01, sigma_max=150.0, steps=1000),
@@ -42,7 +42,7 @@ def even_grid(schedule: Schedule) -> Grid:
 
 
 def uneven_path(intervals: int) -> Sequence[Node]:
-    """Between the same levels, from intervals 1.3 times the mean to ones 0.7 times."""
+    """Between the same levels, with intervals from 1.3 down to 0.7 times the mean."""
     even = torch.linspace(0, 1, intervals + 1, dtype=torch.float64)
     first, *_, last, clean = log_snr_path(1)
     bent = even + 0.3 * even * (1 - even)

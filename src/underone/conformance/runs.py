@@ -1,4 +1,4 @@
-"""A sampler run on an exact denoiser, with noise that is the same every time."""
+"""Run a sampler on an exact denoiser, with the same noise every time."""
 
 from collections.abc import Callable, Sequence
 
