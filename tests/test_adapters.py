@@ -153,7 +153,7 @@ def test_a_torch_module_is_evaluated_without_dropout_and_known_by_its_weights(
         ("mine:nowhere", "must return features"),
         ("mine:breaks", r"mine:breaks failed on images \(3, 1, 28, 28\): KeyError"),
         ("mine:leaves", "SystemExit"),
-        ("mine:number", "is no function"),
+        ("mine:number", "is not a function"),
         ("mine:nothing", "extractor mine:nothing: the module mine has no 'nothing'"),
         ("no_such_module:f", "extractor no_such_module:f: No module named"),
         ("torch-fidelity:no.pth", "no Inception weights at"),

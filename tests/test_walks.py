@@ -143,7 +143,7 @@ def test_a_reference_whose_extractor_is_gone_says_so(run: Run) -> None:
     Path("runs/images-classifier").rename("elsewhere")
     status, _, error = run("guide", "runs/images", "--reference", "mine.npz")
     assert status == 2
-    assert "made in the features of runs/images-classifier, which is not found here" in error
+    assert "made with the extractor runs/images-classifier, which is not found here" in error
     samples = ("runs/images", "--steps", 1, "--count", 12, "--blocks", 1)
     against = ("--reference", "mine.npz", "--extractor", "elsewhere")
     succeeded(run("evaluate", *samples, *against))

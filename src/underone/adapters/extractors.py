@@ -11,7 +11,7 @@ from underone.metrics import Extractor, Reference
 from underone.modules import refuse_code
 from underone.zoo import load_extractor
 
-# What stands before the colon, and what reads the rest of the name.
+# The part before the colon, and what makes an extractor of the rest of the name.
 ADAPTERS: Mapping[str, Callable[[str], Extractor]] = {
     "torch-fidelity": inception_extractor,
     "timm": timm_extractor,
@@ -35,9 +35,9 @@ def find_extractor(name: str) -> Extractor:
 
 
 def extractor_of(reference: Reference) -> Extractor:
-    """The extractor a reference was made with; a `UserError` where it is not found any more.
+    """The extractor that a reference was made with; a `UserError` if it is not found any more.
 
-    One that is a function of a module is run only if the user has named it (`modules`).
+    A function in a module is run only if the user has named it too (see `modules`).
     """
     name = reference.origin.extractor
     if name.partition(":")[0] not in ADAPTERS:
@@ -46,6 +46,6 @@ def extractor_of(reference: Reference) -> Extractor:
         return find_extractor(name)
     except UserError as error:
         raise UserError(
-            f"reference {reference.name} was made in the features of {name}, which is not found "
-            f"here ({error}): work where it is, or build the reference again"
+            f"reference {reference.name} was made with the extractor {name}, which is not found "
+            f"here ({error}): run where it is, or build the reference again"
         ) from None

@@ -19,7 +19,7 @@ from underone.modules import imported_as, source_sha256
 class FunctionExtractor:
     """A function of uint8 images (B, C, H, W) that returns features (B, D), or them and logits.
 
-    It is known by its name and its `version`: give it another wherever it computes something else.
+    It is identified by its name and `version`: change that whenever it computes something else.
     """
 
     name: str
@@ -34,7 +34,7 @@ class FunctionExtractor:
 
     @torch.no_grad()
     def __call__(self, images: Tensor) -> Features:
-        """What the function returns, without gradients, in float32; else a `UserError`."""
+        """What the function returns, in float32, without gradients; a `UserError` if malformed."""
         try:
             found = self.function(images)
         except (Exception, SystemExit) as error:  # the user's own code may raise anything
@@ -65,16 +65,16 @@ class FunctionExtractor:
 def function_extractor(module: str, name: str) -> FunctionExtractor:
     """The callable `name` of a Python module: a function, a torch module, anything called.
 
-    It is known by the hash of the module's source, of its weights if it is a torch module, and of
+    Identified by the hash of the module's source, of its weights if it is a torch module, and of
     its attribute `sha256` if it has one: give it one where the weights come from elsewhere.
     """
     title = f"{module}:{name}"
     found = imported_as("extractor", title)
     if not callable(found):
-        raise UserError(f"{title} is no function of images but a {type(found).__name__}")
+        raise UserError(f"{title} is not a function of images but a {type(found).__name__}")
     try:
         function: Callable[..., Any] = found() if isinstance(found, type) else found
-    except (Exception, SystemExit) as error:  # it is the user's own code that runs here
+    except (Exception, SystemExit) as error:  # the user's own code may raise anything
         raise UserError(
             f"{title} cannot be made without arguments: {kind_and_line(error)}"
         ) from None

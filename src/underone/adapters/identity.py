@@ -1,4 +1,4 @@
-"""The hash of other people's weights and of all else that decides what they compute."""
+"""The hash of an external model: its weights, and all else that decides what it computes."""
 
 import hashlib
 import json

@@ -1,4 +1,4 @@
-"""What other people's networks take for images."""
+"""Images as external networks take them."""
 
 from collections.abc import Callable
 
@@ -14,7 +14,7 @@ AT_A_TIME = 50
 def in_parts(
     images: Tensor, function: Callable[[Tensor], tuple[Tensor, ...]]
 ) -> tuple[Tensor, ...]:
-    """What `function` makes of images, a few at a time, joined."""
+    """The outputs of `function` on images, a few at a time, joined."""
     parts = [function(in_colour(part)) for part in images.split(AT_A_TIME)]
     return tuple(torch.cat(columns).float().cpu() for columns in zip(*parts, strict=True))
 
@@ -26,5 +26,5 @@ def check_finite(name: str, kind: str, values: Tensor) -> None:
 
 
 def in_colour(images: Tensor) -> Tensor:
-    """Images (B, C, H, W) with three channels: grey ones three times the same."""
+    """Images (B, C, H, W) with three channels, which are equal for grey ones."""
     return images.expand(-1, 3, -1, -1) if images.shape[1] == 1 else images

@@ -1,4 +1,4 @@
-"""The Inception network that FID was defined with, as torch-fidelity has it."""
+"""The Inception network that FID was defined with, from torch-fidelity."""
 
 import pickle
 import struct
@@ -33,7 +33,7 @@ _LAYERS = ("2048", "logits_unbiased")
 class InceptionExtractor:
     """Features (B, 2048) and unbiased logits (B, 1008) of torch-fidelity's InceptionV3.
 
-    Images of any size; it enlarges them itself, as TensorFlow 1 did. Grey ones become grey colours.
+    Images of any size; it enlarges them itself, as TensorFlow 1 did. Grey ones are made RGB.
     """
 
     sha256: str
@@ -43,7 +43,7 @@ class InceptionExtractor:
 
     @torch.no_grad()
     def __call__(self, images: Tensor) -> Features:
-        """What the network says of uint8 images."""
+        """The features and logits of uint8 images."""
         values, logits = in_parts(images, self.network)
         return Features(values.flatten(1), logits)
 
@@ -51,8 +51,8 @@ class InceptionExtractor:
 def inception_extractor(weights: str) -> InceptionExtractor:
     """torch-fidelity's Inception with the weights in a file.
 
-    torch-fidelity unpickles that file freely, which may run any code in it. So it is given a copy
-    of what torch's weights-only loader has read.
+    torch-fidelity unpickles its file, which may run any code in it. So it is given a copy of what
+    torch's weights-only loader has read.
     """
     path = Path(weights).expanduser()
     if not path.is_file():

@@ -17,7 +17,7 @@ from underone.metrics import Features
 
 @dataclass(frozen=True, eq=False)
 class PretrainedExtractor:
-    """A backbone, and how it wants its images prepared."""
+    """A backbone, and how images are prepared for it."""
 
     name: str
     sha256: str
@@ -27,7 +27,7 @@ class PretrainedExtractor:
 
     @torch.no_grad()
     def __call__(self, images: Tensor) -> Features:
-        """The features of uint8 images, float32; a `UserError` where the backbone has none."""
+        """The features of uint8 images, float32; a `UserError` if the backbone fails."""
         try:
             (values,) = in_parts(images, lambda part: (self.features(self.prepare(part)),))
         except Exception as error:  # of a network of another kind, or images that it cannot take
@@ -61,7 +61,7 @@ class Preparation:
 
 
 def timm_extractor(name: str) -> PretrainedExtractor:
-    """A timm backbone: "MODEL" with its own weights, "MODEL:FILE" with those of a .safetensors."""
+    """A timm backbone: "MODEL" with its own weights, "MODEL:FILE" with a .safetensors file's."""
     timm = imported("timm", "timm")
     model, _, weights = name.partition(":")
     overlay = {"file": weights, "num_classes": 0} if weights else None
@@ -71,7 +71,7 @@ def timm_extractor(name: str) -> PretrainedExtractor:
         network = timm.create_model(
             model, pretrained=True, num_classes=0, pretrained_cfg_overlay=overlay
         ).eval()
-    except Exception as error:  # a name that timm does not know, weights that cannot be had
+    except Exception as error:  # a name unknown to timm, weights that cannot be fetched
         raise UserError(f"timm:{name}: {first_line(error)}") from None
     config = network.pretrained_cfg
     preparation = Preparation(
@@ -85,8 +85,8 @@ def timm_extractor(name: str) -> PretrainedExtractor:
 def transformers_extractor(folder: str) -> PretrainedExtractor:
     """A vision backbone that `save_pretrained` has written to `folder`, in float32.
 
-    Its features are the pooled output, or where it has none, or no weights of it were saved, the
-    mean over tokens.
+    Its features are the pooled output or, where it has none or the pooler's weights were not saved,
+    the mean over tokens.
     """
     transformers = imported("transformers", "transformers")
     path = Path(folder).expanduser()

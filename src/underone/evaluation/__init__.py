@@ -1,4 +1,4 @@
-"""Whole sample sets measured: from a file, or from a model as the samples come."""
+"""Measure whole sample sets, from a file or from a model as it draws them."""
 
 from underone.evaluation.blocks import evaluate_samples
 from underone.evaluation.live import LiveSamples, evaluate_model

@@ -1,4 +1,4 @@
-"""A sample set measured, whole or in equal blocks."""
+"""Measure a sample set, whole or in equal blocks."""
 
 from collections.abc import Sequence
 
@@ -16,9 +16,9 @@ def evaluate_samples(
 ) -> Measurement:
     """The `metrics` of a sample set, whole or in `blocks` equal parts of it.
 
-    N is then that of a part. Parts follow the order of the samples, so that they are seed blocks
-    where the samples lie in the order of their seeds. A number of samples that does not divide is
-    a `UserError`.
+    N is then that of a part. Parts follow the order of the samples, so that they are seed blocks if
+    the samples are in the order of their seeds. A number of samples that `blocks` does not divide
+    is a `UserError`.
     """
     if blocks < 1 or len(samples) % blocks:
         raise UserError(
@@ -29,7 +29,7 @@ def evaluate_samples(
     parts = [_part(samples, start, start + size) for start in range(0, len(samples), size)]
     if any(not _alike(part.labels, parts[0].labels) for part in parts):
         raise UserError(
-            f"the {blocks} blocks hold other classes than each other, as of samples sorted by "
+            f"the {blocks} blocks differ in their classes, as if the samples were sorted by "
             "class: shuffle them, or measure them in one block"
         )
     found: list[Measurement] = []
@@ -47,13 +47,13 @@ def same_counts(one: Tensor | None, other: Tensor | None) -> bool:
 
 
 def _alike(one: Tensor | None, other: Tensor | None) -> bool:
-    """Whether two parts have nearly as many images of each class, as of one label policy."""
+    """Whether two parts may have the same label policy, by their numbers of each class."""
     if one is None or other is None:
         return True
     size = int(max(one.max(), other.max())) + 1
     counts = torch.stack([one.bincount(minlength=size), other.bincount(minlength=size)]).double()
     counts = counts[:, counts.sum(0) > 0]
-    # Of random labels this is about chi-squared: five of its standard deviations are allowed.
+    # For random labels this is about chi-squared; five of its standard deviations are allowed.
     statistic = ((counts[0] - counts[1]).square() / counts.sum(0)).sum()
     freedom = max(1, counts.shape[1] - 1)
     return float(statistic) <= freedom + 5 * (2 * freedom) ** 0.5

@@ -1,4 +1,4 @@
-"""What a model draws, measured as the samples come."""
+"""Measure the samples of a model as it draws them."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -43,7 +43,7 @@ def evaluate_model(
     metrics: Sequence[str],
     on_images: OnImages = lambda images: None,
 ) -> Measurement:
-    """The `metrics` of what a model draws; `on_images` hears of each batch's size."""
+    """The `metrics` of a model's samples; `on_images` is called with each batch's size."""
     found: list[Measurement] = []
     first = labels_of(live.model, live.setting, live.draw)
     for draw in live.draws:
@@ -65,7 +65,7 @@ def _one_draw(
     labels = labels_of(model, setting, draw)
     described = subject(model, setting, draw, precision)
 
-    # What an analytic sampler must know is found out before the count begins.
+    # An analytic sampler's variances are estimated here, before evaluations are counted.
     drawn = generate_batches(model, setting, draw, precision=precision)
 
     def batches() -> Iterator[Tensor]:

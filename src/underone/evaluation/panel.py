@@ -16,12 +16,12 @@ PANEL_ROWS, PANEL_NEIGHBOURS = 10, 5
 def write_panel(path: Path, samples: Tensor, by: Yardstick, images: Dataset) -> None:
     """A PNG of the samples (N, C, H, W) nearest to training `images`, each beside its nearest.
 
-    `by` has looked among these (`among_training_images`). The `PANEL_ROWS` samples that are nearest
-    to any come first in their rows, nearest first, each followed by its `PANEL_NEIGHBOURS` nearest:
-    a copy among the samples is in the first rows.
+    `by` has their features (`among_training_images`). Each of the `PANEL_ROWS` samples that are
+    nearest to any of them begins a row, the nearest first, and is followed by its
+    `PANEL_NEIGHBOURS` nearest: copies among the samples are in the first rows.
     """
     if by.train is None:
-        raise ValueError("the yardstick knows no training images")
+        raise ValueError("the yardstick has no features of training images")
     train, shown = by.train, images
     if by.mirrored is not None:
         train, shown = torch.cat([train, by.mirrored]), images.with_mirrored()

@@ -17,7 +17,7 @@ OnImages = Callable[[int], object]
 
 
 def training_images(reference: Reference, root: Path | None = None) -> Dataset:
-    """The images of the training split of a reference's data set; `UserError` if not at hand.
+    """The images of the training split of a reference's data set; a `UserError` if not found.
 
     `root` is where a named data set's files are, or else the folder of images itself.
     """
@@ -30,7 +30,8 @@ def training_images(reference: Reference, root: Path | None = None) -> Dataset:
         )
     if origin.split == "train" and images.sha256 != origin.data_sha256:
         raise UserError(
-            f"the {origin.data} at hand is other data than reference {reference.name} was made of"
+            f"the {origin.data} found here is not the data that reference {reference.name} was "
+            "made of: name the right folder with --root"
         )
     return images
 
@@ -38,9 +39,9 @@ def training_images(reference: Reference, root: Path | None = None) -> Dataset:
 def among_training_images(
     by: Yardstick, images: Dataset, *, flipped: bool, on_images: OnImages = lambda images: None
 ) -> Yardstick:
-    """A yardstick with the features of the images that memorisation looks for copies of.
+    """The yardstick, with the features of the images that memorisation looks for copies of.
 
-    And of their mirror images, where models were trained on these: `flipped`.
+    If `flipped`, for models trained on mirror images too, also with those of the mirror images.
     """
     train = training_features(by.extractor, images, on_images)
     mirrored = training_features(by.extractor, images.mirrored(), on_images) if flipped else None
@@ -50,14 +51,14 @@ def among_training_images(
 def training_features(
     extractor: Extractor, images: Dataset, on_images: OnImages = lambda images: None
 ) -> Tensor:
-    """The features (M, D) of all training images, float32; kept for the next time.
+    """The features (M, D) of all training images, float32; cached on disk.
 
-    They are found again by what decides them, the hashes of images and extractor.
+    The cache is keyed by the hashes of the images and of the extractor.
     """
     name = f"{images.sha256[:24]}-{extractor.sha256[:24]}.npz"
     path = cache_folder() / "features" / name
     if path.exists():
-        with suppress(UserError, KeyError):  # a damaged file is made anew
+        with suppress(UserError, KeyError):  # a damaged file is computed again
             stored = read_arrays(path, {"features"}.intersection, "features", "features")
             on_images(len(images))
             return torch.from_numpy(stored["features"])
@@ -66,6 +67,6 @@ def training_features(
         parts.append(extractor(batch).values)
         on_images(len(batch))
     features = torch.cat(parts)
-    with suppress(OSError):  # where nothing can be kept they are computed again next time
+    with suppress(OSError):  # without a cache they are computed again next time
         write_arrays(path, {"features": features.numpy()})
     return features
