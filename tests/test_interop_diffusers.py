@@ -172,7 +172,7 @@ def test_any_row_may_be_the_null_class(folders: dict[str, Path]) -> None:
         ours(first, torch.full((COUNT,), 3)), ours(plain, torch.zeros(COUNT, dtype=torch.int64))
     )
     assert len({model.sha256 for model in (plain, last, first)}) == 3
-    with pytest.raises(UserError, match=r"null class that anybody has named.*null=10"):
+    with pytest.raises(UserError, match=r"no null class that was named.*null=10"):
         Setting(guidance=1.0).check(plain)
     Setting(guidance=1.0).check(last)
 
@@ -278,7 +278,7 @@ def test_the_page_draws_it_live(folders: dict[str, Path]) -> None:
     [
         (["guide"], "name what to measure against"),
         (["tune", "--nfe", "3"], ",data=cifar10"),
-        (["sample", "--sampler", "ddpm-analytic"], "'unknown', which they were called"),
+        (["sample", "--sampler", "ddpm-analytic"], "'unknown', as they were called"),
         (["sample", "--form", "auto", "--guidance", "1"], "no weak snapshot beside it"),
     ],
 )

@@ -101,7 +101,7 @@ def test_a_flow_is_refused_and_nothing_is_written(
     small_model: DiffusionModel, tmp_path: Path
 ) -> None:
     model = changed(small_model, Straight(), Noise())
-    with pytest.raises(UserError, match="knows no straight schedule"):
+    with pytest.raises(UserError, match="has no straight schedule"):
         export_to_diffusers(model, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 

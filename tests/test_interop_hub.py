@@ -42,7 +42,7 @@ def test_a_checkpoint_folder_of_ours(hub: Path, model_folder: ModelFolder) -> No
     mine, theirs = (generate(each, Setting(steps=2), Draw(2)) for each in (model, local))
     assert torch.equal(mine.images, theirs.images)
     assert load_model(f"hf://owner/small@{COMMIT}").sha256 == local.sha256
-    with pytest.raises(UserError, match="says itself what it is: leave out null=3"):
+    with pytest.raises(UserError, match="records what it is itself: leave out null=3"):
         load_model("hf://owner/small,null=3")
     with pytest.raises(UserError, match="extracts no features"):
         load_extractor("hf://owner/small")

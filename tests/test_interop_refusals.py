@@ -82,15 +82,15 @@ DAMAGES: dict[str, tuple[Damage, str]] = {
     "output": (change(UNET, out_channels=2), "out_channels 2"),
     "no size": (change(UNET, sample_size="gone"), "sample_size: Field required"),
     "oblong": (change(UNET, sample_size=[8, 16]), "must be squares"),
-    "block": (change(UNET, down_block_types=["Evil", "Evil"]), "cannot be made so: ValueError"),
-    "null type": (change(UNET, norm_num_groups="many"), "cannot be made so"),
-    "newer": (change(UNET, new_trick=True), "new_trick is no setting"),
+    "block": (change(UNET, down_block_types=["Evil", "Evil"]), "built from this: ValueError"),
+    "null type": (change(UNET, norm_num_groups="many"), "cannot be built from this"),
+    "newer": (change(UNET, new_trick=True), "new_trick is not a setting"),
     "giant": (change(UNET, block_out_channels=[60000, 60000]), "does not fit its config.json"),
     "more than giant": (change(UNET, block_out_channels=[10**9, 8]), "block_out_channels.0"),
     "deep": (change(UNET, layers_per_block=10**9), "layers_per_block"),
     "other widths": (change(UNET, block_out_channels=[16, 16]), "first tensor that does not fit"),
     "broken json": (write(UNET, b"{"), "is not valid JSON"),
-    "list": (write(SCHEDULER, b"[1]"), "no JSON object but a list"),
+    "list": (write(SCHEDULER, b"[1]"), "must hold a JSON object, got a list"),
     "nested": (write(INDEX, b'{"a":' * 100_000), "is not valid JSON"),
     "binary": (write(UNET, b"\xff\xfe\x00"), "is not valid JSON"),
     "infinite": (write(SCHEDULER, b'{"_class_name": "DDPMScheduler", "beta_end": 1e999}'),
@@ -171,7 +171,7 @@ def test_a_network_that_cannot_run_is_refused(linear: Path, tmp_path: Path) -> N
 
 def test_where_it_is_called_by_another_name(linear: Path) -> None:
     for path in (linear, linear / "unet"):
-        with pytest.raises(UserError, match="call it diffusers:"):
+        with pytest.raises(UserError, match="name it diffusers:"):
             load_model(str(path))
     assert "no folder at" in refusal("nowhere")
 

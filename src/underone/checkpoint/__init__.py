@@ -1,9 +1,9 @@
 """Checkpoint folders: config.json + model.safetensors, atomic, versioned, never mixed up.
 
-A folder holds everything sampling needs: `config.json` (what the network is, its schedule and
+A folder holds everything that sampling needs: `config.json` (the network, its schedule and
 prediction, its data set and classes, how it was trained), `model.safetensors` (the weights to use;
-for a model that is sampled their moving average), where they differ `raw.safetensors`, and where it
-was kept `weak.safetensors`, the moving average as it was early in the training.
+for a model that is sampled, their moving average), `raw.safetensors` (the last weights, where they
+differ) and, if it was kept, `weak.safetensors` (the moving average early in training).
 """
 
 from underone.checkpoint.configs import (

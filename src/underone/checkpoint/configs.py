@@ -1,4 +1,4 @@
-"""What the config.json of a checkpoint folder says, by the kind of its network."""
+"""The config.json of a checkpoint folder, by the kind of its network."""
 
 from typing import Annotated, Any, Literal, Self
 
@@ -43,7 +43,7 @@ AnyClassifier = Annotated[ClassifierConfig | TransformerConfig, Field(discrimina
 
 
 def check_noisy_end(schedule: AnySchedule, prediction: AnyPrediction) -> None:
-    """A `UserError` where noise is predicted though no signal is left to divide out at t = 1."""
+    """A `UserError` where noise is predicted, but at t = 1 no signal is left to find x0 by."""
     alpha = schedule(torch.ones(()))[0].item()
     if isinstance(prediction, Noise) and alpha < torch.finfo(torch.float32).eps:
         raise UserError(
@@ -53,7 +53,7 @@ def check_noisy_end(schedule: AnySchedule, prediction: AnyPrediction) -> None:
 
 
 def check_framework(schedule: AnySchedule, prediction: AnyPrediction, network: UNetConfig) -> None:
-    """A `UserError` where what the network predicts does not fit its noise or what it is told."""
+    """A `UserError` where a prediction does not fit the schedule, or the network's input of t."""
     check_noisy_end(schedule, prediction)
     alpha, sigma = schedule(torch.linspace(0, 1, 9, dtype=torch.float64))
     whole = torch.ones_like(alpha)
@@ -71,17 +71,17 @@ def check_framework(schedule: AnySchedule, prediction: AnyPrediction, network: U
         )
     if isinstance(prediction, Score) and network.time:
         raise UserError(
-            "a score network is told no time, which it reads from the noise itself: set "
+            "a score network is not given the time, but sees it in the noise: set "
             "network.time = false, or predict noise"
         )
 
 
-# What the data of a model from elsewhere are called until its user says what they are.
+# The name of the data of a model from elsewhere, until its user gives one.
 UNKNOWN_DATA = "unknown"
 
 
 class DataRecord(Config):
-    """The data a model was trained on; of a model from elsewhere no hash is known.
+    """The data a model was trained on; the hash is unknown for a model from elsewhere.
 
     `class_images`: how many images of each class there are, where that is known.
     """
@@ -105,7 +105,7 @@ class DataRecord(Config):
 class TrainingRecord(Config):
     """How a model was trained; `weak_steps` of its `steps` made its `weak.safetensors`, if any.
 
-    `flip`: it was shown mirror images as well.
+    `flip`: whether it was trained on mirror images as well.
     """
 
     recipe: str
@@ -122,10 +122,10 @@ class TrainingRecord(Config):
 
 
 class DistillationRecord(Config):
-    """What a distilled model was taught, and how it is sampled: by `sampler` along one of `paths`.
+    """How a model was distilled, and how it is sampled: by `sampler` along one of `paths`.
 
-    `paths` are the steps k of each number of evaluations that it was made for, noisy first. What
-    its teacher was guided by is in it, so that it is not guided itself.
+    `paths` are the steps k, noisy first, for each number of evaluations that it was made for. It
+    has learned the guidance of its teacher, so that it is not guided itself.
     """
 
     teacher: str
@@ -144,17 +144,17 @@ class DistillationRecord(Config):
 
     @property
     def own_sampler(self) -> Sampler:
-        """How it takes its steps."""
+        """The sampler that takes its steps."""
         return DDIM() if self.sampler == "ddim" else Consistency()
 
     def path(self, steps: int) -> Explicit | None:
-        """Its grid of so many steps, if it has one."""
+        """Its grid of `steps` steps, if it has one."""
         found = (path for path in self.paths if len(path) == steps)
         return next((Explicit(path) for path in found), None)
 
 
 class DiffusionConfig(Config):
-    """What a diffusion model's config.json says; `distillation` only of one that was distilled."""
+    """The config.json of a diffusion model; `distillation` only if it was distilled."""
 
     kind: Literal["diffusion"] = "diffusion"
     format_version: Literal[1] = 1
@@ -172,7 +172,7 @@ class DiffusionConfig(Config):
 
 
 class VAECheckpointConfig(Config):
-    """What the config.json of a variational autoencoder says."""
+    """The config.json of a variational autoencoder."""
 
     kind: Literal["vae"] = "vae"
     format_version: Literal[1] = 1
@@ -182,7 +182,7 @@ class VAECheckpointConfig(Config):
 
 
 class ForeignNetwork(Config):
-    """What is known of a network that another package builds, by its own `settings`.
+    """A network that another package builds, from `settings` of its own.
 
     `classes`: how many it knows, without the null class; None for an unconditional network.
     """
@@ -197,7 +197,7 @@ class ForeignNetwork(Config):
 
 
 class ForeignConfig(Config):
-    """What a model from elsewhere is; of its training nothing is known."""
+    """The configuration of a model from elsewhere, of whose training nothing is known."""
 
     kind: Literal["diffusion"] = "diffusion"
     network: ForeignNetwork
@@ -221,21 +221,21 @@ class _FeatureConfig(Config):
 
 
 class ClassifierCheckpointConfig(_FeatureConfig):
-    """What a classifier's config.json says."""
+    """The config.json of a classifier."""
 
     kind: Literal["classifier"] = "classifier"
     network: AnyClassifier
 
 
 class EncoderCheckpointConfig(_FeatureConfig):
-    """What the config.json of an encoder says, which was trained without labels."""
+    """The config.json of an encoder, which was trained without labels."""
 
     kind: Literal["encoder"] = "encoder"
     network: EncoderConfig
 
 
 class NoisyClassifierCheckpointConfig(Config):
-    """What the config.json of a classifier of noisy images says."""
+    """The config.json of a classifier of noisy images."""
 
     kind: Literal["noisy-classifier"] = "noisy-classifier"
     format_version: Literal[1] = 1

@@ -1,4 +1,4 @@
-"""Checkpoint folders, read and written."""
+"""Read and write checkpoint folders."""
 
 import hashlib
 import json
@@ -38,7 +38,7 @@ from underone.files import read_json, write_json
 from underone.networks import build_network
 from underone.networks.precision import place
 
-# What a folder with a config.json of that type is loaded as.
+# What a folder is loaded as, by the type of its config.json.
 _MODELS: Mapping[type[CheckpointConfig], Callable[..., AnyCheckpoint]] = {
     DiffusionConfig: DiffusionModel,
     ClassifierCheckpointConfig: FeatureModel,
@@ -57,9 +57,9 @@ def save_config(folder: Path, config: CheckpointConfig) -> None:
 def load_checkpoint(
     folder: Path, weights: Weights = "model", device: torch.device | str = "cpu"
 ) -> AnyCheckpoint:
-    """Load a checkpoint folder. Whatever does not fit together is refused in one line.
+    """Load a checkpoint folder; parts that do not fit together are a `UserError`.
 
-    `folder` may be one of its weights files, `raw.safetensors` for example, and chooses these then.
+    `folder` may also be one of its weights files, for example `raw.safetensors`, to choose these.
     """
     folder, weights = named_weights(folder) or (folder, weights)
     config = load_config(folder)
@@ -75,8 +75,8 @@ def load_checkpoint(
     if stored.step not in (None, str(config.training.steps)):
         raise UserError(
             f"{path} holds weights of step {stored.step}, but its config.json says "
-            f"{config.training.steps}: a run is saving them just now, or was killed while it did; "
-            "try again, or let the run go on with --resume"
+            f"{config.training.steps}: a run is saving them now, or was killed while it did; "
+            "try again, or go on with --resume"
         )
     ready = place(network, device).eval().requires_grad_(False)
     identity = identity_of(config, stored.sha256)
@@ -84,7 +84,7 @@ def load_checkpoint(
 
 
 def identity_of(config: CheckpointConfig | ForeignConfig, weights_sha256: str) -> str:
-    """The hash of the function that a network computes, with weights from a file of that hash."""
+    """The hash of the function that a network computes, from that of its weights file."""
     function = {
         key: value
         for key, value in config.model_dump(mode="json").items()

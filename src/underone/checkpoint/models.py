@@ -1,4 +1,4 @@
-"""Loaded checkpoints: a configuration and a network that is ready to be asked."""
+"""Loaded checkpoints: a configuration and a network that is ready for use."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -33,8 +33,8 @@ from underone.networks import VAE, FeatureNetwork, HalfUNet
 class Checkpoint:
     """A loaded checkpoint: its configuration and its network, in evaluation mode.
 
-    `sha256` is the identity of the function computed: weights, network, how its output is read.
-    `what` says of each kind what it is, to a user who took it for another.
+    `sha256` identifies the function computed: weights, network, how its output is read. `what`
+    describes the kind of checkpoint, to a user who took it for another.
     """
 
     what: ClassVar[str]
@@ -68,7 +68,7 @@ class Checkpoint:
 
     @property
     def device(self) -> torch.device:
-        """Where its network is."""
+        """The device of its network."""
         return next(self.network.parameters()).device
 
     @property
@@ -100,11 +100,11 @@ class DiffusionModel(Checkpoint):
 
     @property
     def distillation(self) -> DistillationRecord | None:
-        """What it was taught, if it was distilled."""
+        """How it was distilled, if it was."""
         return None if isinstance(self.config, ForeignConfig) else self.config.distillation
 
     def may_be_of(self, data: Dataset) -> bool:
-        """Whether `data` are what it was trained on or, where it does not say, fit it."""
+        """Whether `data` are its training data or, if these are not recorded, could be."""
         sha256 = self.config.data.sha256
         if sha256 is not None:
             return data.sha256 == sha256
@@ -150,7 +150,7 @@ class VAEModel(Checkpoint):
             return self.network.decode(z, labels.to(z.device))
 
 
-# What images are drawn from.
+# The models that images are drawn from.
 GenerativeModel = DiffusionModel | VAEModel
 
 
@@ -169,8 +169,8 @@ class FeatureModel(Checkpoint):
     ) -> tuple[Tensor, Tensor | None]:
         """Features (N, D), unscaled, and logits (N, classes) of uint8 NCHW images, in float32.
 
-        An encoder has no logits.
-        Images of another shape than it was trained on are a `UserError`: it would answer, wrongly.
+        An encoder has no logits. Images of another shape than it was trained on are a `UserError`:
+        the network would accept them, and be wrong.
         """
         self.check_shape(images)
         device = self.device

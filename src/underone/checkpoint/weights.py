@@ -1,4 +1,4 @@
-"""Tensors in files: written whole, read with suspicion, and never of another architecture."""
+"""Tensors in files: written atomically, read with care, and never of another architecture."""
 
 import hashlib
 import json
@@ -20,18 +20,18 @@ AnyNetwork = TypeVar("AnyNetwork", bound=nn.Module)
 Weights = Literal["model", "raw", "weak"]
 # A zip archive, which torch.save writes, and pickle protocols 2 to 5.
 _PICKLES = (b"PK", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
-# What weights are kept in; quantised and complex ones would be cast in silence.
+# The types of weights; quantised and complex ones would silently be cast.
 _FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 _RESAMPLING = ("downsample", "upsample")
 
 
 def weights_file(folder: Path, weights: Weights = "model") -> Path:
-    """Where a checkpoint folder keeps its weights."""
+    """The file in which a checkpoint folder keeps its weights."""
     return folder / f"{weights}.safetensors"
 
 
 def named_weights(path: Path) -> tuple[Path, Weights] | None:
-    """The folder and which of its weights, where `path` is a weights file of a checkpoint."""
+    """The folder and which of its weights, if `path` is a weights file of a checkpoint."""
     folder = path.parent
     if not path.is_file() or not (folder / "config.json").exists():
         return None
@@ -41,9 +41,9 @@ def named_weights(path: Path) -> tuple[Path, Weights] | None:
 
 @dataclass(frozen=True, eq=False)
 class Stored:
-    """What a safetensors file holds, and the hash of the very bytes that it was read from.
+    """The tensors of a safetensors file, and the hash of the bytes that they were read from.
 
-    `step` is the one it says that it was saved after, if it says so; see `save_weights`.
+    `step` is the training step that it was saved after, if recorded; see `save_weights`.
     """
 
     tensors: dict[str, Tensor]
@@ -58,10 +58,10 @@ def save_weights(
     dtype: torch.dtype = torch.float32,
     step: int | None = None,
 ) -> None:
-    """Write weights as safetensors, floating-point ones as `dtype`; there they must be finite.
+    """Write weights as safetensors, floating-point ones as `dtype`, in which they must be finite.
 
-    Weights that are saved again and again name the `step` of their training: a config.json of
-    another step is then refused beside them.
+    Weights that are saved repeatedly record the `step` of their training: beside a config.json of
+    another step they are refused.
     """
     plain = {
         name: tensor.detach().to(dtype if tensor.is_floating_point() else tensor.dtype).contiguous()
@@ -81,7 +81,7 @@ def read_weights(path: Path) -> Stored:
     """Read a safetensors file; truncated, pickled or non-finite content is refused."""
     if not path.is_file():
         raise UserError(f"no weights at {path}")
-    # Once, for a run that is still training replaces the file.
+    # Read once, since a run that is still training replaces the file.
     content = path.read_bytes()
     # safetensors begin with the 8-byte length of a JSON object, which may itself look like "PK".
     if content[8:9] != b"{" and content.startswith(_PICKLES):
@@ -146,20 +146,17 @@ def built(
     read: Callable[[Mapping[str, Tensor]], Stored],
     source: Path,
 ) -> tuple[AnyNetwork, Stored]:
-    """The network that `make` makes, with the weights that `read` reads from the file `source`.
-
-    And what was read.
+    """The network that `make` makes, with the weights that `read` reads from `source`, and these.
 
     `read` is given the state_dict that the network expects, on the meta device. The network is made
-    without memory first: what a config.json claims may be more than there is, and more than the
-    file holds.
+    without memory first, since a config.json may claim more than there is, or than the file holds.
     """
     try:
         with torch.device("meta"), _Undrawn():
             expected = make().state_dict()
     except RuntimeError as error:
         raise UserError(
-            f"{source.parent}: its config.json asks for no network: {first_line(error)}"
+            f"{source.parent}: its config.json describes an impossible network: {first_line(error)}"
         ) from None
     stored = read(expected)
     check_fit(expected, stored.tensors, source)
@@ -169,7 +166,7 @@ def built(
 
 
 def check_fit(expected: Mapping[str, Tensor], tensors: Mapping[str, Tensor], source: Path) -> None:
-    """A `UserError` naming the first of `tensors` that fits none of `expected`."""
+    """A `UserError` naming the first tensor in which `tensors` and `expected` differ."""
     odd = sorted(expected.keys() ^ tensors.keys())
     for name, tensor in expected.items():
         if name in tensors and tensors[name].shape != tensor.shape:

@@ -1,4 +1,4 @@
-"""Other people's models: diffusers folders read and written, and what lies on the Hub."""
+"""Models from elsewhere: diffusers folders read and written, and models on the Hub."""
 
 from underone.interop.names import is_from_elsewhere, load_named
 

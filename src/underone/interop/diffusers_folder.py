@@ -40,7 +40,7 @@ class UserMetadata:
 
 
 def is_diffusers_folder(folder: Path) -> bool:
-    """Whether diffusers has written it: a pipeline or one of its parts."""
+    """Whether diffusers has written `folder`: a pipeline or one of its parts."""
     if (folder / INDEX).is_file():
         return True
     config = folder / "config.json"
@@ -89,12 +89,12 @@ def load_diffusers(
 
 @torch.inference_mode()
 def _check_runs(network: UNet2D, shape: ForeignNetwork, config: Path) -> None:
-    """A `UserError` where the network can be built and not run: levels that do not meet again."""
+    """A `UserError` if the network can be built but not run, as its levels do not fit together."""
     x = torch.zeros(1, shape.channels, shape.image_size, shape.image_size)
     label = None if shape.classes is None else torch.zeros(1, dtype=torch.int64)
     try:
         network(x, torch.ones(1), label)
-    except Exception as error:  # whatever diffusers finds impossible only then
+    except Exception as error:  # whatever diffusers finds impossible only now
         raise UserError(
             f"{config}: this network cannot run on {shape.image_size}x{shape.image_size} images: "
             f"{kind_and_line(error)}"
@@ -110,10 +110,10 @@ def _parts(folder: Path) -> tuple[Path, Path]:
         if (folder / "unet").is_dir():
             inside = folder / "scheduler"
             return folder / "unet", (inside if inside.is_dir() else folder) / SCHEDULER
-        # The first pipelines on the Hub hold all their files in one folder, as diffusers reads too.
+        # The first pipelines on the Hub hold all files in one folder, which diffusers reads too.
     if not (folder / "config.json").exists():
         raise UserError(
-            f"{folder} is no folder of diffusers: it has neither {INDEX} nor config.json"
+            f"{folder} is not a folder of diffusers: it has neither {INDEX} nor config.json"
         )
     places = [
         place
@@ -134,15 +134,13 @@ def _check_index(path: Path) -> None:
     pipeline = index.get("_class_name")
     if pipeline not in _PIPELINES:
         raise UserError(
-            f"{path}: the pipeline must be {' or '.join(_PIPELINES)}, got {pipeline!r}; of another "
-            f"one that samples a {CLASS_NAME} as they do, name the folder of that network"
+            f"{path}: the pipeline must be {' or '.join(_PIPELINES)}, got {pipeline!r}; for "
+            f"another that samples a {CLASS_NAME} as they do, name the folder of that network"
         )
     parts = {name: value for name, value in index.items() if isinstance(value, list)}
     for name, value in parts.items():
         if name not in ("unet", "scheduler", "_class_name") and value != [None, None]:
-            raise UserError(
-                f"{path}: {name} is not supported: of latent and text models nothing is read"
-            )
+            raise UserError(f"{path}: {name} is not supported: latent and text models are not read")
     for name, kinds in (("unet", (CLASS_NAME,)), ("scheduler", SCHEDULERS)):
         if parts.get(name) not in [["diffusers", kind] for kind in kinds]:
             raise UserError(

@@ -18,12 +18,14 @@ def read_document(path: Path) -> dict[str, Any]:
         raise UserError(f"{path} is larger than any configuration: restore or delete it")
     document = read_json(path)
     if not isinstance(document, dict):
-        raise UserError(f"{path} holds no JSON object but a {type(document).__name__}: restore it")
+        raise UserError(
+            f"{path} must hold a JSON object, got a {type(document).__name__}: restore it"
+        )
     return document
 
 
 def refuse(path: Path, refusals: Iterable[tuple[bool, str]]) -> None:
-    """A `UserError` with the first message that goes with a truth: what `path` asks for in vain."""
+    """A `UserError` with the message of the first condition that holds: what is not supported."""
     for asked, what in refusals:
         if asked:
             raise UserError(f"{path}: this is not supported: {what}")

@@ -1,4 +1,4 @@
-"""A diffusion model written as a folder that diffusers runs."""
+"""Write a diffusion model as a folder that diffusers runs."""
 
 from collections.abc import Mapping
 from dataclasses import asdict

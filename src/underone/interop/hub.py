@@ -5,7 +5,7 @@ from pathlib import Path
 from underone.errors import UserError, kind_and_line
 from underone.interop.packages import imported
 
-# What a model of ours or of diffusers consists of; a repository may hold far more.
+# The files of our models and of those of diffusers; a repository may hold far more.
 _FILES = (
     "config.json",
     "model_index.json",
@@ -25,7 +25,7 @@ _FILES = (
 def fetched(repository: str) -> Path:
     """The folder of "owner/name" or "owner/name@revision", from the cache or the Hub.
 
-    What cannot be had is a `UserError`. Only configurations and safetensors are fetched.
+    A failure is a `UserError`. Only configurations and safetensors are fetched.
     """
     name, at, revision = repository.partition("@")
     if name.count("/") != 1 or not all(name.split("/")) or (at and not revision):

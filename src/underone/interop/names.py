@@ -37,11 +37,11 @@ def load_named(name: str) -> AnyCheckpoint:
         if is_diffusers_folder(folder):
             return load_diffusers(folder, _metadata(name, said), title=repository)
         if said:
-            raise UserError(f"{name} says itself what it is: leave out {','.join(said)}")
+            raise UserError(f"{name} records what it is itself: leave out {','.join(said)}")
         return replace(load_checkpoint(folder), title=repository)
     path_to = find_checkpoint(name)
     if is_diffusers_folder(path_to):
-        raise UserError(f"{name} is a folder of diffusers: call it {DIFFUSERS}{name}")
+        raise UserError(f"{name} is a folder of diffusers: name it {DIFFUSERS}{name}")
     return load_checkpoint(path_to)
 
 

@@ -1,4 +1,4 @@
-"""Packages that are needed for some models only."""
+"""Import packages that only some models need."""
 
 from importlib import import_module
 from types import ModuleType
@@ -7,7 +7,7 @@ from underone.errors import UserError
 
 
 def imported(module: str, package: str) -> ModuleType:
-    """A module of an optional package; a `UserError` that says what to install where it lacks."""
+    """A module of an optional package; if missing, a `UserError` that says what to install."""
     try:
         return import_module(module)
     except ImportError as error:

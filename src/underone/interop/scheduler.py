@@ -1,7 +1,7 @@
 """The schedulers of diffusers as schedules and predictions, and back.
 
 Their timestep i is our step k = i + 1. How a scheduler would step (spacing, variance, clipping) is
-not read: that is what a `Setting` says.
+not read: a `Setting` decides that.
 """
 
 from collections.abc import Mapping
@@ -32,7 +32,7 @@ PREDICTIONS: Mapping[str, AnyPrediction] = {
     "sample": Data(),
     "v_prediction": Velocity(),
 }
-_COSINE = "squaredcos_cap_v2"  # of the offset 0.008 alone
+_COSINE = "squaredcos_cap_v2"  # with the offset 0.008 only
 _BETA_RANGES: Mapping[str, type[LinearBeta] | type[ScaledLinearBeta]] = {
     "linear": LinearBeta,
     "scaled_linear": ScaledLinearBeta,
@@ -40,7 +40,7 @@ _BETA_RANGES: Mapping[str, type[LinearBeta] | type[ScaledLinearBeta]] = {
 
 
 class _Settings(Config):
-    """What matters of a scheduler_config.json, with diffusers' defaults."""
+    """The settings that matter in a scheduler_config.json, with diffusers' defaults."""
 
     num_train_timesteps: int = Field(default=1000, ge=1, le=1_000_000)
     beta_start: float = 0.0001
@@ -64,7 +64,7 @@ class _Settings(Config):
 def read_scheduler(path: Path) -> tuple[AnySchedule, AnyPrediction]:
     """The schedule and prediction of a scheduler_config.json.
 
-    One that they would not represent exactly is a `UserError` naming what it is.
+    A setting that they cannot represent exactly is a `UserError` naming it.
     """
     document = read_document(path)
     kind = document.get("_class_name")
@@ -125,7 +125,7 @@ def scheduler_document(schedule: AnySchedule, prediction: AnyPrediction) -> dict
     betas: dict[str, Any]
     if isinstance(schedule, Geometric | Straight):
         raise UserError(
-            f"diffusers' DDIMScheduler knows no {schedule.name} schedule: only models that are "
+            f"diffusers' DDIMScheduler has no {schedule.name} schedule: only models that are "
             "trained on a schedule of betas can be exported"
         )
     (meaning,) = (name for name, kind in PREDICTIONS.items() if kind == prediction)

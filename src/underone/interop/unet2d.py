@@ -1,4 +1,4 @@
-"""diffusers' UNet2DModel as a network that is called as ours are."""
+"""diffusers' UNet2DModel, wrapped to be called like our own networks."""
 
 import inspect
 from collections.abc import Callable, Mapping
@@ -18,7 +18,7 @@ from underone.interop.packages import imported
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 CLASS_NAME = "UNet2DModel"
-# What weights take at most: float64 numbers, and a header that names them.
+# The most that weights take: float64 numbers, and a header that names them.
 _BYTES_EACH, _HEADER_BYTES = 8, 2**20
 # What attention's tensors were called before diffusers 0.15.
 _OLD_NAMES = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
@@ -26,7 +26,7 @@ Width = Annotated[int, Field(ge=1, le=2**16)]
 
 
 class Shape(Config):
-    """What must be known of a UNet2DModel's config.json, with diffusers' defaults."""
+    """The settings that matter in a UNet2DModel's config.json, with diffusers' defaults."""
 
     sample_size: int | tuple[int, int]
     in_channels: int = 3
@@ -52,8 +52,8 @@ class Shape(Config):
 class UNet2D(nn.Module):
     """(B, C, H, W), condition (B,) float 1000 t, label (B,) int64 or None -> (B, C, H, W).
 
-    `unet` was trained with timesteps 0..`steps` - 1. `order` (classes,) is the class that it knows
-    each of our labels by.
+    `unet` was trained with timesteps 0..`steps` - 1. `order` (classes,) is its own class for
+    each of our labels.
     """
 
     order: Tensor | None
@@ -95,7 +95,7 @@ class UNet2D(nn.Module):
 
 
 def read_shape(path: Path) -> tuple[Shape, dict[str, Any]]:
-    """The shape that a UNet2DModel's config.json tells, and all its settings."""
+    """The shape in a UNet2DModel's config.json, and all its settings."""
     document = read_document(path)
     kind = document.get("_class_name")
     if kind != CLASS_NAME:
@@ -135,21 +135,18 @@ def read_shape(path: Path) -> tuple[Shape, dict[str, Any]]:
 
 
 def build(config: Path, settings: dict[str, Any], weights: Path) -> tuple[nn.Module, str]:
-    """The UNet2DModel of `settings`, read from `config`, with the weights in a safetensors file.
-
-    And the hash of that file.
-    """
+    """The UNet2DModel of `settings`, read from `config`, with its `weights`, and their hash."""
     kind = imported("diffusers", "underone[diffusers]").UNet2DModel
     odd = sorted(settings.keys() - inspect.signature(kind.__init__).parameters.keys())
     if odd:
-        raise UserError(f"{config}: {odd[0]} is no setting of the {CLASS_NAME} installed here")
+        raise UserError(f"{config}: {odd[0]} is not a setting of the {CLASS_NAME} installed here")
 
     def made() -> nn.Module:
         try:
             network: nn.Module = kind(**settings)
         except Exception as error:  # values that diffusers itself finds impossible
             raise UserError(
-                f"{config}: {CLASS_NAME} cannot be made so: {kind_and_line(error)}"
+                f"{config}: {CLASS_NAME} cannot be built from this: {kind_and_line(error)}"
             ) from None
         return network
 
@@ -173,7 +170,7 @@ def _stored(path: Path, count: int) -> Stored:
 
 
 def _refuse_other_weights(path: Path) -> None:
-    """Say what lies in the place of the weights, where they are not there."""
+    """A `UserError` if the weights are missing, which names those that are there instead."""
     if path.is_file():
         return
     pickle = path.with_suffix(".bin")
