@@ -267,7 +267,7 @@ def test_each_image_has_its_own_class_or_the_one_asked_for(
     assert labels(unlabelled, own, guidance=-1) is None
     with pytest.raises(UserError, match="these have no labels"):
         labels(unlabelled, own)
-    with pytest.raises(UserError, match="label 10, which is no class"):
+    with pytest.raises(UserError, match="label 10, which is not a class"):
         labels(SampleSet(images, torch.tensor([0, 1, 10])), own)
     undropped = load_checkpoint(model_folder("undropped", label_dropout=0.0))
     assert isinstance(undropped, DiffusionModel)

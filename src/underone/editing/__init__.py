@@ -1,4 +1,4 @@
-"""What a model does to images that are there already: invert, interpolate, vary, inpaint."""
+"""Editing given images with a model: invert, interpolate, vary, inpaint."""
 
 from underone.editing.frames import Frames, check_frames, trajectories, way_of
 from underone.editing.inversion import (

@@ -1,4 +1,4 @@
-"""How samples come to be: every estimate along the way, or a few stills of it."""
+"""The trajectories of samples: every estimate along the way, or a few frames of it."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -23,15 +23,15 @@ from underone.generation import (
     to_images,
 )
 
-# What is estimated at each node as one batch is drawn, the samples themselves last.
+# Draws a batch and yields the estimate at each node, the samples themselves last.
 Way = Callable[[Sequence[tuple[int, int]], Tensor | None], Iterator[Estimate]]
 
 
 @dataclass(frozen=True, eq=False)
 class Frames:
-    """Of N samples F stills each, uint8 (N, F, C, H, W): the noisy state and the estimate there.
+    """F frames of each of N samples, uint8 (N, F, C, H, W): the noisy state and the estimate there.
 
-    Both are clamped to what grey levels can show. The last still is the sample, in both.
+    Both are clamped to the range of grey levels. The last frame is the sample, in both.
     """
 
     x: Tensor
@@ -39,7 +39,7 @@ class Frames:
 
 
 def check_frames(setting: Setting, frames: int) -> None:
-    """A `UserError` where a setting has no so many nodes to choose stills from."""
+    """A `UserError` unless a setting has enough nodes for `frames` frames, at least 2."""
     if not 2 <= frames <= setting.steps + 1:
         raise UserError(
             f"{setting.steps} steps have 2 to {setting.steps + 1} frames, got {frames}: ask for "
@@ -48,7 +48,7 @@ def check_frames(setting: Setting, frames: int) -> None:
 
 
 def way_of(model: DiffusionModel, setting: Setting, precision: Precision = "auto") -> Way:
-    """How batches are drawn: of (seed, index) pairs and labels (B,), or None, to the estimates."""
+    """How batches are drawn: from (seed, index) pairs and labels (B,), or None, to estimates."""
     denoiser, sampler = denoiser_for(model, setting, precision), sampler_for(model, setting)
     path = path_of(model, setting)
 
@@ -79,7 +79,7 @@ def trajectories(
 ) -> Frames:
     """The samples of `draw` at `frames` nodes, evenly chosen from the first to the end.
 
-    There are as many nodes to choose from as steps, and the end.
+    There is a node to choose for every step, and the end.
     """
     check(model, setting, draw)
     check_frames(setting, frames)
@@ -91,7 +91,7 @@ def trajectories(
         rows = slice(start, start + batch_size)
         batch = way(keys[rows], None if labels is None else labels[rows])
         kept = [estimate for index, estimate in enumerate(batch) if index in chosen]
-        to_images(kept[-1].x, setting)  # a diverged sample has no stills worth showing
+        to_images(kept[-1].x, setting)  # which refuses diverged samples
         states.append(torch.stack([to_uint8(estimate.x.cpu()) for estimate in kept], dim=1))
         estimates.append(torch.stack([to_uint8(estimate.x0.cpu()) for estimate in kept], dim=1))
         on_images(len(keys[rows]))

@@ -1,4 +1,4 @@
-"""A model's own noise for an image, the image of a noise, and the images between two."""
+"""The noise that a model draws an image from, the image of a noise, and images between two."""
 
 from collections.abc import Callable
 
@@ -27,12 +27,12 @@ def check_invertible(model: DiffusionModel, setting: Setting) -> None:
     setting.check(model)
     if setting.threshold != "none":
         raise UserError(
-            f"the {setting.threshold} threshold takes many x0 to one, so that there is no way back "
+            f"the {setting.threshold} threshold maps many x0 to one, so that there is no way back "
             "from it: use --threshold none"
         )
     if setting.grid == LEARNED:
         raise UserError(
-            f"{setting.sampler} has learned one path, and one way: use --sampler dpm-solver-2m"
+            f"{setting.sampler} has learned its path in one direction: use --sampler dpm-solver-2m"
         )
     check_begins_anywhere(model, setting)
     if sampler_for(model, setting).stochastic:
@@ -56,7 +56,7 @@ def encode(
 
     Sampling that begins at sigma z, at the noisiest node of the setting's grid, leads back to the
     image; see `underone.diffusion.inversion`. The setting must be invertible (`check_invertible`);
-    the network runs in float32, whatever the machine is fast in. Labels are (N,), or None where
+    the network always runs in float32. Labels are (N,), or None where
     the model needs none.
     """
     check_invertible(model, setting)
@@ -84,7 +84,7 @@ def decode(
 ) -> Tensor:
     """The uint8 image (N, C, H, W) of each noise z: the way back of `encode`.
 
-    It is sampling as ever but for a node at k = 1, where `encode` began, if the grid has none.
+    It samples as usual, with a node added at k = 1, where `encode` began, if the grid has none.
     """
     check_invertible(model, setting)
     model.check_shape(noise)
@@ -100,7 +100,7 @@ def decode(
 
 
 def check_pairs(images: int, frames: int) -> None:
-    """A `UserError` unless so many images are pairs, to be shown in so many frames."""
+    """A `UserError` unless the `images` form pairs, and `frames` hold both ends."""
     if images % 2 != 0:
         raise UserError(
             f"images are interpolated in pairs, the first with the second, but there are {images}: "
@@ -120,11 +120,11 @@ def interpolate(
     batch_size: int = DEFAULT_BATCH_SIZE,
     on_images: OnImages = lambda images: None,
 ) -> Tensor:
-    """The way from each even image to the odd one after it: uint8 (N / 2, frames, C, H, W).
+    """Frames from each even image to the odd one after it: uint8 (N / 2, frames, C, H, W).
 
     The noises of both are interpolated by `slerp` at even fractions and decoded; the ends are the
     images themselves, decoded again. Each frame has the label of the image that it is nearer to,
-    the first one's in the middle. `on_images` hears of N images encoded and of every frame.
+    the first one's in the middle. `on_images` is called for N images encoded and for every frame.
     """
     check_pairs(len(images), frames)
     noise = encode(model, setting, images, labels, batch_size=batch_size, on_images=on_images)
@@ -138,7 +138,7 @@ def interpolate(
 
 
 def share_returned(images: Tensor, decoded: Tensor, levels: int = 2) -> float:
-    """The share of elements of uint8 images that have come back within `levels` grey levels."""
+    """The share of elements of uint8 images that are recovered within `levels` grey levels."""
     return ((images.int() - decoded.int()).abs() <= levels).double().mean().item()
 
 

@@ -1,4 +1,4 @@
-"""What an inversion found, in memory and in an .npz."""
+"""The result of an inversion, in memory and in an .npz."""
 
 import json
 import math
@@ -22,9 +22,9 @@ _ARRAYS = {"noise", "images", "protocol"}
 
 @dataclass(frozen=True, eq=False)
 class Inverted:
-    """Noise float32 (N, C, H, W), the uint8 images decoded from it, labels (N,) if any, and how.
+    """Noise float32 (N, C, H, W), the uint8 images decoded from it, and labels (N,) if any.
 
-    `protocol` is what `generation.subject` says of it.
+    `protocol` records how, as `generation.subject` does.
     """
 
     noise: Tensor
@@ -48,13 +48,13 @@ class Inverted:
         names = [field.name for field in fields(Setting)]
         known = {name: self.protocol[name] for name in names if name in self.protocol}
         match known.get("interval"):
-            case [low, None]:  # on disk, where there is no infinity; of older files there is
+            case [low, None]:  # infinity is null on disk, except in older files
                 known["interval"] = low, math.inf
         return TypeAdapter(Setting).validate_python(known)
 
     @property
     def picture(self) -> Tensor:
-        """The noise as uint8 images, grey at 0, three standard deviations to either end."""
+        """The noise as uint8 images, grey at 0, black and white at three standard deviations."""
         return to_uint8(self.noise / 3)
 
     def save(self, path: Path) -> None:

@@ -1,4 +1,4 @@
-"""What every edit takes of a model and a setting."""
+"""What all edits need of a model and a setting."""
 
 import torch
 from torch import Tensor
@@ -10,16 +10,16 @@ from underone.generation import Setting, grid_for, sampler_for
 
 
 def path_of(model: DiffusionModel, setting: Setting) -> list[Node]:
-    """The nodes of the setting's grid, the clean end with them."""
+    """The nodes of the setting's grid, including the clean end."""
     return nodes(grid_for(model, setting), model.config.schedule, setting.steps)
 
 
 def check_begins_anywhere(model: DiffusionModel, setting: Setting) -> None:
-    """A `UserError` where a sampler takes what it begins with for noise alone, as no image is."""
+    """A `UserError` where a sampler assumes pure noise at its start, which no edited image is."""
     sampler = sampler_for(model, setting)
     if isinstance(sampler, IPNDM) and sampler.free_start:
         raise UserError(
-            f"{setting.sampler} takes where it begins for noise alone: leave out free_start"
+            f"{setting.sampler} assumes that it begins at pure noise: leave out free_start"
         )
 
 

@@ -1,4 +1,4 @@
-"""Samples drawn from images: what resembles one, and what could be in its holes."""
+"""Samples drawn from images: variations of them, and fillings of their holes."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -59,7 +59,7 @@ class Edit(Protocol):
 
     @property
     def record(self) -> dict[str, Any]:
-        """What is recorded of it, as JSON can hold it."""
+        """What is recorded of the edit, as JSON."""
         ...
 
 
@@ -86,7 +86,7 @@ class Variation:
         return model, rest, noised(x0, rest[0], noise())
 
     def finish(self, x: Tensor, x0: Tensor) -> Tensor:
-        """As it is."""
+        """x itself."""
         return x
 
     @property
@@ -105,7 +105,7 @@ class Inpainting:
     hole: Tensor
 
     def check(self, model: DiffusionModel, setting: Setting) -> None:
-        """The hole has the images' size, and the sampler takes what is known as known."""
+        """The hole has the images' size, and the sampler can make use of known pixels."""
         if tuple(self.hole.shape) != model.shape[1:]:
             raise UserError(
                 f"the mask is {' x '.join(map(str, self.hole.shape))}, but {model.name} makes "
@@ -114,9 +114,7 @@ class Inpainting:
         if not self.hole.any():
             raise UserError("there is no hole to fill: mark one in white, or give a --box")
         if setting.sampler == ANALYTIC:
-            raise UserError(
-                f"{ANALYTIC} adds the noise of an x0 of which nothing is known: use ddpm-small"
-            )
+            raise UserError(f"{ANALYTIC} adds noise for an x0 without known pixels: use ddpm-small")
 
     def start(
         self, model: Model, path: Sequence[Node], x0: Tensor, noise: Callable[[], Tensor]
@@ -155,7 +153,7 @@ def redraw(
 
     Variation j of image i has the noise of the key (seed + j, first + i), so that it depends
     neither on how many there are nor on the batch. `draw.count` is N; `labels` (N,), or None where
-    the model needs none. `on_images` hears of N V samples.
+    the model needs none. `on_images` is called with the size of each batch.
     """
     if variations < 1:
         raise UserError(f"variations must be at least 1, got {variations}")

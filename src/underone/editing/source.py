@@ -1,4 +1,4 @@
-"""The classes of the images that are edited: ones that the model knows."""
+"""The classes of edited images, which must be ones that the model knows."""
 
 from torch import Tensor
 
@@ -17,7 +17,7 @@ def classes_of(
     """The label that `model` is given with each image, (N,) int64, or None where it needs none.
 
     `draw.labels` is a policy of `Draw`, or "source": the labels of the images themselves. Missing
-    labels, and ones that are no class of the model, are a `UserError`.
+    labels, and ones that are not classes of the model, are a `UserError`.
     """
     if model.num_classes is None or not uses_labels(model, setting):
         return None
@@ -25,12 +25,12 @@ def classes_of(
         return class_labels(model, draw)
     if source.labels is None:
         raise UserError(
-            f"{model.name} must be told the class of each image, and these have no labels: give "
+            f"{model.name} needs the class of each image, and these have no labels: give "
             "--labels, like --labels 0,3,3, or use --guidance -1"
         )
     if (source.labels >= model.num_classes).any():
         raise UserError(
-            f"an image has the label {int(source.labels.max())}, which is no class of "
+            f"an image has the label {int(source.labels.max())}, which is not a class of "
             f"{model.name}: its classes are 0..{model.num_classes - 1}; give others with --labels"
         )
     return source.labels
