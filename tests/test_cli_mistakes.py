@@ -30,7 +30,7 @@ MISTAKES = [
     ("sample fashion-mnist --sampler ddim,eta=0,eta=1", "given twice"),
     ("sample fashion-mnist --sampler ddpm-large,variance=small", "takes no options"),
     ("sample fashion-mnist --sampler ddpm-analytic,eta=1", "has no options"),
-    ("sample fashion-mnist --sampler .mine:Mine", "is no module:Name"),
+    ("sample fashion-mnist --sampler .mine:Mine", "is not a module:Name"),
     ("conformance ddpm-analytic", "made for a model"),
     ("evaluate missing.npz --reference fashion-mnist", "missing.npz"),
     ("evaluate missing.npz", "--reference"),
@@ -137,7 +137,7 @@ MODULES = {
     "lacking": ("from os import no_such_name", "ImportError"),
     "stubborn": (
         "class Mine:\n    def __init__(self):\n        raise KeyError('no')",
-        "cannot be made so",
+        "cannot be made with these options",
     ),
     "foreign": ("Mine = print", "is not a sampler"),
 }

@@ -305,7 +305,7 @@ def test_the_fid_is_that_of_the_same_samples(small: Path, address: str) -> None:
     ("arguments", "message"),
     [
         (["nowhere"], "unknown model 'nowhere'"),
-        (["fashion-mnist-classifier"], "is no diffusion model"),
+        (["fashion-mnist-classifier"], "is not a diffusion model"),
         (["--sampler", "dimm"], "unknown sampler"),
         (["--reference", "nowhere"], "unknown reference"),
         (["--study", "nowhere"], "nowhere holds no study"),

@@ -181,7 +181,7 @@ def test_grids_have_names_with_options(text: str, grid: Grid) -> None:
         ("trailling", "did you mean 'trailing'"),
         ("trailing,rho=3", "'rho=3' is none of its options; it takes no options"),
         ("karras,rho=x", "rho=x is not valid"),
-        ("explicit", "cannot be made so"),
+        ("explicit", "cannot be made with these options"),
         ("explicit,steps=1000:a", "is not valid"),
         ("math:pi", "is not a grid"),
     ],

@@ -221,7 +221,7 @@ def test_a_missing_or_foreign_partner_is_refused(
     wrong = f"classifier,by={model.folder}"
     assert "noisy" in refusal(lambda: setting(wrong, 1).check(model))
     wrong = "auto,by=fashion-mnist-classifier"
-    assert "no diffusion model" in refusal(lambda: setting(wrong, 1).check(model))
+    assert "not a diffusion model" in refusal(lambda: setting(wrong, 1).check(model))
     assert "fashion-mnist" in refusal(lambda: setting("auto,by=fashion-mnits", 1).check(model))
 
 

@@ -406,7 +406,7 @@ NO_PATH = "sampled in one pass of its decoder, which has no path from noise to i
         ("interpolate MODEL --images fashion-mnist", NO_PATH),
         ("decode MODEL x.npz", NO_PATH),
         ("likelihood MODEL --data fashion-mnist", NO_PATH),
-        ("sample fashion-mnist --guidance 1 --form auto,by=MODEL", "no diffusion model"),
+        ("sample fashion-mnist --guidance 1 --form auto,by=MODEL", "not a diffusion model"),
         ("invert fashion-mnist --images fashion-mnist --sampler decoder", "leave out steps = 50"),
         ("trajectory fashion-mnist --sampler decoder", "decoder is the sampler of a VAE"),
     ],

@@ -212,7 +212,7 @@ def test_unknown_names_name_the_nearest() -> None:
         find_checkpoint("fashion-mnst")
     with pytest.raises(UserError, match="did you mean 'fashion-mnist'"):
         find_reference("fashion-mnits")
-    with pytest.raises(UserError, match="no diffusion model"):
+    with pytest.raises(UserError, match="not a diffusion model"):
         load_model("fashion-mnist-classifier")
     with pytest.raises(UserError, match="extracts no features"):
         load_extractor("fashion-mnist")

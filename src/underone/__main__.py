@@ -4,7 +4,7 @@ import sys
 
 
 def main() -> None:
-    """Run the command line. Loading it takes seconds, and Ctrl-C is quiet in these too."""
+    """Run the command line; Ctrl-C is quiet also in the seconds that loading it takes."""
     try:
         from underone.cli import main as run
 

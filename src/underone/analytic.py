@@ -25,11 +25,11 @@ from underone.files import read_json, write_json
 FILE = "analytic.json"
 LEVELS, IMAGES = 64, 256
 EVALUATIONS = LEVELS * IMAGES
-_STREAM = 2**64 - 2  # of the noise, beside no sample's
+_STREAM = 2**64 - 2  # the seed of the noise, which no sample has
 
 
 class ErrorCurve(Config):
-    """The mean squared error an element of a model's x0, at ascending log-SNRs."""
+    """The mean squared error per element of a model's x0, at ascending log-SNRs."""
 
     model_sha256: str
     images: int
@@ -40,7 +40,7 @@ class ErrorCurve(Config):
     def _is_a_curve(self) -> Self:
         levels, errors = self.log_snr, self.squared_error
         if len(levels) != len(errors) or len(levels) < 2:
-            raise ValueError("log_snr and squared_error must be equally many, and 2 at least")
+            raise ValueError("log_snr and squared_error must have the same length, at least 2")
         if not all(low < high for low, high in pairwise(levels)):
             raise ValueError("log_snr must ascend")
         if not all(0 < error < math.inf for error in errors):
@@ -53,12 +53,12 @@ class DataVariance:
     """v_t = E|x0 - x0(x_t)|^2 / d, between 0 and 1: the mean variance of x0 given x_t.
 
     For a perfect model this is sigma^2 / alpha^2 (1 - Gamma_t), with Gamma_t = E|z(x_t)|^2 / d of
-    its noise estimates z (Bao et al. 2022, eq. 7 to 9): of the noise, which has power 1, it finds
-    Gamma_t, and what it does not find is what x0 may still be. Measured as the error itself it is
-    also the best variance for the mean that an imperfect model really has (Bao et al. 2022, "with
-    imperfect mean", eq. 12), and at high noise, where Gamma_t is 1 but for a few millionths, it
-    is far less uncertain. x0 is clamped, as by default it is when sampled. The logarithm is
-    taken to be linear between the levels measured.
+    its noise estimates z (Bao et al. 2022, eq. 7 to 9): they recover Gamma_t of the noise's power
+    1, and the rest is the uncertainty of x0. Measured as the error itself, it is also the best
+    variance for the mean of an imperfect model (Bao et al. 2022, "with imperfect mean", eq. 12),
+    and far more precise at high noise, where Gamma_t is within a few millionths of 1. x0 is
+    clamped, as it is by default in sampling. log v_t is interpolated linearly in log-SNR between
+    the levels measured.
     """
 
     curve: ErrorCurve
@@ -74,21 +74,21 @@ class DataVariance:
 
 
 def is_known(model: DiffusionModel) -> bool:
-    """Whether the estimate of these very weights lies beside them."""
+    """Whether an estimate for exactly these weights is kept beside them."""
     return _kept(model) is not None
 
 
 def data_variance(
     model: DiffusionModel, on_images: Callable[[int], object] = lambda images: None
 ) -> DataVariance:
-    """The kept estimate, or a new one, kept where the model's folder can be written.
+    """The kept estimate, or a new one, which is kept if the model's folder can be written.
 
-    `on_images` hears of `EVALUATIONS` evaluations in all. Needs the model's training data then.
+    A new one needs the model's training data, and calls `on_images` for `EVALUATIONS` evaluations.
     """
     curve = _kept(model)
     if curve is None:
         curve = estimate(model, on_images)
-        with suppress(OSError):  # a folder of someone else's: the next use estimates again
+        with suppress(OSError):  # in a folder that cannot be written: the next use estimates again
             write_json(model.folder / FILE, curve.model_dump())
     return DataVariance(curve)
 
@@ -108,13 +108,13 @@ def estimate(model: DiffusionModel, on_images: Callable[[int], object]) -> Error
     data = find_training_split(name)
     if data is None:
         raise UserError(
-            f"ddpm-analytic must know the training data of {model.name}, and {name!r}, which they "
-            "were called, is no data set that can be found by name: choose another sampler"
+            f"ddpm-analytic needs the training data of {model.name}, and {name!r}, as they were "
+            "called, is not a data set that can be found by name: choose another sampler"
         )
     if not model.may_be_of(data):
         raise UserError(
-            f"{model.name} was trained on other data than the {data.name} found here, which "
-            "ddpm-analytic must know: choose another sampler"
+            f"{model.name} was trained on other data than the {data.name} found here, and "
+            "ddpm-analytic needs the former: choose another sampler"
         )
     schedule, device = model.config.schedule, model.device
     denoiser = Clipped(model.denoiser())

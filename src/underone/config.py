@@ -1,4 +1,4 @@
-"""Typed configuration: a document is what its type says, or one line says why not."""
+"""Typed configuration documents; what does not fit its type is refused in one line."""
 
 import tomllib
 from collections.abc import Mapping
@@ -21,10 +21,10 @@ class Config(BaseModel):
 
 
 def parse_toml(text: str, where: str) -> dict[str, Any]:
-    """Read TOML; what is none is a `UserError`. `where` names the document in the message."""
+    """Read TOML; if malformed, a `UserError`. `where` names the document in the message."""
     try:
         return tomllib.loads(text)
-    except (ValueError, RecursionError) as error:  # of numbers too long, brackets too deep, too
+    except (ValueError, RecursionError) as error:  # also from overlong numbers and deep nesting
         raise UserError(f"{where} is not valid TOML: {error}") from None
 
 
@@ -36,7 +36,7 @@ def shipped_documents(folder: Traversable) -> list[str]:
 def named_toml(what: str, name: str, folder: Traversable) -> dict[str, Any]:
     """The document of a shipped name, or of a TOML file; a `UserError` where there is none.
 
-    `what` is what it describes, as "recipe".
+    `what` says what it describes, like "recipe".
     """
     if name.endswith(".toml"):
         path = Path(name)
@@ -93,7 +93,7 @@ def _refuse_unknown_keys(document: object, value: object, where: str) -> None:
 
 
 def _refuse_conversion(written: object, read: object, where: str) -> None:
-    """A `UserError` where true or text was taken for a number: it was meant for something else."""
+    """A `UserError` where true or text was converted to a number, which is likely a mistake."""
     one = read[0] if isinstance(read, tuple) and len(read) == 1 else read
     number = isinstance(one, int | float) and not isinstance(one, bool)
     if isinstance(written, bool | str) and number:

@@ -1,4 +1,4 @@
-"""Atomic writes, JSON and content hashes: a file is the old one, whole, or the new one, whole."""
+"""Atomic writes, JSON and content hashes: a file is always the whole old or the whole new one."""
 
 import hashlib
 import json
@@ -13,8 +13,8 @@ from underone.errors import UserError
 
 
 def whole_files(folder: Path, pattern: str = "*") -> list[Path]:
-    """What is in a folder by that pattern, sorted, but for what a kill left half-written."""
-    # See `write_atomically`.
+    """The files in a folder that match `pattern`, sorted, without half-written ones."""
+    # The temporary files of `write_atomically` begin with a dot.
     return sorted(path for path in folder.glob(pattern) if not path.name.startswith("."))
 
 
@@ -29,7 +29,7 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     temporary = Path(name)
     try:
         write(temporary)
-        with temporary.open("rb+") as file:  # Windows syncs what may be written alone
+        with temporary.open("rb+") as file:  # Windows syncs only what is open for writing
             os.fsync(file.fileno())
         temporary.chmod(0o666 & ~_umask())
         temporary.replace(path)
@@ -46,7 +46,7 @@ def check_new_folder(folder: Path) -> None:
 def write_folder(folder: Path, write: Callable[[Path], object]) -> None:
     """Let `write` fill an empty folder, which appears as `folder` when all is written.
 
-    A `UserError` where `folder` holds anything already: old and new would be taken for one.
+    A `UserError` where `folder` holds anything already: old and new files would be mixed.
     """
     check_new_folder(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -70,9 +70,9 @@ def write_text(path: Path, text: str) -> None:
 
 
 def to_json(value: object, indent: int | None = None) -> str:
-    """A value as JSON. A number that is not finite is null, for JSON has no word for it.
+    """A value as JSON, in which a number that is not finite is null.
 
-    Python would write Infinity and NaN, over which other programs stumble.
+    Python would write Infinity and NaN, which are not JSON, and which other programs refuse.
     """
     return json.dumps(_with_null(value), indent=indent, allow_nan=False)
 
@@ -111,7 +111,7 @@ def sha256_of_file(path: Path) -> str:
 
 @cache
 def _umask() -> int:
-    # It can be read by setting it alone, for all threads at once: so once.
+    # It can be read only by setting it, for all threads at once: so this is done once.
     mask = os.umask(0)
     os.umask(mask)
     return mask

@@ -1,7 +1,7 @@
 """How the guidance weight acts: forms of guidance by name, and the second networks some need.
 
-A form turns a model and a weight w into a denoiser. In each, w = 0 is the model itself given the
-labels, and w = -1 the model without labels or, of autoguidance, the weak model.
+A form turns a model and a weight w into a denoiser. In each, w = 0 is the model given the labels,
+and w = -1 the model without labels or, in autoguidance, the weak model.
 """
 
 from abc import ABC, abstractmethod
@@ -41,19 +41,19 @@ from underone.shipped import find_checkpoint, model_names
 
 
 class Form(Protocol):
-    """A way in which the weight acts."""
+    """A form of guidance."""
 
     @property
     def second_pass(self) -> str:
-        """The network that a guided estimate costs one evaluation of, beside the model's own."""
+        """The network that a guided estimate evaluates once, beside the model itself."""
         ...
 
     def uses_labels(self, weight: float) -> bool:
-        """Whether samples are of the classes asked for."""
+        """Whether samples are of the requested classes."""
         ...
 
     def partner(self, model: DiffusionModel) -> Checkpoint | None:
-        """The checkpoint beside `model` that guides it, if another one does."""
+        """The checkpoint that guides `model`, if it is another one."""
         ...
 
     def denoiser(
@@ -68,7 +68,7 @@ class _BranchForm(ABC):
 
     @property
     def second_pass(self) -> str:
-        """The model's, without the label."""
+        """The model itself, without the label."""
         return "model"
 
     def uses_labels(self, weight: float) -> bool:
@@ -76,13 +76,13 @@ class _BranchForm(ABC):
         return weight != -1
 
     def partner(self, model: DiffusionModel) -> None:
-        """None."""
+        """None: the model guides itself."""
         return
 
     def denoiser(
         self, model: DiffusionModel, weight: float, autocast: torch.dtype | None
     ) -> Denoiser:
-        """The two branches mixed, each asked for only where it counts."""
+        """The two branches mixed, each evaluated only if its coefficient is not 0."""
         check_branches(model, weight)
         network = model.denoiser(autocast)
         if model.num_classes is None:
@@ -91,7 +91,7 @@ class _BranchForm(ABC):
 
     @abstractmethod
     def mixed(self, network: Denoiser, weight: float, null_label: int) -> ClassifierFree:
-        """The denoiser that does it."""
+        """The denoiser that mixes the two branches."""
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,7 @@ class ClassifierFreeForm(_BranchForm):
 
 @dataclass(frozen=True)
 class RescaledForm(_BranchForm):
-    """`Rescaled`: the same, with the spread of x0 brought back by the share phi."""
+    """`Rescaled`: classifier-free, with the spread of x0 brought back by the share phi."""
 
     phi: float = 0.7
 
@@ -116,7 +116,7 @@ class RescaledForm(_BranchForm):
 
 @dataclass(frozen=True)
 class ProjectedForm(_BranchForm):
-    """`AdaptiveProjected`: w times what is left of D(x, c) - D(x, null) once projected."""
+    """`AdaptiveProjected`: w times a projection of D(x, c) - D(x, null)."""
 
     eta: float = 0.0
     radius: float | None = None
@@ -128,13 +128,13 @@ class ProjectedForm(_BranchForm):
 
 @dataclass(frozen=True)
 class AutoForm:
-    """`Autoguidance` by a weaker model: the one kept beside the model, or that of `by`."""
+    """`Autoguidance` by a weaker model: the one kept beside the model, or that named by `by`."""
 
     by: str | None = None
 
     @property
     def second_pass(self) -> str:
-        """The weak model's."""
+        """The weak model."""
         return "weak"
 
     def uses_labels(self, weight: float) -> bool:
@@ -153,7 +153,9 @@ class AutoForm:
         else:
             weak = replace(_cached(model.folder, "weak"), title=model.title)
         if not isinstance(weak, DiffusionModel):
-            raise UserError(f"{weak.name} is no diffusion model: it cannot guide one as the weaker")
+            raise UserError(
+                f"{weak.name} is not a diffusion model: it cannot guide one as the weaker"
+            )
         _check_compatible(model, weak)
         return weak
 
@@ -172,18 +174,18 @@ class AutoForm:
 
 @dataclass(frozen=True)
 class ClassifierForm:
-    """`ClassifierGuidance` by the noisy classifier shipped for the model's data, or that of `by`.
+    """`ClassifierGuidance` by the noisy classifier shipped for the model's data, or named by `by`.
 
     By Bayes' rule (sigma^2 / alpha) grad log p(c | x) is D(x, c) - D(x, null), which plain
-    guidance adds w times; here a classifier's is added instead, and w = -1 is again the model
-    without labels.
+    guidance adds w times; here a classifier's gradient takes its place, and w = -1 is again the
+    model without labels.
     """
 
     by: str | None = None
 
     @property
     def second_pass(self) -> str:
-        """The classifier's, with its gradient."""
+        """The classifier, with its gradient."""
         return "classifier"
 
     def uses_labels(self, weight: float) -> bool:
@@ -201,7 +203,7 @@ class ClassifierForm:
         classifier = _cached(find_checkpoint(name)) if self.by is None else load_named(name)
         if not isinstance(classifier, NoisyClassifier):
             raise UserError(
-                f"{name} is no classifier of noisy images: name one that a recipe of kind "
+                f"{name} is not a classifier of noisy images: name one that a recipe of kind "
                 '"noisy-classifier" has trained'
             )
         _check_compatible(model, classifier)
@@ -259,7 +261,7 @@ def guided(
 
 
 def _cached(folder: Path, weights: Weights = "model") -> AnyCheckpoint:
-    """A checkpoint that is asked for again and again: read once, and anew where it has changed."""
+    """A checkpoint that is needed repeatedly, cached, and read again once its files change."""
     files = (folder / "config.json", weights_file(folder, weights))
     return _read(folder, weights, tuple(path.stat().st_mtime_ns for path in files if path.exists()))
 
@@ -270,16 +272,16 @@ def _read(folder: Path, weights: Weights, changed: tuple[int, ...]) -> AnyCheckp
 
 
 def check_branches(model: DiffusionModel, weight: float) -> None:
-    """A `UserError` where `model` has no branch without the label that `weight` asks for."""
+    """A `UserError` where `model` lacks the branch without the label that `weight` needs."""
     check_weight_range(weight)
     if weight != 0 and model.num_classes is None:
         raise _unconditional(model, weight)
     if weight != 0 and not model.has_null_label:
         if isinstance(model.config, ForeignConfig):
             raise UserError(
-                f"{model.name} has no null class that anybody has named, so guidance {weight:g} "
-                "means nothing to it: use --guidance 0 or, where one of its classes stands for "
-                "none, name that like MODEL,null=10"
+                f"{model.name} has no null class that was named, so no unconditional branch for "
+                f"guidance {weight:g}: use --guidance 0 or, if one of its classes stands for "
+                "none, name it like MODEL,null=10"
             )
         raise UserError(
             f"{model.name} was trained without label dropout, so it has no unconditional branch "
@@ -288,19 +290,21 @@ def check_branches(model: DiffusionModel, weight: float) -> None:
 
 
 def check_weight_range(weight: float) -> None:
-    """A `UserError` where `weight` is no guidance weight w."""
+    """A `UserError` unless `weight` is a finite number >= -1."""
     if not -1 <= weight < float("inf"):
         raise UserError(f"the guidance weight w must be a finite number >= -1, got {weight}")
 
 
 def _unconditional(model: DiffusionModel, weight: float) -> UserError:
-    return UserError(f"{model.name} is unconditional: guidance {weight:g} means nothing to it")
+    return UserError(
+        f"{model.name} is unconditional, so guidance {weight:g} is impossible: use --guidance 0"
+    )
 
 
 def _check_compatible(model: DiffusionModel, other: DiffusionModel | NoisyClassifier) -> None:
     """A `UserError` where `other` was not made for the images, classes and noise of `model`.
 
-    What the classes are called is compared where both are known to have been trained on something.
+    The names of the classes are compared only where the training data of both are recorded.
     """
     mine, theirs = (
         (one.shape, one.num_classes, one.config.data.class_names) for one in (model, other)

@@ -22,9 +22,9 @@ from underone.diffusion.variational_bound import strata, variational_bound
 from underone.errors import UserError, unknown
 
 DEFAULT_BATCH_SIZE = 20
-# Every choice of images is the beginning of one and the same order.
+# The seed of the one order of images, of which every choice is a part.
 _ORDER = 0
-# Which steps are evaluated is drawn from streams beside those of the noise.
+# Added to an index: steps are chosen from other streams than those of the noise.
 _CHOICE_OF_STEPS = 2**63
 
 Keys = Sequence[tuple[int, int]]
@@ -34,8 +34,8 @@ Keys = Sequence[tuple[int, int]]
 class Flow:
     """By the probability flow: `underone.diffusion.likelihood.log_density` of dequantised images.
 
-    Each image is dequantised once and carried along the flow once; the R `repetitions` are of the
-    random probe of the divergence alone.
+    Each image is dequantised and carried along the flow once; the R `repetitions` differ only in
+    the random probe of the divergence.
     """
 
     steps: int = 25
@@ -47,12 +47,12 @@ class Flow:
 
     @property
     def title(self) -> str:
-        """What a reader is told it is."""
+        """The description in reports."""
         return f"probability flow in {self.steps} Runge-Kutta steps from k = {self.first_step:g}"
 
     @property
     def threshold(self) -> str:
-        """None: a clipped field has no density."""
+        """No clipping: a clipped field has no density."""
         return "none"
 
     def check(self, model: DiffusionModel) -> None:
@@ -92,7 +92,7 @@ class Chain:
 
     @property
     def title(self) -> str:
-        """What a reader is told it is."""
+        """The description in reports."""
         return f"variational bound from {self.steps} steps, {self.variance} variance"
 
     def check(self, model: DiffusionModel) -> None:
@@ -111,7 +111,7 @@ class Chain:
             positions = torch.special.ndtr(choices().double())
             bound = variational_bound(denoiser, images, labels, noise, positions, variance)
             estimates.append(bound.total)
-        # Of discrete images: a probability, so that no cell's volume enters.
+        # A probability of discrete images, so that no cell volume enters.
         return torch.stack(estimates, 1) / (images[0].numel() * math.log(2))
 
 
@@ -131,8 +131,8 @@ class Average:
 class Likelihood:
     """Bits per dimension of images, `bits` (N, R) float64, R independent estimates each.
 
-    `labels` (N,) are what the images were conditioned on, None of an unconditional model.
-    `evaluations` are those an image has cost, by the name of the network.
+    `labels` (N,) are what the images were conditioned on, None for an unconditional model.
+    `evaluations` are those per image, by the name of the network.
     """
 
     method: Method
@@ -147,17 +147,17 @@ class Likelihood:
 
     @property
     def mean(self) -> Average:
-        """Over all images.
+        """The mean over all images.
 
-        The images, their dequantisation, probes, noise and steps are all drawn independently for
-        each image, so that the standard error over images holds the uncertainty of them all. Where
-        the classes are balanced it is a little too large, never too small.
+        Images, dequantisation, probes, noise and steps are all drawn independently for each image,
+        so that the standard error over images includes the uncertainty from them all. With balanced
+        classes it is a little too large, never too small.
         """
         return _average(self.of_images)
 
     @property
     def estimator_error(self) -> float | None:
-        """The part of the standard error that more repetitions would take away; None for R = 1."""
+        """The part of the standard error that more repetitions would remove; None for R = 1."""
         images, repetitions = self.bits.shape
         if repetitions == 1:
             return None
@@ -165,7 +165,7 @@ class Likelihood:
 
     @property
     def of_classes(self) -> dict[int, Average]:
-        """Of each class that occurs, in order; empty without labels."""
+        """The mean over each class that occurs, in order; empty without labels."""
         if self.labels is None:
             return {}
         present = sorted(set(self.labels.tolist()))
@@ -186,8 +186,8 @@ def likelihood(
 
     `labels` (N,) int64 are the images' classes, unused by an unconditional model. All that is
     random about image i is drawn from `keys[i]`, a (seed, index) with index below 2^63, so that its
-    result does not depend on `batch_size` (up to rounding). `on_images` hears of each batch's size
-    as it is done. Images or labels that the model does not know are a `UserError`.
+    result does not depend on `batch_size` (up to rounding). `on_images` is called with the size of
+    each batch when it is done. Images or labels that do not fit the model are a `UserError`.
     """
     check(model, method, images, labels)
     if model.num_classes is None:
@@ -211,7 +211,7 @@ def likelihood(
 
 
 def check(model: DiffusionModel, method: Method, images: Tensor, labels: Tensor | None) -> None:
-    """A `UserError` where `model` cannot say how likely these images are."""
+    """A `UserError` where the likelihood of these images under `model` cannot be measured."""
     method.check(model)
     model.check_shape(images)
     if model.num_classes is None:
@@ -226,7 +226,7 @@ def check(model: DiffusionModel, method: Method, images: Tensor, labels: Tensor 
 
 
 def check_classes(model: DiffusionModel, data: Dataset) -> None:
-    """A `UserError` where the labels of `data` cannot mean the classes of `model`."""
+    """A `UserError` where the labels of `data` cannot be classes of `model`."""
     if model.num_classes not in (None, data.num_classes):
         raise UserError(
             f"{model.name} knows {model.num_classes} classes, but {data.name} has "

@@ -1,7 +1,7 @@
-"""Code of the user's own, named as `module:Name` where a sampler, a grid or an extractor is.
+"""The user's own code, named as `module:Name` in place of a sampler, a grid or an extractor.
 
-What the user names is run. Files of data, which may be a stranger's, name code too, as a reference
-its extractor: that is run only if the user has named it as well.
+Code that the user names is run. Data files, which may be a stranger's, name code too, as a
+reference names its extractor: that is run only if the user has named it as well.
 """
 
 import hashlib
@@ -21,15 +21,15 @@ _NAMED: set[str] = set()
 
 
 def imported_as(kind: str, path: str) -> Any:
-    """What `module:Name` is, from where Python finds the module or the current folder.
+    """The object `module:Name`, from a module that Python finds or that is in the current folder.
 
-    Whatever the module does instead of being imported is a `UserError`; what it prints is for the
-    user, and no part of a command's result.
+    A failure to import is a `UserError`; what the module prints goes to standard error, apart from
+    a command's result.
     """
     module, _, name = path.partition(":")
     if not is_own(path):
         raise UserError(
-            f"{kind} {path} is no module:Name: write my_module:Mine for Mine in my_module.py"
+            f"{kind} {path} is not a module:Name: write my_module:Mine for Mine in my_module.py"
         )
     name_code([path])
     folder = str(Path.cwd())
@@ -42,7 +42,7 @@ def imported_as(kind: str, path: str) -> Any:
         raise UserError(
             f"{kind} {path}: {error}; name a module of the current folder or an installed one"
         ) from None
-    except (Exception, SystemExit) as error:  # it is the user's own code that runs here
+    except (Exception, SystemExit) as error:  # the user's own code may raise anything
         raise UserError(
             f"{kind} {path}: {module} cannot be imported: {kind_and_line(error)}"
         ) from None
@@ -59,40 +59,40 @@ def is_own(path: str) -> bool:
 
 
 def own_parts(text: str) -> list[str]:
-    """The `module:Name`s in a name with options: it itself, and what its options name."""
+    """The `module:Name`s in a name with options: the name itself, and values of options."""
     name, *options = text.split(",")
     return [part for part in (name, *(o.partition("=")[2] for o in options)) if is_own(part)]
 
 
 def name_code(paths: Iterable[str]) -> None:
-    """Take these `module:Name`s for what the user wants run."""
+    """Record that the user wants these `module:Name`s to be run."""
     _NAMED.update(paths)
 
 
 def named_code() -> tuple[str, ...]:
-    """All that was named so far, for another process to run too."""
+    """All code named so far, which another process may then run too."""
     return tuple(sorted(_NAMED))
 
 
 def refuse_code(text: str, where: str) -> None:
-    """A `UserError` where `text`, from a file of data, names code that the user has not."""
+    """A `UserError` where `text`, from a data file, names code that the user did not name."""
     for part in own_parts(text):
         if part not in _NAMED:
             raise UserError(
-                f"{where} names {part}, which is code, and a file's word is not enough to run it: "
-                f"if you know it, begin with underone --code {part}"
+                f"{where} names {part}, which is code, and is not run just because a file names "
+                f"it: if you trust it, begin with underone --code {part}"
             )
 
 
 def source_sha256(path: str) -> str:
-    """A hash of a `module:Name` and the source of its module; of a compiled one, of the name."""
+    """A hash of a `module:Name` and its module's source, or if compiled, of the name alone."""
     source = _source(importlib.import_module(path.partition(":")[0]))
     return hashlib.sha256(f"{path}\n{source}".encode()).hexdigest()
 
 
 @cache
 def _source(module: ModuleType) -> str:
-    """A module's source as it was imported: read at once, for the file may be edited later."""
+    """A module's source as it was imported: read at once, since the file may be edited later."""
     with suppress(OSError, TypeError):
         return inspect.getsource(module)
     return ""

@@ -1,4 +1,4 @@
-"""What users call samplers and grids by: NAME, NAME,option=value,... or module:Name,...
+"""Samplers and grids by name: NAME, NAME,option=value,... or module:Name,...
 
 The names are those of `SAMPLERS` and `GRIDS`, the options the fields of the dataclass behind the
 name; `module:Name` is the user's own, imported from where Python finds it or the current folder.
@@ -16,7 +16,7 @@ from underone.diffusion import GRIDS, SAMPLERS, Explicit, Grid, Sampler
 from underone.errors import UserError, kind_and_line, unknown
 from underone.modules import imported_as, own_parts
 
-# The samplers that are no part of the mathematics alone: see `underone.generation`.
+# The samplers that are made for one model: see `underone.generation`.
 MADE_FOR_A_MODEL = ("ddpm-analytic", "tuned", "decoder", "distilled")
 _GRIDS: Mapping[str, Any] = {**GRIDS, "explicit": Explicit}
 
@@ -53,7 +53,7 @@ def _grid(text: str) -> Any:
 
 
 def interval_named(text: str) -> tuple[float, float]:
-    """LOW:HIGH, noise levels sigma / alpha."""
+    """The interval LOW:HIGH of noise levels sigma / alpha."""
     try:
         low, high = map(float, text.split(":"))
     except ValueError:
@@ -62,7 +62,7 @@ def interval_named(text: str) -> tuple[float, float]:
 
 
 def named(kind: str, text: str, known: Mapping[str, Any]) -> Any:
-    """What `text` names: an instance as it is, or made or changed by its options."""
+    """The object that `text` names, made or changed by its options."""
     name, *options = text.split(",")
     if ":" in name:
         part = imported_as(kind, name)
@@ -81,7 +81,9 @@ def named(kind: str, text: str, known: Mapping[str, Any]) -> Any:
     except UserError:
         raise
     except Exception as error:  # whatever a class of the user's own may raise
-        raise UserError(f"{kind} {name} cannot be made so: {kind_and_line(error)}") from None
+        raise UserError(
+            f"{kind} {name} cannot be made with these options: {kind_and_line(error)}"
+        ) from None
 
 
 def _option(kind: str, name: str, part: Any, option: str) -> tuple[str, Any]:
@@ -102,7 +104,7 @@ def _option(kind: str, name: str, part: Any, option: str) -> tuple[str, Any]:
         listed = get_origin(hint) is tuple
         return key, TypeAdapter(hint).validate_python(value.split(":") if listed else value)
     except PydanticSchemaGenerationError:
-        raise UserError(f"{kind} {name}: {key} is nothing that can be given as text") from None
+        raise UserError(f"{kind} {name}: {key} cannot be given as text") from None
     except ValidationError as error:
         reason = error.errors()[0]["msg"].lower()
         raise UserError(f"{kind} {name}: {option} is not valid: {reason}") from None

@@ -1,4 +1,4 @@
-"""Where shipped checkpoints lie, and how a checkpoint is called."""
+"""Where shipped checkpoints are, and how checkpoints are named."""
 
 from importlib.resources import files
 from pathlib import Path
@@ -7,17 +7,17 @@ from underone.errors import unknown
 
 
 def zoo_folder() -> Path:
-    """Where the zoo lies."""
+    """The folder of the zoo."""
     return Path(str(files("underone"))) / "zoo"
 
 
 def model_names() -> list[str]:
-    """The shipped checkpoints."""
+    """The names of the shipped checkpoints."""
     return sorted(path.parent.name for path in zoo_folder().glob("*/config.json"))
 
 
 def find_checkpoint(name: str) -> Path:
-    """The folder of a shipped checkpoint's name, or of a path to the user's own."""
+    """The folder of a shipped checkpoint, or the path to one of the user's own."""
     if name in model_names():
         return zoo_folder() / name
     path = Path(name).expanduser()

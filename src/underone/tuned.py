@@ -16,12 +16,12 @@ from underone.errors import UserError
 from underone.files import read_json, whole_files, write_json
 
 FOLDER = "tuned"
-# What the file of an unfinished tuning ends in, before .json.
+# The ending of the file of an unfinished tuning, before .json.
 DRAFT = ".draft"
 
 
 class Purpose(Config):
-    """What a tuned sampler is for: so many steps, of a model guided and bounded in one way."""
+    """What a tuned sampler is for: a number of steps, a guidance and a threshold."""
 
     steps: int = Field(ge=1)
     guidance: float = 0.0
@@ -31,7 +31,7 @@ class Purpose(Config):
 
     @property
     def file_name(self) -> str:
-        """The name of the file it is kept in: what differs from the default, in words."""
+        """The name of the file it is kept in: the options that differ from the default."""
         default = Purpose(steps=self.steps)
         parts = [f"{self.steps}-steps"]
         for name, value in self:
@@ -55,8 +55,8 @@ class TunedSampler(Config):
     """A tuned sampler of N steps as it is kept; see `diffusion.samplers.Tuned` for the step.
 
     `grid`: its N steps k, from noisy to clean. `etas`: the N - 1 of all steps but the last, which
-    draws no noise. `weights`: a row each step, of the newest estimates of x0, the newest first; a
-    row sums to 1. `shifts`: N, what is added to log(alpha / sigma) as the network is told it.
+    draws no noise. `weights`: a row per step, over the latest estimates of x0, the newest first;
+    each sums to 1. `shifts`: N, what is added to the log(alpha / sigma) given to the network.
     """
 
     model_sha256: str
@@ -78,7 +78,7 @@ class TunedSampler(Config):
 
     @property
     def sha256(self) -> str:
-        """A hash of what it does, whatever taught it."""
+        """A hash of what it does, not of how it was learned."""
         numbers = self.model_dump(mode="json", exclude={"learning"})
         return hashlib.sha256(json.dumps(numbers, sort_keys=True).encode()).hexdigest()
 
@@ -103,7 +103,7 @@ def tuned_path(model: DiffusionModel, purpose: Purpose) -> Path:
 
 
 def tuned_sampler(model: DiffusionModel, purpose: Purpose) -> TunedSampler:
-    """The sampler tuned for these very weights and this purpose, or a `UserError`."""
+    """The sampler tuned for exactly these weights and this purpose, or a `UserError`."""
     path = tuned_path(model, purpose)
     if not path.exists():
         raise UserError(
@@ -114,7 +114,7 @@ def tuned_sampler(model: DiffusionModel, purpose: Purpose) -> TunedSampler:
     if found.model_sha256 != model.sha256:
         raise UserError(
             f"{path} was tuned for other weights than those of {model.name} now: remove it, and "
-            "tune anew"
+            "tune again"
         )
     if found.purpose != purpose:
         raise UserError(f"{path} is tuned for {_in_words(found.purpose)}, not {_in_words(purpose)}")
@@ -134,7 +134,7 @@ def _in_words(purpose: Purpose) -> str:
 
 
 def tuned_names(model: DiffusionModel) -> list[str]:
-    """What is tuned for a model, each as its file is called."""
+    """The names of the samplers tuned for a model, as those of their files."""
     files = whole_files(model.folder / FOLDER, "*-steps*.json")
     return [path.stem for path in files if not path.stem.endswith(DRAFT)]
 

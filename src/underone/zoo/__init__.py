@@ -19,12 +19,12 @@ from underone.shipped import model_names, zoo_folder
 
 
 def reference_names() -> list[str]:
-    """The shipped reference statistics."""
+    """The names of the shipped reference statistics."""
     return sorted(path.stem for path in zoo_folder().glob("references/*.npz"))
 
 
 def is_model(name: str) -> bool:
-    """Whether `name` is a shipped checkpoint's, of a folder or weights in one, or elsewhere."""
+    """Whether `name` is of a shipped checkpoint, a folder or weights in one, or elsewhere."""
     if name in model_names() or is_from_elsewhere(name):
         return True
     path = Path(name).expanduser()
@@ -35,7 +35,7 @@ def load_generative_model(name: str, device: torch.device | str = "cpu") -> Gene
     """A model that is sampled, named as for `load_model`, on the device it is to draw on."""
     model = load_named(name)
     if not isinstance(model, DiffusionModel | VAEModel):
-        raise UserError(f"{name} is no diffusion model but {model.what}: it cannot be sampled")
+        raise UserError(f"{name} is not a diffusion model but {model.what}: it cannot be sampled")
     place(model.network, device)
     return model
 
@@ -48,8 +48,8 @@ def load_model(name: str, device: torch.device | str = "cpu") -> DiffusionModel:
     model = load_generative_model(name, device)
     if isinstance(model, VAEModel):
         raise UserError(
-            f"{name} is no diffusion model but {model.what}, which has no path from noise to image "
-            "that this could use: name a diffusion model"
+            f"{name} is not a diffusion model but {model.what}, which has no path from noise to "
+            "image that this could use: name a diffusion model"
         )
     return model
 
@@ -82,7 +82,7 @@ def load_judge(name: str) -> Judge:
     """The classifier that a reference was made with, as a judge of classes."""
     reference = find_reference(name)
     if reference.held_out is None:
-        raise UserError(f"reference {name} is no judge's: it holds no features of held-out images")
+        raise UserError(f"reference {name} cannot judge: it holds no features of held-out images")
     return _judge(reference)
 
 

@@ -1,6 +1,6 @@
-"""How the zoo was filled: `python -m underone.zoo.ship RUN`, for a finished run's folder.
+"""Fill the zoo: `python -m underone.zoo.ship RUN`, for a finished run's folder.
 
-Weights become float16, and all that is said of a shipped model is measured on those weights.
+Weights become float16, and the scores of a shipped model are measured with those weights.
 """
 
 import argparse
@@ -35,10 +35,7 @@ CARD_SETTINGS = (Setting("ddim", 20), Setting("ddpm-small", 50))
 
 
 def ship(run: Path, samples: int) -> None:
-    """Put a run's model into the zoo, with the scores of its samples.
-
-    An extractor brings its reference.
-    """
+    """Put a run's model into the zoo, with its card or, for an extractor, its reference."""
     config = load_config(run)
     folder = zoo_folder() / run.name
     save_config(folder, config)
