@@ -211,6 +211,6 @@ def test_of_several_ranks_none_overwrites_what_another_writes(
         assert (status, error) == (0, "")
     else:
         assert (status, out, error.count("\n")) == (2, "", 1)
-        assert f"underone {name} is one process" in error
+        assert f"underone {name} runs as one process" in error
     monkeypatch.setenv("WORLD_SIZE", "1")
     assert run(name, "--help")[0] == 0

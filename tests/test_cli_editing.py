@@ -170,7 +170,7 @@ MISTAKES = [
     ("vary fashion-mnist --images grey.png --labels 1 --seed -1", "seeds"),
     ("inpaint fashion-mnist --images grey.png --labels 1", "--box TOP:LEFT:BOTTOM:RIGHT or"),
     ("inpaint fashion-mnist --images grey.png --box 1:2:3", "TOP:LEFT:BOTTOM:RIGHT"),
-    ("inpaint fashion-mnist --images grey.png --box 0:0:29:3", "no box in an image of 28 x 28"),
+    ("inpaint fashion-mnist --images grey.png --box 0:0:29:3", "not a box in an image of 28 x 28"),
     ("inpaint fashion-mnist --images grey.png --labels 1 --mask small.png", "mask is 8 x 8"),
     ("inpaint fashion-mnist --images grey.png --labels 1 --mask black.png", "no hole to fill"),
     ("inpaint fashion-mnist --images grey.png --mask gone.png", "gone.png"),

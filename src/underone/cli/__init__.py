@@ -11,7 +11,7 @@ from underone.errors import UserError
 from underone.modules import is_own, name_code
 from underone.study.ranks import many_ranks
 
-# What torchrun's processes share; any other command would run in each as if it were alone.
+# The commands that torchrun's processes share; any other would run in each as if it were alone.
 _FOR_RANKS = {"guide", "study"}
 _CONTEXT = {
     "help_option_names": ["-h", "--help"],
@@ -26,7 +26,7 @@ _CONTEXT = {
     "--code",
     multiple=True,
     metavar="MODULE:NAME",
-    help="Run this code of mine where a file names it, as a reference its extractor.",
+    help="Run this code of mine where a file names it, as a reference names its extractor.",
 )
 @click.pass_context
 def underone_command(context: click.Context, code: tuple[str, ...]) -> None:
@@ -38,8 +38,8 @@ def underone_command(context: click.Context, code: tuple[str, ...]) -> None:
     name = context.invoked_subcommand
     if many_ranks() and name not in _FOR_RANKS:
         raise UserError(
-            f"underone {name} is one process, but RANK and WORLD_SIZE are set, as by torchrun for "
-            "several: run it without torchrun, or unset them"
+            f"underone {name} runs as one process, but RANK and WORLD_SIZE are set, as by "
+            "torchrun: run it without torchrun, or unset them"
         )
 
 
@@ -71,7 +71,7 @@ def main() -> None:
 
 
 def _out_of_memory(error: MemoryError | RuntimeError) -> bool:
-    # On a CPU torch has no type of its own for it.
+    # On a CPU torch raises a RuntimeError, which only its message tells apart.
     known = (MemoryError, torch.OutOfMemoryError)
     return isinstance(error, known) or "can't allocate memory" in str(error)
 

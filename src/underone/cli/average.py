@@ -16,22 +16,25 @@ from underone.errors import UserError
 from underone.files import check_new_folder, write_folder
 from underone.training.post_hoc import averaged
 
-# Of a profile that is this far off it should be known.
+# A misfit of the profile that the user should know of.
 _LARGE_MISFIT = 0.05
 
 
 @click.command()
 @click.argument("run", type=click.Path(path_type=Path))
-@click.option("--width", type=float, required=True, help="Relative: of the whole training.")
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="The new model.")
+@click.option("--width", type=float, required=True, help="As a share of the whole training.")
+@click.option(
+    "--out", type=click.Path(path_type=Path), required=True, help="The folder of the new model."
+)
 def average(run: Path, width: float, out: Path) -> None:
-    """Make the moving average of another width of a RUN that is trained already.
+    """Make a moving average of another width of a RUN that is trained already.
 
-    From the snapshots that `--set snapshots=N` has kept of two averages (Karras et al. 2024).
+    It is made of the snapshots of two averages that `--set snapshots=N` has kept (Karras et al.
+    2024).
     """
     config = load_config(run)
     if not isinstance(config, DiffusionConfig | VAECheckpointConfig):
-        raise UserError(f"{run} is no model that is sampled: only of these averages are made")
+        raise UserError(f"{run} is not a model that is sampled: only those have averages")
     check_new_folder(out)
     made = averaged(run, width)
     # The run may have gone on since its last snapshot.
@@ -52,4 +55,4 @@ def average(run: Path, width: float, out: Path) -> None:
     write_folder(out, write)
     note(f"{out}: the average of width {width:g}; its profile is off by {made.fit.misfit:.1%}")
     if made.fit.misfit > _LARGE_MISFIT:
-        note("that is much: widths between the two that were kept, and more snapshots, fit better")
+        note("this is much: widths between the two that were kept, and more snapshots, fit better")

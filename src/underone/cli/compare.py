@@ -40,8 +40,8 @@ _VERDICTS = {
 def compare(measurements: tuple[Path, ...], allow: tuple[str, ...], as_json: bool) -> None:
     """Show MEASUREMENTS, the .json files of evaluate, side by side.
 
-    What was measured may differ, how it was measured may not: then nothing is compared, and the
-    exit status is 3. Blocks of the same seeds are compared in pairs with those of the first file.
+    What was measured may differ, but not how: else nothing is compared, and the exit status is 3.
+    Blocks of the same seeds are compared in pairs with those of the first file.
     """
     if len(measurements) < 2:
         raise UserError("a comparison needs at least 2 measurements")
@@ -56,7 +56,7 @@ def compare(measurements: tuple[Path, ...], allow: tuple[str, ...], as_json: boo
     if len({str(_model(m)["sha256"]) for m in every if "sha256" in _model(m)}) > 1:
         note(
             "these are of different weights: training again with another seed moves FID more than "
-            "sampling again, which is all that the errors hold"
+            "sampling again, and the errors are of sampling alone"
         )
     names = [path.name for path in measurements]
     if len(set(names)) < len(names):
@@ -90,7 +90,7 @@ def compare(measurements: tuple[Path, ...], allow: tuple[str, ...], as_json: boo
         extractor = every[0].protocol.extractor.name
         differences = paired_differences(every[0], other)
         if not differences:
-            note(f"{pair}: not compared in pairs, which takes blocks of the same seeds in both")
+            note(f"{pair}: not compared in pairs, which needs blocks of the same seeds in both")
         _show_differences(pair, extractor, differences)
     for name, values in allowed.items():
         note(f"allowed to differ: {name}: {', '.join(values)}")
@@ -115,7 +115,7 @@ def _show(names: list[str], every: list[Measurement]) -> None:
 
 
 def _subject(measurement: Measurement) -> dict[str, str]:
-    """What was measured, a row each, "" where that is not known."""
+    """What was measured, by title of a row; "" where not recorded."""
     subject, model, protocol = measurement.subject, _model(measurement), measurement.protocol
     times = f"{measurement.blocks} x " if measurement.blocks > 1 else ""
     rows = {
@@ -130,7 +130,7 @@ def _subject(measurement: Measurement) -> dict[str, str]:
 
 
 def _model(measurement: Measurement) -> Mapping[str, Any]:
-    """What is recorded of the model; nothing of samples from elsewhere."""
+    """What is recorded of the model: of samples from elsewhere, nothing."""
     model = measurement.subject.get("model")
     return model if isinstance(model, Mapping) else {"name": model}
 

@@ -17,7 +17,7 @@ from underone.named import sampler_named
 @click.argument("sampler")
 @click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
 def conformance(sampler: str, as_json: bool) -> None:
-    """Measure what SAMPLER, a name or your own module:Name, claims. Exit status 1 if it fails."""
+    """Check what SAMPLER, a name or your own module:Name, claims. Exit status 1 if it fails."""
     chosen = sampler_named(sampler)
     findings = []
     grid = table(sampler, "", "check", "claimed", "measured")

@@ -1,4 +1,4 @@
-"""What the commands print with: results on standard output, all else on standard error."""
+"""How commands print: results on standard output, all else on standard error."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,12 +16,12 @@ from rich.table import Table
 
 from underone.files import to_json
 
-# Of a table that goes into a file or another program.
+# The width of a table that goes into a file or another program.
 _WIDTH_ELSEWHERE = 240
 
 
 def _console(stderr: bool) -> Console:
-    """One that prints what it is given: no names in brackets, no :100: is anything else to it."""
+    """A console that prints text as it is, without markup in brackets or emoji like :100:."""
     console = Console(stderr=stderr, highlight=False, markup=False, emoji=False)
     if not console.is_terminal:
         console.width = _WIDTH_ELSEWHERE
@@ -56,7 +56,7 @@ def progress_bar() -> Progress:
 
 @contextmanager
 def counted(description: str, total: int) -> Iterator[Callable[[int], object]]:
-    """A progress bar to be told of each batch's size."""
+    """A progress bar, advanced by a function of each batch's size."""
     with progress_bar() as progress:
         task = progress.add_task(description, total=total)
         yield lambda images: progress.advance(task, images)

@@ -28,18 +28,18 @@ from underone.diffusion.score_levels import score_levels
 from underone.errors import UserError
 from underone.training.recipe import DiffusionRecipe, load_recipe
 
-# Attention is at the first level of so many pixels a side.
+# Attention is at the first level with at most this many pixels a side.
 _ATTENDED = 10
 
 
 @click.command(epilog=f"Named data sets: {', '.join(DATASET_NAMES)}.")
 @click.argument("name")
-@click.option("--root", type=click.Path(path_type=Path), help="Look for the files here alone.")
+@click.option("--root", type=click.Path(path_type=Path), help="Look for the files only here.")
 @click.option(
     "--from",
     "file",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="Keep this copy of the data set's one file, if its checksum is right.",
+    help="Keep this copy of the data set's single file, if its checksum is right.",
 )
 @click.option(
     "--out",
@@ -68,10 +68,10 @@ def data(
     levels: bool,
     as_json: bool,
 ) -> None:
-    """Find or download the data set NAME, verify it whole, and describe it.
+    """Find or download the data set NAME, verify all of it, and describe it.
 
     NAME is a named data set or a folder of images by class. With --out, images of any size and
-    format become a folder to train on: laid on white, cut to their middle square, brought to
+    format become a folder to train on: laid on white, cropped to their central square, resized to
     --size, a share of each class held out by hash. Images in one sub-folder of a class stay
     together. --levels follows Song and Ermon 2020, arXiv 2006.09011, techniques 1 and 2.
     """
@@ -85,7 +85,7 @@ def data(
         _prepare(name, out, size, held_out)
         name = str(out)
     elif size is not None or held_out is not None:
-        raise UserError("--size and --held-out are of the folder to write: add --out FOLDER")
+        raise UserError("--size and --held-out are for the folder to write: add --out FOLDER")
     if levels:
         _print_levels(load_dataset(name, "train", root), as_json)
         return
@@ -107,7 +107,7 @@ def data(
 
 def _prepare(name: str, out: Path, size: int | None, held_out: float | None) -> None:
     if name in DATASET_NAMES or not Path(name).is_dir():
-        raise UserError(f"--out prepares a folder of images by class, and {name} is none")
+        raise UserError(f"--out prepares a folder of images by class, and {name} is not one")
     if str(out) in DATASET_NAMES:
         raise UserError(f"{out} is the name of a data set: choose another --out")
     if size is None:
@@ -122,7 +122,7 @@ def _prepare(name: str, out: Path, size: int | None, held_out: float | None) -> 
 
 
 def _how_to_train(name: str, dataset: Dataset) -> str:
-    """The command that fits the recipe for any images to these, if they are square."""
+    """The command that trains the recipe `images` on these, if they are square."""
     network = cast("DiffusionRecipe", load_recipe("images")).network
     channels, height, width = dataset.images.shape[1:]
     if height != width:
@@ -149,7 +149,7 @@ def _how_to_train(name: str, dataset: Dataset) -> str:
 
 
 def _as_text(name: str) -> str:
-    """A folder's name that `--set` takes for no number."""
+    """A folder's name, such that `--set` does not take it for a number."""
     try:
         tomllib.loads(f"value = {name}")
     except tomllib.TOMLDecodeError:

@@ -32,21 +32,21 @@ _TRAJECTORIES = (
     "--method",
     type=click.Choice(_METHODS),
     default=Trajectories.name,
-    help="Follow the teacher's trajectories, or be consistent along one's own.",
+    help="Follow the teacher's trajectories, or be consistent along its own.",
 )
 @click.option("--guidance", default=0.0, help="The weight w that the teacher is guided with.")
 @click.option("--form", default=Trajectories.form, help="How the weight acts.")
 @click.option("--grid", default=Trajectories.grid, help="Where the student's steps are placed.")
-@click.option("--likeness", default=0.0, help="What being like the data counts beside following.")
+@click.option("--likeness", default=0.0, help="The weight of likeness to the data.")
 @click.option("--out", type=click.Path(path_type=Path), help="[default: runs/MODEL-N-steps]")
-@click.option("--resume", "resuming", is_flag=True, help="Go on with the run in --out.")
+@click.option("--resume", "resuming", is_flag=True, help="Continue the run in --out.")
 @click.option("--steps", type=click.IntRange(min=1), help="Updates. [default: 4000]")
 @click.option(
     "--max-minutes",
     type=click.FloatRange(min=0, min_open=True),
     help="Fit a new run's updates to this time; stop a resumed one after it.",
 )
-@click.option("--seed", default=0, help="Of the noise and the order of images.")
+@click.option("--seed", default=0, help="The seed of the noise and of the order of images.")
 @click.option("--root", type=click.Path(path_type=Path), help="Where the data set's files are.")
 @device_option
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
@@ -67,11 +67,11 @@ def distill(
     device: torch.device,
     as_json: bool,
 ) -> None:
-    """Teach a copy of MODEL to sample in so few evaluations.
+    """Teach a copy of MODEL to sample in --nfe evaluations.
 
-    The student is a model like any other, sampled by its own steps where nothing else is said.
-    Guidance that the teacher is given is learned with the rest, and costs the student nothing.
-    Ctrl-C saves and stops; --resume goes on exactly where the run was.
+    The student is a model like any other, sampled by its own steps by default. It learns the
+    guidance of its teacher too, which then costs it nothing. Ctrl-C saves and stops; --resume
+    continues exactly where the run was.
     """
     check_length(steps, max_minutes, resuming)
     teacher = load_model(model)
@@ -105,7 +105,7 @@ def _method(
         return Trajectories(nfe, grid, guidance=guidance, form=form, likeness=likeness)
     if (guidance, form, grid, likeness) != _TRAJECTORIES:
         raise UserError(
-            "consistency tuning has no teacher to be guided or resembled, nor a grid to choose: "
+            "consistency tuning has no teacher to guide or follow, and no grid to choose: "
             "leave out --guidance, --form, --grid and --likeness"
         )
     return ConsistencyTuning(nfe)

@@ -57,9 +57,9 @@ _MODEL_BLOCKS = 3
 )
 @click.argument("samples")
 @click.option("--reference", required=True, help="A shipped reference's name, or an .npz file.")
-@click.option("--extractor", help="Whose features. [default: the reference's]")
-@click.option("--metrics", default="fid", help="Which, separated by commas, or all.")
-@click.option("--judge", help="The reference of the classifier that consistency asks.")
+@click.option("--extractor", help="What extracts the features. [default: the reference's]")
+@click.option("--metrics", default="fid", help="Names, separated by commas, or all.")
+@click.option("--judge", help="The reference of the classifier that judges consistency.")
 @click.option(
     "--flips",
     is_flag=True,
@@ -94,9 +94,9 @@ def evaluate(
 ) -> None:
     """Measure SAMPLES: an .npz of this program or of ADM, a folder of PNGs, or a model.
 
-    Of a model, --count samples a block are drawn and measured as they come; the options of sampling
-    are for that alone. Memory grows with their number by the features only, four bytes a dimension,
-    and of several blocks not at all for fid and fid-held-out.
+    A model's samples, --count a block, are measured as they are drawn; the sampling options are for
+    a model only. Memory grows with their number by the features only, four bytes a dimension, and
+    with several blocks not at all for fid and fid-held-out.
     """
     request = _Request(tuple(metrics.split(",")), judge, flips, root, blocks, panel)
     request.check()
@@ -120,7 +120,7 @@ def evaluate(
 
 @dataclass(frozen=True)
 class _Request:
-    """What is to be found out, by the options of the command; metrics as they were `named`."""
+    """What to measure, by the options of the command; metrics as they were `named`."""
 
     named: tuple[str, ...]
     judge: str | None
@@ -162,7 +162,7 @@ def _model(
     precision: Precision,
     blocks: int,
 ) -> LiveSamples:
-    """What the model will draw, by the setting that is usual for it where none was chosen."""
+    """What the model will draw, by its usual setting where none was chosen."""
     model = load_generative_model(name, device)
     setting = usual_for(model, setting)
     check(model, setting, draw)
@@ -172,7 +172,7 @@ def _model(
 
 
 def _files(name: str, features: Extractor, blocks: int) -> SampleSet:
-    """Samples that are drawn already, enough of them and of a shape that has features."""
+    """Samples from files, enough of them and of a shape that the extractor takes."""
     if not name:
         raise UserError("SAMPLES is empty: name a file, a folder of PNGs or a model")
     _refuse_sampling_options()
@@ -181,14 +181,14 @@ def _files(name: str, features: Extractor, blocks: int) -> SampleSet:
         raise UserError(
             f"a measurement needs at least 2 samples a block, got {len(found)} samples in {blocks}"
         )
-    features(found.images[:1])  # images of another shape are told before any work is done
+    features(found.images[:1])  # images of another shape are refused before any work is done
     return found
 
 
 def _yardstick(
     request: _Request, features: Extractor, against: Reference, source: SampleSet | LiveSamples
 ) -> Yardstick:
-    """What to measure by, with the judge and the training images that metrics ask for."""
+    """What to measure by, with the judge and the training images that metrics need."""
     judging = "consistency" in request.wanted
     by = Yardstick(features, against, _judge(request.judge, against) if judging else None)
     if not request.about_copies:
@@ -215,7 +215,7 @@ def _print(
 
 
 def _extractor(name: str | None, against: Reference) -> Extractor:
-    """The one that is named, else the one the reference says it was made with."""
+    """The extractor `name`, or else the one that the reference was made with."""
     found = extractor_of(against) if name is None else find_extractor(name)
     announce(found)
     return found
@@ -226,7 +226,9 @@ def _refuse_sampling_options() -> None:
     context = click.get_current_context()
     for name in SAMPLING_OPTIONS:
         if context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
-            raise UserError(f"--{name} is for a model that draws samples: these are drawn already")
+            raise UserError(
+                f"--{name} is for samples of a model, and these are drawn already: leave it out"
+            )
 
 
 def _note_left_out(measurement: Measurement) -> None:
@@ -235,21 +237,23 @@ def _note_left_out(measurement: Measurement) -> None:
 
 
 def _note_no_floor(measurement: Measurement, against: Reference, metrics: tuple[str, ...]) -> None:
-    """Where real images are missing, which is another thing than a floor that no metric has."""
+    """Say so where real images are missing, unless no metric has a floor anyway."""
     name = against.name
     if measurement.floor is not None:
         return
     if against.held_out is None:
         note(f"reference {name} holds no other real images: no floor is known")
     elif any(METRICS[metric].floor for metric in metrics):
-        note(f"reference {name} holds no two other images of these classes: no floor is known")
+        note(
+            f"reference {name} holds fewer than 2 other images of these classes: no floor is known"
+        )
 
 
 def _note_copies(measurement: Measurement) -> None:
     if like_copies(measurement):
         why = "memorisation is nearer to what training images score than to what held-out ones do"
     elif below_floor(measurement):
-        why = "FID is further below that of real images than chance takes it"
+        why = "FID is further below that of real images than chance would take it"
     else:
         return
     note(
@@ -274,7 +278,7 @@ def _training_images(against: Reference, root: Path | None, required: bool) -> D
 
 def _among(by: Yardstick, images: Dataset, flipped: bool) -> Yardstick:
     mirrored = " and of their mirror images" if flipped else ""
-    note(f"features of {len(images):,} training images{mirrored}, unless they are kept from before")
+    note(f"features of {len(images):,} training images{mirrored}, unless they are cached")
     with counted("features of the training images", (1 + flipped) * len(images)) as on_images:
         return among_training_images(by, images, flipped=flipped, on_images=on_images)
 

@@ -27,12 +27,12 @@ _LOCAL = "localhost"
     "studies",
     multiple=True,
     type=click.Path(path_type=Path, file_okay=False),
-    help="The folder of a study, whose figures are shown beside what they are of.",
+    help="The folder of a study, whose figures are shown beside their settings.",
 )
 @precision_option
 @device_option
-@click.option("--host", default="127.0.0.1", help="The address to listen at; 0.0.0.0 is every one.")
-@click.option("--port", default=7860, type=click.IntRange(0, 65535), help="0: one that is free.")
+@click.option("--host", default="127.0.0.1", help="The address to listen at; 0.0.0.0 for all.")
+@click.option("--port", default=7860, type=click.IntRange(0, 65535), help="0: any free one.")
 @click.option("--open", "opens", is_flag=True, help="Open the page in a browser.")
 def explore(
     models: tuple[str, ...],
@@ -46,9 +46,9 @@ def explore(
     port: int,
     opens: bool,
 ) -> None:
-    """Try settings of MODELs live on a web page, two side by side, of the same noise.
+    """Try settings of MODELs live on a web page, two side by side, from the same noise.
 
-    Without MODEL: of all shipped models. Ctrl-C ends it.
+    Without MODEL, all shipped models are offered. Ctrl-C ends it.
     """
     # The other commands need not wait for a web server.
     from underone.explore.offer import Offer
@@ -67,7 +67,7 @@ def explore(
 
 
 def _names(host: str) -> tuple[str, ...]:
-    """What the page may be called by: of this machine alone, its own names; else any."""
+    """The names that the page's host may have: if it is local, this machine's; else any."""
     try:
         alone = ip_address(host).is_loopback
     except ValueError:
@@ -76,14 +76,14 @@ def _names(host: str) -> tuple[str, ...]:
 
 
 def _listening(host: str, port: int) -> socket.socket:
-    """A socket at that address, before anything is promised; a `UserError` where it is taken."""
+    """A socket bound to that address; a `UserError` where that is not possible."""
     try:
         if not host:
             raise OSError(0, "no address")
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         return socket.create_server((host, port), family=family)
     except (OSError, TypeError, UnicodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "no name of a machine"
+        reason = error.strerror if isinstance(error, OSError) else "not a host name"
         raise UserError(
             f"nothing can listen at {host!r}, port {port}: {reason}: choose another --port, or "
             "--host"

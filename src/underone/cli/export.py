@@ -25,4 +25,4 @@ def export(model: str, to: str, out: Path) -> None:
     loaded = load_model(model)
     announce_revision(loaded)
     export_to_diffusers(loaded, out)
-    note(f"{out}: {loaded.name} for {to}; how it is used is in its README.md")
+    note(f"{out}: {loaded.name} for {to}; its README.md says how to use it")

@@ -40,11 +40,11 @@ def show(measurement: Measurement) -> None:
                 "are of fewer images than the samples', and FID falls with the number"
             )
     if copies:
-        out.print("copies: training images in the place of samples")
+        out.print("copies: training images in place of samples")
 
 
 def cautions(measurement: Measurement) -> Iterator[str]:
-    """What is to be known of the figures wherever they are told, a line each."""
+    """Cautions to print wherever the figures are shown, a line each."""
     if measurement.rank_deficient and {"fid", "fid-held-out"} & measurement.figures.keys():
         yield (
             f"{measurement.protocol.count:,} samples are no more than the features have "
@@ -58,7 +58,7 @@ def cautions(measurement: Measurement) -> Iterator[str]:
 
 
 def _show_classes(measurement: Measurement, real: Mapping[str, Figure]) -> None:
-    """What is known of each class, a row a class."""
+    """The figures within classes, a row for each class."""
     figures, extractor = measurement.figures, measurement.protocol.extractor.name
     kinds = {"fid": f"FID@{extractor}", "consistency": "consistency"}
     names = [name.rpartition("-") for name in figures if _is_of_a_class(name)]
@@ -76,7 +76,7 @@ def _show_classes(measurement: Measurement, real: Mapping[str, Figure]) -> None:
 
 
 def titled(figures: Collection[str], extractor: str) -> list[tuple[str, str]]:
-    """The figures of all classes with their rows' titles; those of FID under "FID@extractor"."""
+    """The figures over all classes with titles of their rows; FIDs under "FID@extractor"."""
     names = [name for name in figures if not _is_of_a_class(name)]
     family = [name for name in names if name in _FID_FAMILY]
     head = [("fid", f"FID@{extractor}")] if family else []
@@ -107,7 +107,7 @@ def _is_of_a_class(name: str) -> bool:
 
 
 def spread(figure: Figure | None, blocks: int) -> tuple[str, ...]:
-    """A figure, and how sure it is: over blocks, else by its error or interval, else unknown."""
+    """A figure and its uncertainty: over blocks, else its error or interval, if known."""
     if figure is None:
         return ("",) * (2 if blocks == 1 else 3)
     value = f"{figure.value:.4f}"

@@ -27,7 +27,7 @@ from underone.zoo import load_model
 @click.argument("model")
 @source_options
 @sampling_options(count=8)
-@click.option("--frames", default=9, help="How many of each pair, both ends among them.")
+@click.option("--frames", default=9, help="How many of each pair, including both ends.")
 @click.option(
     "--out",
     type=click.Path(path_type=Path),
@@ -48,9 +48,10 @@ def interpolate(
     out: Path,
     as_json: bool,
 ) -> None:
-    """Show what MODEL has between images: the first and the second, the third and the fourth, ...
+    """Interpolate between images with MODEL: the first and second, the third and fourth, ...
 
-    Their noises, as invert finds them, are interpolated on the sphere and decoded: a row each pair.
+    Their noises, as invert finds them, are interpolated on the sphere and decoded, a row for each
+    pair.
     """
     check_output(out)
     refuse_precision(precision)

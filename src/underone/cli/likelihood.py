@@ -36,8 +36,8 @@ _COLUMNS = 10
 
 
 @click.command(
-    epilog="Image number i is of class i mod C, of one shuffled order of the data set that depends "
-    "on nothing else: models and seeds are compared on the same images."
+    epilog="Images are chosen from one shuffled order of the data set, in which number i is of "
+    "class i mod C: models and seeds are compared on the same images."
 )
 @click.argument("model")
 @click.option("--data", "name", required=True, help="A data set's name, or a folder by class.")
@@ -60,7 +60,7 @@ _COLUMNS = 10
     "--variance",
     type=click.Choice(list(VARIANCES)),
     default=_CHAIN.variance,
-    help="Of the chain, with --bound.",
+    help="That of the chain, with --bound.",
 )
 @click.option("--seed", default=0, help="With an image's number, the key of its noise.")
 @click.option(
@@ -140,8 +140,8 @@ def _show(model: DiffusionModel, data: Dataset, measured: Likelihood, seconds: f
     out.print(f"{model.name} on {data.name}, {data.split}: {method.title}", soft_wrap=True)
     if measured.estimator_error is not None:
         out.print(
-            f"of the standard error {measured.estimator_error:.4f} is that of "
-            f"{method.repetitions} repetitions",
+            f"the part of the standard error that comes from {method.repetitions} repetitions: "
+            f"{measured.estimator_error:.4f}",
             soft_wrap=True,
         )
     clipping = "no clipping" if method.threshold == "none" else f"{method.threshold} clipping"

@@ -21,13 +21,13 @@ AnyCommand = Callable[..., Any]
 
 GUIDANCE_HELP = (
     f"Forms of guidance: {', '.join(FORMS)}; options follow a name, like rescaled,phi=0.5. With "
-    "auto and classifier another checkpoint guides, as auto,by=FOLDER, or the one that is kept "
-    "beside the model or shipped for its data."
+    "auto and classifier another checkpoint guides: the one kept beside the model or shipped for "
+    "its data, or another, as auto,by=FOLDER."
 )
 SAMPLING_HELP = (
     f"Samplers: {', '.join((*SAMPLERS, *MADE_FOR_A_MODEL))}. Grids: {', '.join(GRIDS)}, explicit. "
     "Options follow a name: ddim,eta=0.5 or explicit,steps=1000:500:100. A sampler or grid of your "
-    "own is module:Name. At w = -1 labels are not used: the model draws of all classes. "
+    "own is module:Name. At w = -1 labels are not used: the model draws from all classes. "
     f"{GUIDANCE_HELP}"
 )
 
@@ -132,9 +132,9 @@ def _names(kind: type[Setting] | type[Draw]) -> list[str]:
 
 
 def usual_for(model: GenerativeModel, setting: Setting) -> Setting:
-    """The setting that was asked for; where no sampler was named, with what `model` usually has.
+    """The chosen setting; where no sampler was named, with the usual one of `model`.
 
-    That is the sampler and, unless they were named, its number of steps.
+    Its usual number of steps goes with it, unless that was named.
     """
     source = click.get_current_context().get_parameter_source
     if source("sampler") is not ParameterSource.DEFAULT:

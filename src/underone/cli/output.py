@@ -1,4 +1,4 @@
-"""Where results are written: refused before the work, saved whole after it."""
+"""Where results are written: checked before the work, saved whole after it."""
 
 import os
 from collections.abc import Sequence
@@ -9,12 +9,12 @@ from torch import Tensor
 from underone.data import SampleSet, save_picture, tile
 from underone.errors import UserError
 
-# What a sample set can be saved as, by the ending; none is a folder.
+# The endings of what a sample set can be saved as; a folder has none.
 SAMPLE_SET = (".png", ".npz", "")
 
 
 def check_output(out: Path, endings: Sequence[str] = SAMPLE_SET, option: str = "--out") -> None:
-    """Refuse before the work what would be refused after it."""
+    """A `UserError` before the work where `out` could not be written after it."""
     named = [ending for ending in endings if ending]
     if out.name in ("", *named) or out.suffix.lower() not in endings:
         folder = ", or name a folder" if "" in endings else ""

@@ -1,4 +1,4 @@
-"""What commands say of a model, and find out or make ready, before they work with it."""
+"""What commands announce, estimate and compile before they work with a model."""
 
 from underone import analytic
 from underone.checkpoint import Checkpoint, DiffusionModel, GenerativeModel
@@ -8,7 +8,7 @@ from underone.metrics import Extractor, NetworkExtractor
 
 
 def announce_revision(checkpoint: Checkpoint) -> None:
-    """Say so where a checkpoint is of the legacy architecture."""
+    """Say so if a checkpoint is of the legacy architecture."""
     if checkpoint.config.network.revision == 1:
         note(
             f"{checkpoint.name} is a checkpoint of the legacy architecture revision 1 "
@@ -17,13 +17,13 @@ def announce_revision(checkpoint: Checkpoint) -> None:
 
 
 def announce(extractor: Extractor) -> None:
-    """The same of an extractor."""
+    """`announce_revision` for an extractor."""
     if isinstance(extractor, NetworkExtractor):
         announce_revision(extractor.model)
 
 
 def learn_variance(model: GenerativeModel, setting: Setting) -> None:
-    """What the analytic sampler must know of a model's data, found out once, with progress."""
+    """Estimate the data's variance where the analytic sampler needs it, once, with progress."""
     if setting.sampler != ANALYTIC or not isinstance(model, DiffusionModel):
         return
     if not analytic.is_known(model):
@@ -34,11 +34,11 @@ def learn_variance(model: GenerativeModel, setting: Setting) -> None:
 def sped_up(
     model: GenerativeModel, setting: Setting, count: int, precision: Precision
 ) -> GenerativeModel:
-    """The model, its network compiled where drawing so many images repays that."""
+    """The model, its network compiled if drawing `count` images repays that."""
     if not isinstance(model, DiffusionModel) or precision != "auto":
         return model
     evaluations = count * setting.evaluations(model)
     if not repays_compiling(model, evaluations, note):
         return model
-    note(f"compiling the network of {model.name}, which so much work repays")
+    note(f"compiling the network of {model.name}, which pays off for this many images")
     return compiled(model)

@@ -24,7 +24,7 @@ _FOLDER = click.Path(path_type=Path, file_okay=False)
 
 @click.command()
 @click.argument("folder", type=_FOLDER)
-@click.option("--panel", is_flag=True, help="With samples beside their nearest training images.")
+@click.option("--panel", is_flag=True, help="Add samples beside their nearest training images.")
 @click.option("--root", type=click.Path(path_type=Path), help="Where the training images are.")
 @click.option(
     "--beside",
@@ -34,12 +34,14 @@ _FOLDER = click.Path(path_type=Path, file_okay=False)
     help="A study of other data to compare with; again for more.",
 )
 @click.option(
-    "--markdown", type=click.Path(path_type=Path, dir_okay=False), help="Also as this .md file."
+    "--markdown",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Write it as this .md file too.",
 )
 def report(
     folder: Path, panel: bool, root: Path | None, others: tuple[Path, ...], markdown: Path | None
 ) -> None:
-    """Write the report of the study in FOLDER anew, as far as the study is."""
+    """Write the report of the study in FOLDER anew, as far as the study has run."""
     if markdown is not None and markdown.suffix != ".md":
         raise UserError(f"--markdown takes the name of an .md file, got {markdown}")
     if root is not None and not panel:
@@ -65,25 +67,30 @@ def report(
 def _begun(folder: Path) -> Analysis:
     run = open_folder(folder)
     if not run.known:
-        raise UserError(f"the study in {folder} has no cell done yet")
+        raise UserError(f"the study in {folder} has no finished cell yet: run it first")
     return analysed(run)
 
 
 def _check_measured(study: Analysis) -> None:
     if not study.standings:
         raise UserError(
-            f"the study in {study.run.folder.path} has only screened settings yet: let it go on "
+            f"the study in {study.run.folder.path} has only screened settings yet: continue it "
             "first"
         )
 
 
 @click.command("recommend")
 @click.argument("folder", type=_FOLDER)
-@click.option("--nfe", type=float, help="At most so many network evaluations an image.")
-@click.option("--seconds-per-image", type=float, help="At most so long, on the study's machine.")
-@click.option("--within", metavar="PERCENT", help="The cheapest within so much of the best: 5%.")
-@click.option("--prefer", type=click.Choice(list(PREFERENCES)), default="fid", help="By what.")
-@click.option("--model", help="Of the study's models. [default: the first]")
+@click.option("--nfe", type=float, help="At most this many network evaluations an image.")
+@click.option("--seconds-per-image", type=float, help="At most this long, on the study's machine.")
+@click.option("--within", metavar="PERCENT", help="The cheapest within this of the best, like 5%.")
+@click.option(
+    "--prefer",
+    type=click.Choice(list(PREFERENCES)),
+    default="fid",
+    help="The measure to choose by.",
+)
+@click.option("--model", help="One of the study's models. [default: the first]")
 @click.option("--json", "as_json", is_flag=True, help="Print it as JSON.")
 def recommend_setting(
     folder: Path,
@@ -94,7 +101,7 @@ def recommend_setting(
     model: str | None,
     as_json: bool,
 ) -> None:
-    """The best setting that the study in FOLDER has measured within a budget, and how to use it."""
+    """Show the best setting within a budget that the study in FOLDER has measured, and its use."""
     budget = Budget(nfe, seconds_per_image, _share(within))
     run = open_folder(folder)
     found = recommend(run, budget, prefer, model)
@@ -128,7 +135,7 @@ def _show(found: Recommendation) -> None:
     out.print(_evidence(found.chosen), soft_wrap=True)
     if found.runner_up is not None:
         out.print(_beside_the_runner_up(found, found.runner_up), soft_wrap=True)
-    # What is on the front was found by the seeds that all settings share.
+    # The front is that of the first block, whose seeds all settings share.
     title = "Nothing is both cheaper and better, on the first block of seeds:"
     front = table(title, "setting", "evaluations", *heads)
     for each in found.front:

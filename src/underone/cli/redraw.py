@@ -27,7 +27,7 @@ _OUT_HELP = "A .png with the images on the left, an .npz of arrays, or a folder 
 @click.argument("model")
 @source_options
 @sampling_options(count=4)
-@click.option("--strength", default=0.5, help="What share of the way to noise, in (0, 1].")
+@click.option("--strength", default=0.5, help="The share of the way to noise, in (0, 1].")
 @click.option("--variations", type=click.IntRange(min=1), default=8, help="How many of each image.")
 @click.option(
     "--out", type=click.Path(path_type=Path), default=Path("variations.png"), help=_OUT_HELP
@@ -136,7 +136,7 @@ def _redrawn(
 
 
 def _report(drawn: SampleSet, before: Tensor, out: Path, as_json: bool) -> None:
-    """Save what was drawn; in a picture beside what was there `before`, (N, columns, C, H, W)."""
+    """Save what was drawn, in a picture beside the images `before`, (N, columns, C, H, W)."""
     if out.suffix.lower() == ".png":
         each = drawn.images.reshape(len(before), -1, *drawn.images.shape[1:])
         rows = torch.cat([before, each], dim=1)
@@ -153,7 +153,7 @@ def _report(drawn: SampleSet, before: Tensor, out: Path, as_json: bool) -> None:
 def _hole(box: str | None, mask: Path | None, model: DiffusionModel) -> Tensor:
     """Where the hole is, bool (H, W)."""
     if (box is None) == (mask is None):
-        raise UserError("say where the hole is, once: --box TOP:LEFT:BOTTOM:RIGHT or --mask FILE")
+        raise UserError("give the hole by either --box TOP:LEFT:BOTTOM:RIGHT or --mask FILE")
     if mask is not None:
         return read_image(mask).float().mean(0) > _GREY
     height, width = model.shape[1:]
@@ -163,7 +163,7 @@ def _hole(box: str | None, mask: Path | None, model: DiffusionModel) -> Tensor:
         raise UserError(f"--box takes TOP:LEFT:BOTTOM:RIGHT, like 8:8:20:20, got {box!r}") from None
     if not (0 <= top < bottom <= height and 0 <= left < right <= width):
         raise UserError(
-            f"--box {box} is no box in an image of {height} x {width}: it needs "
+            f"--box {box} is not a box in an image of {height} x {width}: it needs "
             f"0 <= TOP < BOTTOM <= {height} and 0 <= LEFT < RIGHT <= {width}"
         )
     hole = torch.zeros(height, width, dtype=torch.bool)

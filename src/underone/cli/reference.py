@@ -19,8 +19,10 @@ def reference() -> None:
 
 @reference.command()
 @click.argument("data")
-@click.option("--extractor", required=True, help="Whose features; the names are those of evaluate.")
-@click.option("--split", type=click.Choice(SPLITS), default="train", help="Of which images.")
+@click.option(
+    "--extractor", required=True, help="What extracts the features, named as in evaluate."
+)
+@click.option("--split", type=click.Choice(SPLITS), default="train", help="The split to describe.")
 @click.option("--root", type=click.Path(path_type=Path), help="Where the data set's files are.")
 @click.option("--out", type=click.Path(path_type=Path), help="The file. [default: DATA.npz]")
 def build(data: str, extractor: str, split: str, root: Path | None, out: Path | None) -> None:

@@ -21,9 +21,9 @@ SOURCE_HELP = (
     "images by class, or one image. --first and --count choose among its images. --labels "
     f"{SOURCE_LABELS} takes the images' own. {SAMPLING_HELP}"
 )
-# What an edit samples with, unless said otherwise: fresh noise lets the new agree with the old.
+# The default sampling of an edit: fresh noise lets what is new agree with what is kept.
 EDITING = {"default_map": {"sampler": "ddpm-small", "steps": 50, "labels": SOURCE_LABELS}}
-# What an inversion samples with: a deterministic solver, everything smooth and to full precision.
+# The default sampling of an inversion: a deterministic solver, smooth and in full precision.
 INVERTIBLE = {
     "default_map": {
         "sampler": "dpm-solver-2m",
@@ -66,9 +66,9 @@ def read_source(source: str, split: str, root: Path | None, draw: Draw) -> tuple
 
 
 def refuse_precision(precision: str) -> None:
-    """An inversion runs in float32: rounding would grow on the way there and back."""
+    """A `UserError` for less than float32: rounding would grow on the way to noise and back."""
     if precision != "float32":
-        raise UserError(f"there and back is exact in float32 only: leave --precision {precision}")
+        raise UserError(f"an inversion is exact in float32 only: leave out --precision {precision}")
 
 
 def _every(source: str, split: str, root: Path | None) -> SampleSet:

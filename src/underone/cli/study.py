@@ -1,4 +1,4 @@
-"""`underone study` and `underone guide`: a study run, shown as it fills, and reported."""
+"""`underone study` and `underone guide`: run a study, show its progress, and report it."""
 
 import sys
 from collections.abc import Callable
@@ -35,7 +35,7 @@ Opener = Callable[[StudyRun], AbstractContextManager[Engine]]
 @click.command(epilog=f"Shipped studies: {', '.join(shipped_studies())}.")
 @click.argument("study")
 @click.option("--out", "folder", type=_FOLDER, help="The folder. [default: the study's name]")
-@click.option("--minutes", type=float, help="Fit samples and settings to so many minutes.")
+@click.option("--minutes", type=float, help="Fit samples and settings to this many minutes.")
 @click.option(
     "--evaluations",
     type=click.IntRange(min=1),
@@ -48,7 +48,9 @@ Opener = Callable[[StudyRun], AbstractContextManager[Engine]]
     default="local",
     help="Where cells run: here, or on a Ray cluster.",
 )
-@click.option("--workers", type=click.IntRange(min=1), help="Of Ray. [default: as many as fit]")
+@click.option(
+    "--workers", type=click.IntRange(min=1), help="Those of Ray. [default: as many as fit]"
+)
 @device_option
 @click.option("--json", "as_json", is_flag=True, help="Print all results as JSON.")
 @led_by_first_rank
@@ -63,10 +65,10 @@ def study(
     device: torch.device,
     as_json: bool,
 ) -> None:
-    """Run or go on with STUDY, a .toml file or a shipped study's name, and report it.
+    """Run or continue STUDY, a .toml file or a shipped study's name, and report it.
 
     All settings are checked before the first is drawn. Stop at any moment: the same command
-    goes on.
+    continues.
     """
     opener = _engine(engine, workers, device)
     asked = load_study(study)
@@ -89,10 +91,10 @@ def study(
     "folder",
     type=_FOLDER,
     default=Path("guide"),
-    help="The folder; an unfinished guide in it goes on.",
+    help="The folder; an unfinished guide in it is continued.",
 )
 @click.option("--reference", help="What to measure against. [default: the model's data set]")
-@click.option("--seed", default=0, help="That all settings share.")
+@click.option("--seed", default=0, help="The seed that all settings share.")
 @device_option
 @click.option("--json", "as_json", is_flag=True, help="Print all results as JSON.")
 @led_by_first_rank
@@ -114,7 +116,7 @@ def guide(
 
 
 def _engine(name: str, workers: int | None, device: torch.device) -> Opener:
-    """What opens the engine of a name, or that of torchrun's ranks; a mistake is told at once."""
+    """A function that opens the engine `name`, or that of torchrun's ranks."""
     if workers is not None and name != "ray":
         raise UserError("--workers are those of Ray: add --engine ray")
     if device.type != "cpu" and (name == "ray" or many_ranks()):
@@ -136,7 +138,7 @@ def _engine(name: str, workers: int | None, device: torch.device) -> Opener:
 
 def _ranks(run: StudyRun) -> Engine:
     engine = open_ranks(_worker_setup(run), run.bench)
-    run.check_precision()  # now that its models are where they draw
+    run.check_precision()  # now that its models are on the devices they draw on
     return engine
 
 

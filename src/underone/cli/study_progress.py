@@ -18,7 +18,7 @@ from underone.study.report.tables import blocks_text
 from underone.study.run import StudyRun
 from underone.study.words import setting_title
 
-# Of the settings that are done, as many as a screen holds beside the bar.
+# The most settings in the table, as many as a screen holds beside the bar.
 _ROWS = 16
 _COLUMNS = ("setting", "evaluations", "samples", "FID", "real images")
 
@@ -47,9 +47,9 @@ def advance(run: StudyRun, engine: Engine) -> None:
 
 
 class Bar:
-    """Cells and images of all that are due, and a bar of their evaluations, which time goes with.
+    """Counts of cells and images, and a bar of evaluations, to which time is proportional.
 
-    More become due as contests narrow.
+    More cells become due as contests narrow.
     """
 
     def __init__(self, run: StudyRun) -> None:
@@ -66,7 +66,7 @@ class Bar:
         self.recount()
 
     def recount(self) -> None:
-        """Count anew what is done and what is due, now that a cell has ended."""
+        """Count again what is done and what is due, after a cell has ended."""
         done, due = list(self.run.known), self.run.due()
         self.images, self.all_images = _images(done), _images([*done, *due])
         self.cells = f"{len(done)}/{len(done) + len(due)}"
@@ -77,7 +77,7 @@ class Bar:
         self._refresh()
 
     def drawn(self, cell: Cell, images: int) -> None:
-        """Some images of a cell have been drawn."""
+        """Count images of a cell that have been drawn."""
         self.images += images
         each = cell.setting.evaluations(self.run.bench.models[cell.model])
         self.progress.update(self.task, advance=images * each)

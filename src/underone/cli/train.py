@@ -17,7 +17,7 @@ from underone.training.recipe import load_recipe, shipped_recipes
 @click.command(epilog=f"Shipped recipes: {', '.join(shipped_recipes())}.")
 @click.argument("recipe")
 @click.option("--out", type=click.Path(path_type=Path), help="The folder. [default: runs/RECIPE]")
-@click.option("--resume", "resuming", is_flag=True, help="Go on with the run in --out.")
+@click.option("--resume", "resuming", is_flag=True, help="Continue the run in --out.")
 @click.option("--steps", type=click.IntRange(min=1), help="Updates. [default: the recipe's]")
 @click.option(
     "--max-minutes",
@@ -39,9 +39,9 @@ def train(
     device: torch.device,
     as_json: bool,
 ) -> None:
-    """Train what RECIPE says: a shipped recipe's name or a .toml file.
+    """Train by RECIPE, a shipped recipe's name or a .toml file.
 
-    Ctrl-C saves and stops; --resume goes on exactly where the run was.
+    Ctrl-C saves and stops; --resume continues exactly where the run was.
     """
     check_length(steps, max_minutes, resuming)
     settings = load_recipe(recipe, changes)

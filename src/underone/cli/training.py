@@ -1,4 +1,4 @@
-"""What commands that train share: a run watched to its end, where it runs, and on which data."""
+"""What the commands that train share: a run's length, its progress, its end and its data."""
 
 import sys
 from pathlib import Path
@@ -14,7 +14,7 @@ from underone.training.stop import StopRequest, stop_on_signals
 
 
 def check_length(steps: int | None, minutes: float | None, resuming: bool) -> None:
-    """A `UserError` where a run's length is none, given twice, or given after it was fixed."""
+    """A `UserError` where a run's length is impossible, given twice, or fixed already."""
     check_minutes(minutes)
     if steps is not None and minutes is not None:
         raise UserError("give --steps or --max-minutes, not both")
@@ -57,7 +57,7 @@ def _watch(run: Run, stop: StopRequest, minutes: float | None) -> None:
 
 
 def training_data(model: DiffusionModel, root: Path | None, purpose: str) -> Dataset:
-    """What `model` was trained on, found by its name or in `root`; `purpose` says what for."""
+    """The training data of `model`, by name or in `root`; errors begin with `purpose`."""
     name = model.config.data.name
     if name == UNKNOWN_DATA:
         raise UserError(
@@ -67,7 +67,7 @@ def training_data(model: DiffusionModel, root: Path | None, purpose: str) -> Dat
     images = find_training_split(name, root)
     if images is None:
         raise UserError(
-            f"{purpose} the training data of {model.name}, and {name!r}, which they were called, "
-            "is no data set that can be found by name: name their folder with --root"
+            f"{purpose} the training data of {model.name}, and {name!r}, as they were called, "
+            "is not a data set that can be found by name: name their folder with --root"
         )
     return images

@@ -30,7 +30,7 @@ def trajectory(
     frames: int,
     out: Path,
 ) -> None:
-    """Show how samples of MODEL come to be: two rows each, the state x above the estimate x0."""
+    """Show how samples of MODEL are formed: two rows each, the state x above the estimate x0."""
     check_output(out, (".png",))
     loaded = load_model(model, device)
     setting = usual_for(loaded, setting)

@@ -31,9 +31,9 @@ from underone.zoo import load_model
 @click.option(
     "--minutes",
     type=float,
-    help="How long to learn, beside setting up and judging. [default: 3, and 0.7 more a step]",
+    help="How long to learn, without setup and evaluation. [default: 3, and 0.7 more a step]",
 )
-@click.option("--seed", default=0, help="Of the noise it learns with, which no sample set meets.")
+@click.option("--seed", default=0, help="The seed of its noise, which no sample set has.")
 @click.option("--root", type=click.Path(path_type=Path), help="Where the data set's files are.")
 @click.option("--json", "as_json", is_flag=True, help="Print what was learned as JSON.")
 def tune(
@@ -48,10 +48,10 @@ def tune(
     root: Path | None,
     as_json: bool,
 ) -> None:
-    """Learn the best steps, weights and noise for MODEL at so few evaluations.
+    """Learn the best steps, weights and noise for MODEL at --nfe evaluations.
 
     What is learned is kept beside the model and used by `--sampler tuned --steps N`. Ctrl-C saves
-    and stops; the same command goes on.
+    and stops; the same command continues.
     """
     loaded = load_model(model)
     announce_revision(loaded)
