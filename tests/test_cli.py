@@ -1,6 +1,7 @@
 """The commands as a user meets them."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -198,6 +199,17 @@ def test_sampling_starts_without_what_reports_and_compilers_need(tmp_path: Path)
         [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True
     )
     assert done.stdout.splitlines()[-1] == "set()"
+
+
+def test_the_list_of_commands_is_whole_and_a_misspelt_one_is_guessed(run: Run) -> None:
+    status, out, _ = run("--help")
+    listed = dict(re.findall(r"^  ([a-z]+)  +([A-Z].*)$", out, re.M))
+    assert status == 0
+    assert listed.keys() == COMMANDS.keys()
+    assert all(summary.endswith(".") for summary in listed.values())  # none is cut short
+    status, out, error = run("sampel")
+    assert (status, out) == (2, "")
+    assert error == "underone: unknown command 'sampel': did you mean 'sample'?\n"
 
 
 @pytest.mark.parametrize("name", COMMANDS)
