@@ -20,7 +20,7 @@ SCRIPTS: dict[str, tuple[str, str | None]] = {
     "diffusers_speed": ("Speed beside diffusers", None),
     "diffusers_quality": ("Time an image at equal quality, beside diffusers", None),
     "speedrun": ("From scratch to FID < 1", None),
-    "training_ladder": ("What each choice in training is worth", None),
+    "training_ladder": ("What each choice in training is worth", "training.md"),
     "nfe_quality": ("Few evaluations: our samplers beside the schedulers of diffusers", None),
     "tuned": ("Tuned samplers", "tuning.md"),
     "guidance": ("Guidance", "guidance.md"),

@@ -48,12 +48,12 @@ PLAIN, BEST = "fashion-mnist", "fashion-mnist-preconditioned"
 MUON = ("optimisation.optimiser=muon", "optimisation.learning_rate=2e-3")
 # What differs, by the name of the rung: the recipe, and changes of it.
 RUNGS: dict[str, tuple[str, tuple[str, ...]]] = {
+    "preconditioned": (BEST, ()),
     "plain DDPM": (PLAIN, ()),
+    "preconditioned, second seed": (BEST, ("seed=1",)),
     "plain DDPM, second seed": (PLAIN, ("seed=1",)),
     "plain DDPM, Muon": (PLAIN, MUON),
     "velocity, Muon": ("fashion-mnist-velocity", MUON),
-    "preconditioned": (BEST, ()),
-    "preconditioned, second seed": (BEST, ("seed=1",)),
     "AdamW": (
         BEST,
         ("optimisation.optimiser=adamw", "optimisation.learning_rate=1e-3"),

@@ -117,6 +117,12 @@ def test_the_table_of_tuned_samplers_is_the_measured_one(monkeypatch: pytest.Mon
     assert script.table(script.known()) in page
 
 
+def test_the_table_of_recipes_is_the_measured_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    script = importlib.import_module("training_ladder")
+    assert script.table(script.known()) in (ROOT / "docs" / "training.md").read_text("utf-8")
+
+
 def test_the_table_of_guidance_is_the_measured_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
     script = importlib.import_module("guidance")
