@@ -69,7 +69,7 @@ SETTING = Setting("ddim", 2)
 def test_tuning_comes_nearer_to_the_data(model: DiffusionModel, dataset: Dataset) -> None:
     tuning = set_up(model, SETTING, dataset, minutes=1, seed=0)
     start = tuning.state.start
-    for _ in itertools.islice(descend(tuning.task, tuning.state, budget=3600), 12):
+    for _ in itertools.islice(descend(tuning.task, tuning.state, budget=3600), 50):
         pass
     before, after = (
         validation_distance(tuning.task, each) for each in (start, tuning.state.parameters)
