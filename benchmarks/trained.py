@@ -56,9 +56,9 @@ def advance(
     run.save()
 
 
-def score(folder: Path) -> dict[str, float]:
-    """FID and intra-class FID of `DRAW` at `SETTING`, and what real images score."""
-    samples = generate(load_model(str(folder)), SETTING, DRAW)
+def score(folder: Path, setting: Setting = SETTING) -> dict[str, float]:
+    """FID and intra-class FID of `DRAW` at a setting, and what real images score."""
+    samples = generate(load_model(str(folder)), setting, DRAW)
     result = measure(samples, load_yardstick("fashion-mnist"), ("fid", "intra-fid"))
     real = {} if result.floor is None else result.floor.figures
     return {

@@ -41,6 +41,12 @@ def commands() -> list[str]:
     return [line for line in lines if line.startswith("underone ")]
 
 
+def measured(name: str) -> dict[str, Any]:
+    """What a benchmark has measured."""
+    found: dict[str, Any] = json.loads((ROOT / "benchmarks" / f"{name}.json").read_text("utf-8"))
+    return found
+
+
 def test_there_are_commands_to_check() -> None:
     assert len(commands()) >= 11
 
@@ -73,12 +79,15 @@ def test_the_readme_example_runs(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_the_figures_of_the_readme_are_measured() -> None:
-    cells = json.loads((ROOT / "benchmarks" / "tuned.json").read_text("utf-8"))["cells"]
+    cells = measured("tuned")["cells"]
     ddim = cells["ddim, 20 steps | 20 | 5000 of seed 600"]["fashion-mnist"]
     tuned = cells["tuned, 5 steps | 5 | 5000 of seed 600"]["fashion-mnist"]
     text = " ".join((ROOT / "README.md").read_text("utf-8").split())
     assert f"in 20 steps have FID {ddim:.2f}" in text
     assert f"sampler in 5 steps {tuned:.2f}" in text
+    below_1 = measured("speedrun")["minutes_to_fid_below_1"]
+    minutes = below_1["sa-solver, 10 steps, log-snr,last=20 grid, w = 0.25"]
+    assert f"FID < 1 takes {minutes:.0f} minutes of two cores, at guidance 0.25 in 10" in text
 
 
 def test_every_make_target_named_exists() -> None:
@@ -126,7 +135,7 @@ def test_the_table_of_recipes_is_the_measured_one(monkeypatch: pytest.MonkeyPatc
 def test_the_table_of_guidance_is_the_measured_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
     script = importlib.import_module("guidance")
-    results = json.loads((ROOT / "benchmarks" / "guidance.json").read_text("utf-8"))
+    results = measured("guidance")
     assert script.table(results) in (ROOT / "docs" / "guidance.md").read_text("utf-8")
 
 
@@ -135,9 +144,7 @@ def test_the_tables_of_inversion_and_likelihood_are_the_measured_ones(
 ) -> None:
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
     inversion, likelihood = map(importlib.import_module, ("inversion", "likelihood"))
-    returned, bits = (
-        json.loads(each.RESULTS.read_text("utf-8")) for each in (inversion, likelihood)
-    )
+    returned, bits = measured("inversion"), measured("likelihood")
     assert inversion.table(returned) in (ROOT / "docs" / "editing.md").read_text("utf-8")
     page = (ROOT / "docs" / "likelihood.md").read_text("utf-8")
     for table in likelihood.tables(bits):
@@ -153,7 +160,7 @@ def test_the_table_of_planted_faults_is_the_measured_one_and_each_is_seen(
 ) -> None:
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
     script = importlib.import_module("planted_faults")
-    results = json.loads((ROOT / "benchmarks" / "planted_faults.json").read_text("utf-8"))
+    results = measured("planted_faults")
     assert script.table(results) in (ROOT / "docs" / "metrics.md").read_text("utf-8")
     for fault, columns in script.EXPECTED.items():
         for column in columns:
@@ -166,7 +173,7 @@ def test_the_costs_of_recipes_are_those_computed_and_the_speed_that_measured(
 ) -> None:
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
     script = importlib.import_module("recipe_costs")
-    results = json.loads((ROOT / "benchmarks" / "recipe_costs.json").read_text("utf-8"))
+    results = measured("recipe_costs")
     for name in script.RECIPES:
         assert script.arithmetic(name) == results["recipes"][name], name
     page = (ROOT / "docs" / "cifar10.md").read_text("utf-8")
@@ -204,10 +211,7 @@ def test_the_metrics_are_those_of_the_table() -> None:
 
 
 def test_the_claims_about_metrics_are_the_measured_ones() -> None:
-    claims = {
-        name: json.loads((ROOT / "benchmarks" / f"{name}.json").read_text("utf-8"))["claim"]
-        for name in ("fid", "precision_recall")
-    }
+    claims = {name: measured(name)["claim"] for name in ("fid", "precision_recall")}
     assert claims["fid"]["least_times_faster_reference_kept"] >= 3
     assert claims["fid"]["as_accurate_as_any_peer"]
     assert claims["precision_recall"]["times_faster_than_prdc"] > 1
