@@ -85,9 +85,11 @@ def test_the_figures_of_the_readme_are_measured() -> None:
     text = " ".join((ROOT / "README.md").read_text("utf-8").split())
     assert f"in 20 steps have FID {ddim:.2f}" in text
     assert f"sampler in 5 steps {tuned:.2f}" in text
-    below_1 = measured("speedrun")["minutes_to_fid_below_1"]
-    minutes = below_1["sa-solver, 10 steps, log-snr,last=20 grid, w = 0.25"]
-    assert f"FID < 1 takes {minutes:.0f} minutes of two cores, at guidance 0.25 in 10" in text
+    run = measured("speedrun")
+    unguided, guided = run["minutes_to_fid_below_1"]
+    minutes = run["minutes_to_fid_below_1"][guided]
+    assert f"takes {minutes:.0f} minutes of two cores, at guidance 0.25 in 10 steps" in text
+    assert f"15 minutes reach {run['curve'][-1]['scores'][unguided]['fid']:.2f}" in text
 
 
 def test_every_make_target_named_exists() -> None:
