@@ -1,14 +1,16 @@
 """Tuning a sampler: it comes nearer to the data, can be resumed, and is used for nothing else."""
 
 import itertools
+import json
 import math
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
-from conftest import ModelFolder
+from conftest import ModelFolder, Run
 from helpers import refusal, tuned_by_hand
 from test_architecture import ORDER, SOURCE, imported_rooms
 from underone.checkpoint import DiffusionModel, load_checkpoint, load_config, save_config
@@ -16,7 +18,7 @@ from underone.data import Dataset, load_dataset
 from underone.diffusion import NoiseStreams
 from underone.errors import UserError
 from underone.generation import TUNED, Draw, Setting, generate
-from underone.tuned import Purpose, keep, tuned_sampler
+from underone.tuned import Purpose, keep, tuned_path, tuned_sampler
 from underone.tuning.descent import (
     descend,
     initial_state,
@@ -45,6 +47,13 @@ def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("underone.tuning.task._TEACHER_IMAGES", 16)
 
 
+def trained_on(dataset: Dataset, folder: Path) -> None:
+    """Let a model's config say that it was trained on `dataset`."""
+    config = load_config(folder)
+    data = config.data.model_copy(update={"sha256": dataset.sha256})
+    save_config(folder, config.model_copy(update={"data": data}))
+
+
 @pytest.fixture
 def dataset() -> Dataset:
     found = load_dataset("fashion-mnist", "test", DATA)
@@ -54,9 +63,7 @@ def dataset() -> Dataset:
 @pytest.fixture
 def model(model_folder: ModelFolder, dataset: Dataset) -> DiffusionModel:
     folder = model_folder("tunable")
-    config = load_config(folder)
-    data = config.data.model_copy(update={"sha256": dataset.sha256})
-    save_config(folder, config.model_copy(update={"data": data}))
+    trained_on(dataset, folder)
     loaded = load_checkpoint(folder)
     assert isinstance(loaded, DiffusionModel)
     return loaded
@@ -104,6 +111,29 @@ def test_it_is_stopped_found_again_and_used(model: DiffusionModel, dataset: Data
     again = generate(model, chosen, Draw(4), batch_size=1)
     assert (samples.images.int() - again.images.int()).abs().max() <= 2
     assert "exists" in refusal(lambda: set_up(model, SETTING, dataset, minutes=1, seed=3))
+
+
+@pytest.mark.slow
+def test_several_numbers_of_steps_are_tuned_in_turn(
+    model: DiffusionModel, run: Run, tmp_path: Path
+) -> None:
+    for path in DATA.iterdir():  # what the model was trained on, by its name
+        shutil.copy(path, tmp_path / path.name.replace("t10k", "train"))
+    images = load_dataset("fashion-mnist", "train", tmp_path)
+    trained_on(images, model.folder)
+    tune = ("tune", model.folder, "--root", tmp_path, "--minutes", 0.001, "--nfe", 2, "--nfe", 3)
+    status, out, _ = run(*tune, "--json")
+    assert status == 0
+    assert [each["purpose"]["steps"] for each in json.loads(out)] == [2, 3]
+    status, _, told = run(*tune, "--nfe", 2, "--nfe", 1)  # goes on where it was
+    assert status == 0
+    assert told.count("is tuned already") == 2
+    assert "1-steps.json: distance" in told
+    status, _, told = run(*tune[:-2])
+    assert (status, "exists: remove it to tune anew" in told) == (2, True)
+    status, _, told = run(*tune, "--nfe", 4, "--nfe", 100_000)
+    assert status == 2
+    assert not tuned_path(model, Purpose(steps=4)).exists()
 
 
 @pytest.mark.slow

@@ -230,11 +230,12 @@ def _neighbours(model: DiffusionModel, purpose: Purpose) -> Iterator[Parameters]
     """The parameters learned for one step less and for one step more, if there are any."""
     schedule = model.config.schedule
     for steps in (purpose.steps - 1, purpose.steps + 1):
+        if min(steps, purpose.steps) < 2:  # of one step there is too little to spread
+            continue
         with suppress(UserError):  # none is tuned, or it is for other weights
             found = tuned_sampler(model, purpose.model_copy(update={"steps": steps}))
-            if min(steps, purpose.steps) > 1:
-                path = nodes(found.placement, schedule, steps)[:-1]
-                yield Parameters.learned(path, found.sampler, schedule)
+            path = nodes(found.placement, schedule, steps)[:-1]
+            yield Parameters.learned(path, found.sampler, schedule)
 
 
 def _draft_state(task: Task, purpose: Purpose) -> State | None:
