@@ -143,7 +143,7 @@ def test_it_begins_with_the_best_start_and_never_ends_with_worse(
     tuning = set_up(model, SETTING, dataset, minutes=1, seed=4)
     task, state = tuning.task, tuning.state
     judgements = [selection_distance(task, start) for start in task.classical_starts()]
-    assert len(judgements) == 13
+    assert len(judgements) == 15
     assert selection_distance(task, state.start) == min(judgements) < max(judgements)
     state.average, state.averaged = Parameters(*(3 + each for each in state.start.tensors())), 1
     tuned = tuning.finish()

@@ -39,6 +39,7 @@ _OTHER_SOLVERS: tuple[tuple[Sampler, float], ...] = (
     (SASolver(), 1.0),
     (SASolver(eta=0.5), 0.5),
     (UniPC(2), 0.0),
+    (DPMSolver(3, exact=True), 0.0),
 )
 # Sample sets have seeds below this.
 _FIRST_SEED = 2**63
