@@ -15,7 +15,7 @@ from underone.study.report.answers_in_tables import front_tables, steps_tables, 
 from underone.study.report.charts import extractor_charts, nfe_charts, slug, weight_charts
 from underone.study.report.charts.lines import Line
 from underone.study.report.charts.steps import highlighted_lines
-from underone.study.report.drawing import log_ticks
+from underone.study.report.drawing import Chart, Look, Series, joined, linear_axis, log_ticks
 from underone.study.run import StudyRun
 
 
@@ -146,3 +146,17 @@ def test_every_chart_is_a_picture_and_a_table_too(finished: StudyRun) -> None:
         if result.setting.guidance == 0:
             title = f"{result.setting.sampler}, {result.setting.steps} steps"
             assert found[title] == pytest.approx(result.fid)
+
+
+def test_an_axis_says_the_values_at_its_ticks() -> None:
+    rows = [{"w": w, "fid": w, "series": "only"} for w in (0.0, 0.25, 1.0)]
+    w = linear_axis("w", "w", (0, 0.25, 1), ticks=(0, 0.25, 1))
+    fid = linear_axis("fid", "FID", (0, 1))
+
+    def drawn(look: Look) -> object:
+        return joined(rows, w, fid, Series(("only",)), "w")
+
+    root = ElementTree.fromstring(Chart("c", "a title", "", (), drawn).svg)  # noqa: S314
+    texts = {each.text for each in root.iter() if each.text is not None}
+    assert {"0", "0.25", "1"} <= texts
+    assert "0.3" not in texts

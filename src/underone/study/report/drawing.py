@@ -98,7 +98,9 @@ class Axis:
     def axis(self) -> Any:
         """Altair's axis."""
         ticks = {"values": list(self.ticks)} if self.ticks else {"tickCount": 5}
-        return alt.Axis(format="~g", labelOverlap="greedy", **ticks)
+        # A format of the axis itself would be rounded to the distance of its ticks: 0.25 to 0.3.
+        label = "format(datum.value, '~g')"
+        return alt.Axis(labelExpr=label, labelOverlap="greedy", **ticks)
 
     def x(self) -> Any:
         """The axis as the horizontal one."""
