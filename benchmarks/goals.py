@@ -60,15 +60,20 @@ GOALS = (
         (
             Setting("sa-solver", 20, GRID),
             Setting("dpm-solver-2m-sde", 20, GRID),
-            Setting("sa-solver", 10, GRID, guidance=0.25),
-            Setting("sa-solver", 10, GRID, guidance=0.5, interval=(0.3, 3.5)),
+            Setting("dpm-solver-3m-sde", 20, GRID),
         ),
     ),
     Goal(
         "10 evaluations",
         0.2,
         BEST,
-        (Setting("sa-solver", 10, GRID), Setting("dpm-solver-2m", 10, GRID), Setting("tuned", 8)),
+        (
+            Setting("sa-solver", 10, GRID),
+            Setting("dpm-solver-3m-exact", 10, GRID),
+            Setting("dpm-solver-3m-exact", 8, GRID),
+            Setting("dpm-solver-3m-sde", 10, GRID),
+            Setting("tuned", 8),
+        ),
     ),
     Goal("5 evaluations", 0.3, BEST, (Setting("tuned", 5), Setting("unipc", 5, GRID))),
 )
