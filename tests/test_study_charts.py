@@ -13,9 +13,19 @@ from underone.study.analysis import analysed
 from underone.study.measures import FID
 from underone.study.report.answers_in_tables import front_tables, steps_tables, weight_tables
 from underone.study.report.charts import extractor_charts, nfe_charts, slug, weight_charts
+from underone.study.report.charts.labels import legible, point_box, text_box
 from underone.study.report.charts.lines import Line
 from underone.study.report.charts.steps import highlighted_lines
-from underone.study.report.drawing import Chart, Look, Series, joined, linear_axis, log_ticks
+from underone.study.report.drawing import (
+    Chart,
+    Look,
+    Row,
+    Series,
+    joined,
+    linear_axis,
+    log_axis,
+    log_ticks,
+)
 from underone.study.run import StudyRun
 
 
@@ -160,3 +170,20 @@ def test_an_axis_says_the_values_at_its_ticks() -> None:
     texts = {each.text for each in root.iter() if each.text is not None}
     assert {"0", "0.25", "1"} <= texts
     assert "0.3" not in texts
+
+
+def test_a_label_is_left_out_where_it_would_cover_a_point_or_another() -> None:
+    places = ((0.0, 0.0), (0.01, 0.0), (0.5, 0.5), (0.53, 0.54), (1.0, 1.0))
+    rows: list[Row] = [{"x": x, "y": y, "text": f"{x:g}"} for x, y in places]
+    x, y = linear_axis("x", "x", (0, 1)), linear_axis("y", "y", (0, 1))
+    points = [point_box(row, x, y) for row in rows]
+    assert points[0].covers(points[1])
+    assert not points[1].covers(points[2])
+    texts = [(row, text_box(row, x, y)) for row in rows]
+    # The second text would stand on the first, and the third on the fourth point.
+    assert [row["x"] for row in legible(texts, points)] == [0.0, 0.53, 1.0]
+    assert [row["x"] for row in legible(texts, ())] == [0.0, 0.5, 1.0]
+    below = text_box(rows[2], x, y, below=True, before=True)
+    assert below.top > points[2].bottom
+    assert below.right < points[2].left
+    assert log_axis("x", "x", (1, 100)).share(10) == pytest.approx(0.5)

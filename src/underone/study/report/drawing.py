@@ -23,6 +23,8 @@ _INK, _QUIET, _GREY = "#1d2430", "#687386", "#a8b0bb"
 _LADDERS = ((1,), (1, 2, 5), (1, 1.5, 2, 3, 4, 5, 6, 8))
 _FEW_TICKS, _MANY_TICKS = 4, 9
 _WIDEST_LABEL, _LONG_LABEL = 300, 22
+# The height of a text beside a point, in pixels.
+TEXT_SIZE = 11
 # vl-convert makes links absolute.
 _LINK = re.compile(r'xlink:href="[^"#]*#')
 _IDENTITY = re.compile(r'(\bid="|url\(#)')
@@ -101,6 +103,13 @@ class Axis:
         # A format of the axis itself would be rounded to the distance of its ticks: 0.25 to 0.3.
         label = "format(datum.value, '~g')"
         return alt.Axis(labelExpr=label, labelOverlap="greedy", **ticks)
+
+    def share(self, value: float) -> float:
+        """How far along the axis a value is: 0 at its low end, 1 at its high end."""
+        low, high, at = (
+            math.log(each) if self.log else each for each in (self.low, self.high, value)
+        )
+        return (at - low) / (high - low)
 
     def x(self) -> Any:
         """The axis as the horizontal one."""
@@ -235,7 +244,7 @@ def level(value: float, text: str, y: Axis, width: int, look: Look) -> Any:
     )
     rule = base.mark_rule(color=look.ink, strokeDash=[3, 4], opacity=0.6, aria=False)
     words = base.mark_text(
-        align="right", baseline="bottom", dx=-3, dy=-3, color=look.ink, fontSize=11
+        align="right", baseline="bottom", dx=-3, dy=-3, color=look.ink, fontSize=TEXT_SIZE
     ).encode(x=alt.value(width), text="text:N")
     return alt.layer(rule, words)
 
@@ -247,7 +256,7 @@ def texts(rows: Sequence[Row], x: Axis, y: Axis, look: Look, below: bool = False
     )
     return (
         alt.Chart(alt.Data(values=[dict(row) for row in rows]))
-        .mark_text(align="left", dx=5, color=look.ink, fontSize=11, **vertical)
+        .mark_text(align="left", dx=5, color=look.ink, fontSize=TEXT_SIZE, **vertical)
         .encode(x=x.x(), y=y.y(), text="text:N")
     )
 
@@ -268,7 +277,7 @@ def crosses(rows: Sequence[Row], x: Axis, y: Axis, look: Look) -> Any:
         shape="M-1,-1L1,1M-1,1L1,-1", size=90, stroke=look.ink, strokeWidth=2
     ).encode(description="says:N")
     words = base.mark_text(
-        align="right", baseline="bottom", dx=-6, dy=-5, color=look.ink, fontSize=11
+        align="right", baseline="bottom", dx=-6, dy=-5, color=look.ink, fontSize=TEXT_SIZE
     ).encode(text="text:N")
     return alt.layer(marks, words)
 

@@ -16,6 +16,7 @@ from underone.study.measures import (
     Measure,
     yardstick_fids,
 )
+from underone.study.report.charts.labels import legible, point_box, text_box
 from underone.study.report.charts.lines import Line, known_lines
 from underone.study.report.charts.rows import (
     HEIGHT,
@@ -84,22 +85,28 @@ def _diversity(lines: Sequence[Line], where: str) -> Chart:
     )
     series = Series(tuple(line.title for line in lines))
 
+    # w = 0 is on every line of its setting.
+    once = list({row["cell"]: row for row in reversed(rows)}.values())[::-1]
+    above = [row for row in once if row["series"] == series.names[0]]
+    below = [row for row in once if row["series"] != series.names[0]]
+    labels = [(row, text_box(row, x, y)) for row in above]
+    labels += [(row, text_box(row, x, y, below=True)) for row in below]
+    taken = [point_box(row, x, y) for row in everywhere]
+    shown = legible(labels, [*taken, *(text_box(row, x, y, before=True) for row in real)])
+
     def draw(look: Look) -> Any:
-        once = {row["cell"]: row for row in reversed(rows)}.values()
         layers = [
             joined(rows, x, y, series, "w"),
             points(rows, x, y, series, look),
-            texts([row for row in once if row["series"] == series.names[0]], x, y, look),
-            texts(
-                [row for row in once if row["series"] != series.names[0]], x, y, look, below=True
-            ),
+            texts([row for row in above if row in shown], x, y, look),
+            texts([row for row in below if row in shown], x, y, look, below=True),
             crosses(real, x, y, look),
         ]
         return alt.layer(*layers).properties(width=WIDTH, height=HEIGHT)
 
     note = (
-        "On the first block. Up is sharper, right is more varied; numbers are w, and points are "
-        "joined in its order. "
+        "On the first block. Up is sharper, right is more varied; numbers are w, where there is "
+        "room, and points are joined in its order. "
     ) + (too_few(PRECISION, first) or "Real images stand where a perfect model would.")
     return Chart(
         slug("precision-against-recall", where),
