@@ -76,6 +76,12 @@ GOALS = (
         ),
     ),
     Goal("5 evaluations", 0.3, BEST, (Setting("tuned", 5), Setting("unipc", 5, GRID))),
+    Goal(
+        "1,000 images in 12 seconds",
+        0.3,
+        BEST,
+        (Setting("tuned", 6), Setting("tuned", 7), Setting("unipc", 7, GRID)),
+    ),
 )
 
 

@@ -83,8 +83,18 @@ def test_the_figures_of_the_readme_are_measured() -> None:
     ddim = cells["ddim, 20 steps | 20 | 5000 of seed 600"]["fashion-mnist"]
     tuned = cells["tuned, 5 steps | 5 | 5000 of seed 600"]["fashion-mnist"]
     text = " ".join((ROOT / "README.md").read_text("utf-8").split())
-    assert f"in 20 steps have FID {ddim:.2f}" in text
+    assert f"those of DDIM in 20 steps have {ddim:.2f}" in text
     assert f"sampler in 5 steps {tuned:.2f}" in text
+    goals = measured("goals")["goals"]
+    best, ten = (goals[title]["measured"] for title in ("the best model", "10 evaluations"))
+    fids = [each["figures"]["fid@fashion-mnist"] for each in (best, ten)]
+    assert [(each["setting"]["sampler"], each["setting"]["steps"]) for each in (best, ten)] == [
+        ("sa-solver", 20),
+        ("sa-solver", 10),
+    ]
+    assert f"in 20 steps have FID {fids[0]['value']:.2f}" in text
+    assert f"in 10 steps {fids[1]['value']:.2f}, where as many real" in text
+    assert f"images have {fids[0]['real']:.2f} (" in text
     run = measured("speedrun")
     unguided, guided = run["minutes_to_fid_below_1"]
     minutes = run["minutes_to_fid_below_1"][guided]
